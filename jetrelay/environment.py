@@ -1,0 +1,112 @@
+"""Reading the environment: every value is checked here, and a wrong one is reported by its name.
+
+Readers return plain values. They raise ImproperlyConfigured with the variable's name, what it holds
+and what it should hold, because that sentence is all an operator sees when the program does not start.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+
+from subscriptions import validation
+
+T = TypeVar("T")
+
+_env = environ.Env()
+
+
+def text(name: str, default: str = "") -> str:
+    return str(_env.str(name, default)).strip()
+
+
+def flag(name: str, default: bool) -> bool:
+    value = text(name).lower()
+    if value in ("", "1", "true", "yes", "on", "0", "false", "no", "off"):
+        return default if value == "" else value in ("1", "true", "yes", "on")
+    raise ImproperlyConfigured(f"{name} is {value!r}: use true or false.")
+
+
+def integer(name: str, default: int, low: int, high: int) -> int:
+    value = text(name, str(default)) or str(default)
+    try:
+        number = int(value)
+    except ValueError:
+        number = low - 1
+    if not low <= number <= high:
+        raise ImproperlyConfigured(f"{name} is {value!r}: use a whole number from {low} to {high}.")
+    return number
+
+
+def items(name: str, clean: Callable[[str], T], default: str = "") -> list[T]:
+    """A comma-separated list, each item through `clean` (which raises ValidationError or ValueError)."""
+    found = []
+    for item in (text(name) or default).split(","):
+        if item.strip():
+            found.append(one(name, item.strip(), clean))
+    return found
+
+
+def one(name: str, value: str, clean: Callable[[str], T]) -> T:
+    try:
+        return clean(value)
+    except ValidationError as error:
+        raise ImproperlyConfigured(f"{name}: {' '.join(error.messages)}") from error
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}: {value!r} is not valid: {error}") from error
+
+
+def network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(value)
+
+
+def database(name: str, data_dir: Path) -> dict[str, object]:
+    """Django's DATABASES entry for a sqlite:/// or postgres:// URL (default: a file in the data directory)."""
+    url = text(name) or f"sqlite:///{data_dir / 'jetrelay.sqlite3'}"
+    scheme = url.partition("://")[0]
+    if scheme not in ("sqlite", "postgres", "postgresql"):
+        raise ImproperlyConfigured(f"{name} starts with {scheme!r}: use sqlite:///path or postgres://user:password@host:5432/name.")
+    try:
+        config: dict[str, object] = dict(_env.db_url_config(url))
+    except (ValueError, ImproperlyConfigured) as error:
+        raise ImproperlyConfigured(f"{name} is not a database URL: {error}") from error
+    if scheme == "sqlite":
+        config["OPTIONS"] = {
+            "timeout": 30,
+            # A deferred transaction that reads first cannot wait for the writer: it fails at once when it upgrades.
+            "transaction_mode": "IMMEDIATE",
+            # FULL, so that a commit survives a power cut: "stored means kept" must mean the same on every engine.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=134217728; PRAGMA cache_size=-20000;",
+        }
+    else:
+        if not config.get("NAME"):
+            raise ImproperlyConfigured(f"{name} names no database: end it with /name.")
+        config["CONN_MAX_AGE"] = 60
+        config["CONN_HEALTH_CHECKS"] = True
+    return config
+
+
+def broker(name: str, data_dir: Path) -> tuple[str, dict[str, object]]:
+    """Celery's broker URL and transport options (default: files in the data directory)."""
+    url = text(name)
+    if not url:
+        folder = data_dir / "broker"
+        for part in ("messages", "processed", "control"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        return "filesystem://", {
+            "data_folder_in": str(folder / "messages"),
+            "data_folder_out": str(folder / "messages"),
+            "processed_folder": str(folder / "processed"),
+            "control_folder": str(folder / "control"),
+            "store_processed": False,
+            "polling_interval": 0.05,
+        }
+    if urlsplit(url).scheme not in ("redis", "rediss", "amqp", "amqps"):
+        raise ImproperlyConfigured(f"{name} is {url!r}: use redis://host:6379/0, or leave it empty for files in the data directory.")
+    # A broker that hangs must not hold up whoever sends a wake: losing a wake costs a second, waiting costs more.
+    timeouts = {"socket_connect_timeout": 2, "socket_timeout": 5} if url.startswith("redis") else {}
+    return url, dict(timeouts)

@@ -1,0 +1,50 @@
+"""Secrets that `manage.py up` makes on its first run, kept in the data directory.
+
+An installation that is configured by environment variables alone never has this file.
+"""
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.fernet import Fernet
+
+FILE_NAME = "secrets.json"
+
+_GENERATORS = {
+    "SECRET_KEY": lambda: secrets.token_urlsafe(50),
+    "JETRELAY_ENCRYPTION_KEYS": lambda: Fernet.generate_key().decode(),
+}
+
+
+def load(data_dir: Path) -> dict[str, str]:
+    """The secrets generated earlier, or an empty dict. Raises ValueError for an unreadable file."""
+    path = data_dir / FILE_NAME
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    return found
+
+
+def ensure(data_dir: Path) -> dict[str, str]:
+    """Write what is missing, readable by the owner alone, and return all of it."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    found = load(data_dir)
+    missing = {name: make() for name, make in _GENERATORS.items() if not found.get(name)}
+    if missing:
+        found |= missing
+        path = data_dir / FILE_NAME
+        # Written aside and renamed, so that a crash half-way never leaves half a key behind.
+        aside = path.with_suffix(".new")
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(found, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    return found

@@ -1,0 +1,183 @@
+"""All settings, from the environment. The README's table says what each variable does."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+import jetrelay
+from jetrelay import environment as env
+from jetrelay import generated_secrets
+from subscriptions import validation
+
+VERSION = jetrelay.__version__
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(env.text("JETRELAY_DATA_DIR") or BASE_DIR / "data").absolute()
+
+try:
+    _generated = generated_secrets.load(DATA_DIR)
+except ValueError as error:
+    raise ImproperlyConfigured(f"JETRELAY_DATA_DIR: {error}") from error
+
+# Both may be empty here: `up` generates them, and every other command says so when it needs one.
+SECRET_KEY = env.text("SECRET_KEY") or _generated.get("SECRET_KEY", "")
+JETRELAY_ENCRYPTION_KEYS = [
+    key.strip() for key in (env.text("JETRELAY_ENCRYPTION_KEYS") or _generated.get("JETRELAY_ENCRYPTION_KEYS", "")).split(",") if key.strip()
+]
+
+DEBUG = env.flag("JETRELAY_DEBUG", default=False)
+PORT = env.integer("PORT", 8000, 1, 65535)
+
+# Where people reach the site from outside, for a reverse proxy with TLS in front of it.
+PUBLIC_URL = env.text("JETRELAY_PUBLIC_URL").rstrip("/")
+if PUBLIC_URL and not (urlsplit(PUBLIC_URL).scheme in ("http", "https") and urlsplit(PUBLIC_URL).hostname):
+    raise ImproperlyConfigured(f"JETRELAY_PUBLIC_URL is {PUBLIC_URL!r}: use a URL such as https://relay.example.com.")
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *env.items("JETRELAY_ALLOWED_HOSTS", str)]
+if PUBLIC_URL:
+    ALLOWED_HOSTS.append(urlsplit(PUBLIC_URL).hostname or "")
+    CSRF_TRUSTED_ORIGINS = [f"{urlsplit(PUBLIC_URL).scheme}://{urlsplit(PUBLIC_URL).netloc}"]
+if PUBLIC_URL.startswith("https://"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+
+# --- The stream and the first endpoint -------------------------------------------------------------------------
+
+JETSTREAM_HOSTS = env.items("JETSTREAM_HOSTS", validation.clean_stream_url, "wss://jetstream.us-east.bsky.network/subscribe")
+if len(JETSTREAM_HOSTS) != 1:
+    raise ImproperlyConfigured("JETSTREAM_HOSTS: name exactly one host; this version listens to one at a time.")
+JETSTREAM_COLLECTIONS = env.items("JETSTREAM_COLLECTIONS", validation.clean_pattern)
+JETSTREAM_DIDS = env.items("JETSTREAM_DIDS", validation.clean_did)
+JETSTREAM_KINDS = env.items("JETSTREAM_KINDS", validation.clean_kind, "commit")
+
+WEBHOOK_URL = env.text("WEBHOOK_URL") and env.one("WEBHOOK_URL", env.text("WEBHOOK_URL"), validation.clean_webhook_url)
+WEBHOOK_SECRET = env.text("WEBHOOK_SECRET") and env.one("WEBHOOK_SECRET", env.text("WEBHOOK_SECRET"), validation.clean_secret)
+WEBHOOK_BEARER_TOKEN = env.text("WEBHOOK_BEARER_TOKEN") and env.one(
+    "WEBHOOK_BEARER_TOKEN", env.text("WEBHOOK_BEARER_TOKEN"), validation.clean_bearer_token
+)
+if WEBHOOK_URL and not (JETSTREAM_COLLECTIONS or JETSTREAM_DIDS):
+    raise ImproperlyConfigured(
+        "WEBHOOK_URL is set, but nothing says what to send there: set JETSTREAM_COLLECTIONS"
+        " (such as app.bsky.feed.post, app.bsky.feed.* or * for everything) or JETSTREAM_DIDS."
+    )
+
+# --- Delivery --------------------------------------------------------------------------------------------------
+
+JETRELAY_LANES = env.integer("JETRELAY_LANES", 8, 1, 256)
+JETRELAY_ALLOWED_NETWORKS = env.items("JETRELAY_ALLOWED_NETWORKS", env.network)
+
+# --- Database and broker ---------------------------------------------------------------------------------------
+
+DATABASES = {"default": env.database("DATABASE_URL", DATA_DIR)}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    Path(str(DATABASES["default"]["NAME"])).parent.mkdir(parents=True, exist_ok=True)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CELERY_BROKER_URL, CELERY_BROKER_TRANSPORT_OPTIONS = env.broker("BROKER_URL", DATA_DIR)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {"delivery.drain": {"queue": "lanes"}}
+# A thread for every lane, so that no lane waits for another's, and some for the sweep.
+CELERY_WORKER_CONCURRENCY = JETRELAY_LANES + 2
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# Nothing here uses remote control, and on the file-system broker it would leave files behind.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {
+        "task": "delivery.sweep",
+        "schedule": 1.0,
+        # A sweep that waited longer than this has been overtaken by the next one.
+        "options": {"expires": 5, "queue": "default"},
+    },
+}
+
+# --- Django ----------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_celery_beat",
+    "django_htmx",
+    "subscriptions",
+    "delivery",
+    "jetrelay",
+    "jetrelay.inbox",
+    "jetrelay.dashboard",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "jetrelay.urls"
+WSGI_APPLICATION = "jetrelay.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "/"
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = BASE_DIR / "staticfiles"
+# Files are served as they lie in the packages, so that no collectstatic stands between a clone and a first page.
+WHITENOISE_USE_FINDERS = True
+
+SESSION_COOKIE_HTTPONLY = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+LOG_LEVEL = env.text("JETRELAY_LOG_LEVEL", "INFO").upper()
+if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+    raise ImproperlyConfigured(f"JETRELAY_LOG_LEVEL is {LOG_LEVEL!r}: use DEBUG, INFO, WARNING or ERROR.")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {
+        "jetrelay": {"level": LOG_LEVEL},
+        "subscriptions": {"level": LOG_LEVEL},
+        "delivery": {"level": LOG_LEVEL},
+        "django.server": {"level": "WARNING"},
+        # Tasks wake lanes several times a second: a line for each would bury every other line.
+        "celery": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,56 @@
+"""Fields that Django does not have."""
+
+from functools import lru_cache
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.db import models
+
+
+@lru_cache(maxsize=8)
+def _cipher(keys: tuple[str, ...]) -> MultiFernet:
+    if not keys:
+        raise ImproperlyConfigured("JETRELAY_ENCRYPTION_KEYS is not set: `manage.py up` makes a key in the data directory; elsewhere set it yourself.")
+    try:
+        return MultiFernet([Fernet(key) for key in keys])
+    except ValueError as error:
+        raise ImproperlyConfigured("JETRELAY_ENCRYPTION_KEYS: each key is the URL-safe base64 of 32 bytes.") from error
+
+
+def cipher() -> MultiFernet:
+    """Encrypts with the first of JETRELAY_ENCRYPTION_KEYS, decrypts with any of them."""
+    return _cipher(tuple(settings.JETRELAY_ENCRYPTION_KEYS))
+
+
+class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
+    """Text that is encrypted in the database and plain in Python. It cannot be searched or ordered by."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return cipher().encrypt(str(value).encode()).decode() if value else value
+
+    def from_db_value(self, value: str | None, *_: Any) -> str | None:
+        if not value:
+            return value
+        try:
+            return cipher().decrypt(value.encode()).decode()
+        except InvalidToken as error:
+            raise ImproperlyConfigured(
+                "JETRELAY_ENCRYPTION_KEYS: none of the keys opens a stored secret. Put the key it was written with back into the list."
+            ) from error
+
+
+class PatternListField(models.JSONField):
+    """A JSON list of strings, each put into its canonical form by `clean` when the model is validated."""
+
+    def __init__(self, *args: Any, each: Any = None, **kwargs: Any) -> None:
+        self.each = each
+        super().__init__(*args, **kwargs)
+
+    def clean(self, value: Any, model_instance: models.Model | None) -> list[str]:
+        value = super().clean(value, model_instance)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ValidationError('Write a JSON list of strings, such as ["app.bsky.feed.post"].')
+        cleaned = [self.each(item) for item in value] if self.each else value
+        return list(dict.fromkeys(cleaned))

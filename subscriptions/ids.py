@@ -1,0 +1,50 @@
+"""Ids: UUIDv7 in the database, `evt_…`, `dlv_…`, `ep_…` wherever people and programs see them.
+
+Time-ordered ids make keyset pages and pruning index ranges, and keep inserts at the end of the index.
+"""
+
+import re
+import uuid
+from typing import ClassVar, Self
+
+from django.db import models
+from uuid_utils.compat import uuid7
+
+_PUBLIC = re.compile(r"(?:[a-z]+_)?([0-9a-f]{32})\Z")
+
+
+def new_id() -> uuid.UUID:
+    """A new UUIDv7 (RFC 9562), increasing within this process."""
+    return uuid7()
+
+
+def to_public(prefix: str, id: uuid.UUID) -> str:
+    return f"{prefix}_{id.hex}"
+
+
+def from_public(text: str) -> uuid.UUID | None:
+    """The id in `evt_0197…`, in bare hex or in a dashed UUID; None when there is none."""
+    match = _PUBLIC.match(text.strip().lower().replace("-", ""))
+    return uuid.UUID(match[1]) if match else None
+
+
+class PublicModel(models.Model):
+    """A row with a time-ordered id that people see with a prefix."""
+
+    prefix: ClassVar[str]
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def public_id(self) -> str:
+        return to_public(self.prefix, self.id)
+
+    def refreshed(self) -> Self:
+        self.refresh_from_db()
+        return self
+
+    def __str__(self) -> str:
+        return self.public_id

@@ -1,0 +1,297 @@
+"""Who wants what: tenants, their keys, sources, endpoints and subscriptions.
+
+Whatever changes what matches, or where it goes, bumps `ConfigVersion` in the same transaction, so that
+listeners and lanes notice without polling the tables.
+"""
+
+import secrets
+from base64 import b64encode
+from datetime import datetime
+from typing import Any, ClassVar, Self
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models, transaction
+from django.utils import timezone
+
+from subscriptions import validation
+from subscriptions.fields import EncryptedTextField, PatternListField
+from subscriptions.ids import PublicModel
+
+# Shards are cut finer than lanes, so that another JETRELAY_LANES moves endpoints without rewriting them.
+SHARDS = 32_768
+# Seconds to wait after the first, second, … failed attempt; after the last one the delivery is dead.
+DEFAULT_RETRY_SCHEDULE_S = [30, 300, 1800, 7200]
+
+
+class ConfigVersion(models.Model):
+    """One row whose number moves with every change of endpoints, sources or subscriptions."""
+
+    value = models.BigIntegerField(default=0)
+
+    @classmethod
+    def current(cls) -> int:
+        return cls.objects.filter(pk=1).values_list("value", flat=True).first() or 0
+
+    @classmethod
+    def bump(cls) -> None:
+        if not cls.objects.filter(pk=1).update(value=models.F("value") + 1):
+            cls.objects.create(pk=1, value=1)
+
+
+class ConfigModel(PublicModel):
+    """A row that listeners and lanes keep compiled in memory: changing it moves the version."""
+
+    class Meta:
+        abstract = True
+
+    @transaction.atomic
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        super().save(*args, **kwargs)
+        ConfigVersion.bump()
+
+    @transaction.atomic
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        deleted = super().delete(*args, **kwargs)
+        ConfigVersion.bump()
+        return deleted
+
+
+class Tenant(PublicModel):
+    """Whose endpoints, keys and deliveries these are."""
+
+    prefix = "tnt"
+
+    name = models.CharField(max_length=100)
+    slug = models.SlugField(unique=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ("slug",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ApiKey(PublicModel):
+    """A key to the API. The key itself is shown once; only its SHA-256 is kept."""
+
+    prefix = "key"
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=100)
+    visible_prefix = models.CharField(max_length=16, editable=False)
+    digest = models.BinaryField(max_length=32, unique=True, editable=False)
+    scopes = models.JSONField(default=list, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.visible_prefix}…)"
+
+
+class Source(ConfigModel):
+    """Where events come from. A source with no tenant is shared by all of them."""
+
+    class Kind(models.TextChoices):
+        JETSTREAM = "jetstream", "Jetstream"
+        API = "api", "HTTP API"
+
+    prefix = "src"
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, null=True, blank=True, related_name="sources")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    name = models.CharField(max_length=100)
+    keep_unmatched = models.BooleanField(default=False, help_text="Store events that no subscription wants, so that a later endpoint can recover them.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="source_name_per_tenant", nulls_distinct=False)]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class EndpointQuerySet(models.QuerySet["Endpoint"]):
+    def for_tenant(self, tenant: Tenant) -> Self:
+        return self.filter(tenant=tenant)
+
+    def active(self) -> Self:
+        return self.filter(state=Endpoint.State.ACTIVE)
+
+    def in_lane(self, lane: int) -> Self:
+        return self.alias(lane=models.F("shard") % settings.JETRELAY_LANES).filter(lane=lane)
+
+    @transaction.atomic
+    def set_state(self, state: str, reason: str) -> int:
+        """Pause, disable or activate all of these. Held deliveries stay pending throughout."""
+        changed = self.exclude(state=state).update(state=state, state_reason=reason, state_changed_at=timezone.now())
+        ConfigVersion.bump()
+        return changed
+
+
+def new_secret() -> str:
+    """A Standard Webhooks secret of 32 random bytes."""
+    return "whsec_" + b64encode(secrets.token_bytes(32)).decode()
+
+
+def _default_retry_schedule_s() -> list[float]:
+    return list(DEFAULT_RETRY_SCHEDULE_S)
+
+
+def _new_shard() -> int:
+    return secrets.randbelow(SHARDS)
+
+
+class Endpoint(ConfigModel):
+    """Where deliveries go: a URL with its secrets, limits and retry policy."""
+
+    class State(models.TextChoices):
+        ACTIVE = "active", "Active"
+        PAUSED = "paused", "Paused"
+        DISABLED = "disabled", "Disabled"
+
+    class Origin(models.TextChoices):
+        PERSON = "person", "Made by a person"
+        ENVIRONMENT = "environment", "WEBHOOK_URL"
+        INBOX = "inbox", "Built-in inbox"
+
+    class RetryOn(models.TextChoices):
+        ANY = "any", "Every failure"
+        TRANSIENT = "transient", "408, 425, 429, 5xx and network errors"
+
+    prefix = "ep"
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="endpoints")
+    name = models.CharField(max_length=100)
+    url = models.CharField("URL", max_length=validation.MAX_URL)
+    origin = models.CharField(max_length=16, choices=Origin.choices, default=Origin.PERSON, editable=False)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.ACTIVE)
+    state_reason = models.CharField(max_length=200, blank=True)
+    state_changed_at = models.DateTimeField(default=timezone.now, editable=False)
+    shard = models.PositiveSmallIntegerField(default=_new_shard, editable=False)
+
+    secret = EncryptedTextField(default=new_secret, validators=[validation.clean_secret])
+    previous_secret = EncryptedTextField(blank=True, default="")
+    previous_secret_expires_at = models.DateTimeField(null=True, blank=True)
+    bearer_token = EncryptedTextField(blank=True, default="")
+
+    timeout_s = models.FloatField(
+        "timeout (s)", default=30, validators=[MinValueValidator(0.1), MaxValueValidator(300)], help_text="For one attempt, DNS and connect included."
+    )
+    max_in_flight = models.PositiveSmallIntegerField(default=32, validators=[MinValueValidator(1), MaxValueValidator(1000)], help_text="Requests open at once.")
+    retry_schedule_s = models.JSONField(
+        "retry schedule (s)",
+        default=_default_retry_schedule_s,
+        blank=True,
+        help_text="Seconds to wait after the first, second, … failed attempt, as a JSON list; then the delivery is dead. []: no retries.",
+    )
+    retry_jitter_percent = models.PositiveSmallIntegerField(default=10, validators=[MaxValueValidator(25)])
+    retry_on = models.CharField(max_length=16, choices=RetryOn.choices, default=RetryOn.ANY)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = EndpointQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = [
+            # read by lanes: the endpoints of one lane
+            models.Index(fields=["shard"], name="endpoint_shard"),
+        ]
+        constraints = [
+            # the environment describes one endpoint, and there is one inbox endpoint, however often start-up runs
+            models.UniqueConstraint(fields=["origin"], condition=~models.Q(origin="person"), name="endpoint_one_per_origin"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def lane(self) -> int:
+        return self.shard % int(settings.JETRELAY_LANES)
+
+    @property
+    def url_is_operators(self) -> bool:
+        """Whether the operator's own environment names this URL now, for this endpoint: such a URL may be private."""
+        if self.origin == self.Origin.ENVIRONMENT:
+            return bool(settings.WEBHOOK_URL) and self.url == settings.WEBHOOK_URL
+        return self.origin == self.Origin.INBOX and self.url.startswith(f"http://127.0.0.1:{settings.PORT}/inbox/")
+
+    def secrets_at(self, now: datetime) -> list[str]:
+        """The secrets that sign at this moment: the current one, and during a rotation the one before."""
+        overlap = self.previous_secret and self.previous_secret_expires_at and now < self.previous_secret_expires_at
+        return [self.secret, self.previous_secret] if overlap else [self.secret]
+
+    def clean(self) -> None:
+        self.url = _clean("url", validation.clean_webhook_url, self.url)
+        if self.bearer_token:
+            self.bearer_token = _clean("bearer_token", validation.clean_bearer_token, self.bearer_token)
+        waits = self.retry_schedule_s
+        if not isinstance(waits, list) or len(waits) > 50 or not all(type(wait) in (int, float) and 0 <= wait <= 30 * 86_400 for wait in waits):
+            raise ValidationError({"retry_schedule_s": "Write a JSON list of at most 50 numbers of seconds, each up to 30 days, such as [30, 300, 1800]."})
+
+
+class SubscriptionQuerySet(models.QuerySet["Subscription"]):
+    def active(self) -> Self:
+        return self.filter(active=True)
+
+    def of(self, source: Source) -> Self:
+        """The active subscriptions to one source, of endpoints that may see it."""
+        mine = self.active().filter(source=source)
+        return mine.filter(endpoint__tenant=source.tenant) if source.tenant_id else mine
+
+
+def _commits() -> list[str]:
+    return ["commit"]
+
+
+def _everything() -> list[str]:
+    return ["*"]
+
+
+class Subscription(ConfigModel):
+    """The wish of one endpoint for some events of one source. An empty list of DIDs or operations means all."""
+
+    prefix = "sub"
+    # Subscriptions to Jetstream see commits alone, unless they ask for more: identity and account events
+    # pass every filter of the stream, and few receivers expect them.
+
+    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="subscriptions")
+    source = models.ForeignKey(Source, models.CASCADE, related_name="subscriptions")
+    collections = PatternListField(default=_everything, each=validation.clean_pattern, help_text='A JSON list: ["app.bsky.feed.post", "app.bsky.graph.*"], or ["*"] for everything.')
+    dids = PatternListField("DIDs", default=list, blank=True, each=validation.clean_did, help_text="A JSON list. Empty: every account.")
+    operations = PatternListField(default=list, blank=True, each=validation.clean_operation, help_text='Any of "create", "update", "delete". Empty: all.')
+    kinds = PatternListField(default=_commits, each=validation.clean_kind, help_text='Any of "commit", "identity", "account", "sync", "api".')
+    active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = SubscriptionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+
+    _required: ClassVar = ("collections", "kinds")
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.collections)} to {self.endpoint}"
+
+    def clean(self) -> None:
+        for name in self._required:
+            if not getattr(self, name):
+                raise ValidationError({name: "Name at least one."})
+        if self.source_id and self.endpoint_id and self.source.tenant_id and self.source.tenant_id != self.endpoint.tenant_id:
+            raise ValidationError({"source": "This source belongs to another tenant."})
+
+
+def _clean(field: str, clean: Any, value: str) -> str:
+    try:
+        return str(clean(value))
+    except ValidationError as error:
+        raise ValidationError({field: error.messages}) from error

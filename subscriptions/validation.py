@@ -1,0 +1,134 @@
+"""What a URL, a pattern, a DID or a secret must look like. Pure: no model, no database, no settings.
+
+Each `clean_…` returns the value in its one canonical form or raises ValidationError with a message that
+says what to change.
+"""
+
+import base64
+import binascii
+import re
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+import idna
+from django.core.exceptions import ValidationError
+
+# Bounds from the atproto specifications: NSIDs are at most 317 characters, DIDs at most 2,048.
+MAX_NSID = 317
+MAX_DID = 2048
+# The limits of one Jetstream connection; past them a listener asks for everything and filters here.
+MAX_WANTED_COLLECTIONS = 100
+MAX_WANTED_DIDS = 10_000
+MAX_URL = 2048
+
+KINDS = ("commit", "identity", "account", "sync", "api")
+OPERATIONS = ("create", "update", "delete")
+
+_SEGMENT = r"[a-zA-Z0-9]([a-zA-Z0-9_-]{0,62})"
+_NAME = re.compile(rf"{_SEGMENT}(\.{_SEGMENT})*\Z")
+_PREFIX = re.compile(rf"({_SEGMENT}\.)+\*\Z")
+_DID = re.compile(r"did:[a-z0-9]+:[a-zA-Z0-9._:%-]*[a-zA-Z0-9._-]\Z")
+_TOKEN = re.compile(r"[\x21-\x7e]+\Z")
+
+
+def clean_pattern(value: str) -> str:
+    """A collection or event type: `app.bsky.feed.post`, `app.bsky.feed.*`, or `*` for everything."""
+    value = value.strip()
+    if len(value) <= MAX_NSID and (value == "*" or _NAME.match(value) or _PREFIX.match(value)):
+        return value
+    raise ValidationError(
+        f"{value[:80]!r} is not a collection: write a full name (app.bsky.feed.post), a prefix that ends in .* (app.bsky.feed.*), or * for everything."
+    )
+
+
+def clean_did(value: str) -> str:
+    value = value.strip()
+    if len(value) <= MAX_DID and _DID.match(value):
+        return value
+    raise ValidationError(f"{value[:80]!r} is not a DID: write it as did:plc:… or did:web:…")
+
+
+def clean_kind(value: str) -> str:
+    value = value.strip().lower()
+    if value in KINDS:
+        return value
+    raise ValidationError(f"{value[:80]!r} is not a kind of event: use {', '.join(KINDS)}.")
+
+
+def clean_operation(value: str) -> str:
+    value = value.strip().lower()
+    if value in OPERATIONS:
+        return value
+    raise ValidationError(f"{value[:80]!r} is not an operation: use {', '.join(OPERATIONS)}.")
+
+
+def clean_webhook_url(value: str) -> str:
+    """An http or https URL to POST to, its host in ASCII (IDNA), without credentials or fragment."""
+    parts = _split(value, ("http", "https"), "https://example.com/hook")
+    if parts.username is not None or parts.password is not None:
+        raise ValidationError("The URL holds a user name or password: use a bearer token or a header instead.")
+    return urlunsplit((parts.scheme, _ascii_netloc(parts), _ascii(parts.path) or "/", _ascii(parts.query), ""))
+
+
+def clean_stream_url(value: str) -> str:
+    """A Jetstream's WebSocket URL on the v1 wire; a URL without a path gets `/subscribe`."""
+    parts = _split(value, ("ws", "wss"), "wss://jetstream.us-east.bsky.network/subscribe")
+    path = parts.path.rstrip("/") or "/subscribe"
+    if not path.endswith("/subscribe"):
+        raise ValidationError(f"{value[:200]!r} has the path {path!r}: this version speaks the v1 wire, whose path is /subscribe.")
+    if parts.query:
+        raise ValidationError(f"{value[:200]!r} has a query: leave it out, Jetrelay asks for what the subscriptions want.")
+    return urlunsplit((parts.scheme, _ascii_netloc(parts), path, "", ""))
+
+
+def clean_secret(value: str) -> str:
+    """A Standard Webhooks secret: `whsec_` and the base64 of 24 to 64 bytes."""
+    value = value.strip()
+    try:
+        size = len(base64.b64decode(value.removeprefix("whsec_"), validate=True)) if value.startswith("whsec_") else 0
+    except binascii.Error:
+        size = 0
+    if 24 <= size <= 64:
+        return value
+    # The value itself stays out of the message: messages end up in logs.
+    raise ValidationError(
+        "A signing secret is whsec_ followed by the base64 of 24 to 64 random bytes."
+        ' Make one with: python3 -c "import base64, secrets; print(\'whsec_\' + base64.b64encode(secrets.token_bytes(32)).decode())"'
+    )
+
+
+def clean_bearer_token(value: str) -> str:
+    value = value.strip()
+    if len(value) <= 4096 and _TOKEN.match(value):
+        return value
+    raise ValidationError("A bearer token is at most 4,096 printable ASCII characters without spaces.")
+
+
+def _split(value: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+    value = value.strip()
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise ValidationError(f"{value[:200]!r} is not a URL ({error}): write it like {example}") from error
+    if parts.scheme not in schemes or not parts.hostname or port == 0 or re.search(r"[\x00-\x20\x7f\\]", value):
+        raise ValidationError(f"{value[:200]!r} is not a URL of the kind wanted here ({' or '.join(schemes)}): write it like {example}")
+    if len(value) > MAX_URL:
+        raise ValidationError(f"The URL has {len(value)} characters: at most {MAX_URL} are allowed.")
+    return parts
+
+
+def _ascii_netloc(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    elif not host.isascii():
+        try:
+            host = idna.encode(host, uts46=True).decode()
+        except idna.IDNAError as error:
+            raise ValidationError(f"The host {host[:100]!r} is not a valid name: {error}") from error
+    return f"{host}:{parts.port}" if parts.port else host
+
+
+def _ascii(text: str) -> str:
+    """Percent-encode what is not ASCII, and leave what was encoded already alone."""
+    return "".join(char if char.isascii() else "".join(f"%{byte:02X}" for byte in char.encode()) for char in text)
