@@ -1,8 +1,17 @@
 """URLs of the site."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
+
+from jetrelay.health import health
+
+admin.site.site_header = "Jetrelay"
+admin.site.site_title = "Jetrelay"
+admin.site.index_title = "Administration"
 
 urlpatterns = [
+    path("", include("jetrelay.dashboard.urls")),
+    path("inbox/", include("jetrelay.inbox.urls")),
+    path("health", health, name="health"),
     path("admin/", admin.site.urls),
 ]

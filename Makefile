@@ -1,0 +1,76 @@
+# `make run` installs into .venv and starts everything. Needs Python 3.11 or newer.
+#
+#   make run                 install, then run everything until Ctrl-C (settings: environment, or make run WEBHOOK_URL=...)
+#   make demo                the same with made-up events, no network needed
+#   make test [ARGS=...]       all tests, or those that ARGS chooses (ARGS="-k retry")
+#   make lint / make format  what CI checks / the part of it that can mend itself
+#   make bench               stream -> stored -> delivered, events per second
+
+PYTHON =
+PYTHONS = $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+ARGS =
+VENV = .venv
+BIN = $(VENV)/bin
+RUNTIME = $(VENV)/.runtime-installed
+DEV = $(VENV)/.dev-installed
+# Checking migrations starts Django, which wants a key and a place for its files.
+LINT_ENV = SECRET_KEY=lint JETRELAY_DATA_DIR=$(VENV)/lint-data
+
+.PHONY: install run demo test lint format bench clean
+
+install: $(RUNTIME)
+
+run: $(RUNTIME)
+	@$(BIN)/python manage.py up
+
+demo: $(RUNTIME)
+	@$(BIN)/python manage.py up --demo
+
+test: $(DEV)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find templates -name '*.html' -exec $(BIN)/djade --target-version 5.2 --check {} +
+	$(BIN)/lint-imports
+	$(BIN)/python -m mypy
+	$(LINT_ENV) $(BIN)/python manage.py makemigrations --check --dry-run
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find templates -name '*.html' -exec $(BIN)/djade --target-version 5.2 {} +
+
+bench: $(RUNTIME)
+	$(BIN)/python manage.py bench pipeline
+
+# Data stays: it is not ours to throw away.
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first Python that is new enough. Built afresh when the pins change, so that nothing old stays behind.
+$(RUNTIME): requirements.txt
+	@found=; \
+	for python in $(PYTHONS); do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "Jetrelay needs Python 3.11 or newer. Looked for: $(PYTHONS); $(firstword $(PYTHONS)) is: $$($(firstword $(PYTHONS)) -V 2>&1)" >&2; \
+	    echo "Install one, or name it: make run PYTHON=/path/to/python3.12" >&2; \
+	    exit 1; \
+	fi; \
+	if ! $$found -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$found cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Installing into $(VENV) with $$($$found -V); once, for about a minute ..."; \
+	$$found -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(DEV): $(RUNTIME) requirements-dev.txt
+	@echo "Installing what tests and linters need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,215 @@
+"""What happened, to look at: the tables that only `outbox`, `lanes` and `replay` write."""
+
+import uuid
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.paginator import Paginator
+from django.db.models import Exists, Model, OuterRef, Prefetch, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from delivery import replay
+from delivery.models import Attempt, AttemptTally, Delivery, Event, EventTally, Lease, StreamCursor
+from subscriptions.ids import from_public, to_public
+from subscriptions.models import Endpoint
+
+# How many deliveries one run of the action puts back; the rest is a second run away.
+REPLAY_LIMIT = 10_000
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]
+    """Pages of a big table. Counting all of its rows would take seconds, so it stops at the limit."""
+
+    limit = 10_000
+
+    @cached_property
+    def count(self) -> int:  # type: ignore[override]
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        return rows.order_by()[: self.limit].count()
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Rows to look at. Nobody changes a log."""
+
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    paginator = BoundedPaginator
+
+    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+def _link(model: str, prefix: str, id: uuid.UUID) -> SafeString:
+    return format_html('<a href="{}">{}</a>', reverse(f"admin:delivery_{model}_change", args=[id]), to_public(prefix, id))
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnlyAdmin):
+    list_display = ("public_id", "kind", "type", "operation", "subject", "source", "received_at")
+    list_filter = ("source",)
+    search_fields = ("id",)
+    search_help_text = "An event's id (evt_…), or a whole subject (did:…)."
+    fields = ("public_id", "source", "kind", "type", "operation", "subject", "origin", "origin_cursor", "occurred_at", "received_at", "owed", "body_text")
+    readonly_fields = ("public_id", "owed", "body_text")
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[Event]":
+        return super().get_queryset(request).prefetch_related("source").defer("body")
+
+    def get_search_results(self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str) -> "tuple[QuerySet[Any], bool]":
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        found = from_public(term)
+        return queryset.filter(pk=found) if found else queryset.filter(subject=term), False
+
+    @admin.display(description="id", ordering="id")
+    def public_id(self, event: Event) -> str:
+        return event.public_id
+
+    @admin.display(description="body")
+    def body_text(self, event: Event) -> str:
+        return event.text()
+
+    @admin.display(description="deliveries")
+    def owed(self, event: Event) -> SafeString:
+        return format_html('<a href="{}?q={}">Deliveries of this event</a>', reverse("admin:delivery_delivery_changelist"), event.public_id)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnlyAdmin):
+    list_display = ("public_id", "state", "endpoint", "attempt_count", "last_status", "last_error", "created_at", "due_at", "event_link")
+    list_filter = ("state", "endpoint")
+    search_fields = ("id",)
+    search_help_text = "The id of a delivery (dlv_…), of an event (evt_…) or of an endpoint (ep_…)."
+    fields = (
+        "public_id", "event_link", "endpoint", "state", "due_at", "attempt_count", "tries",
+        "last_status", "last_error", "created_at", "settled_at", "attempts_link",
+    )  # fmt: skip
+    readonly_fields = ("public_id", "event_link", "attempts_link")
+    actions = ("replay_selected",)
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[Delivery]":
+        return super().get_queryset(request).prefetch_related(Prefetch("endpoint", Endpoint.objects.only("id", "name")))
+
+    def get_search_results(self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str) -> "tuple[QuerySet[Any], bool]":
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        column = {Event.prefix: "event", Endpoint.prefix: "endpoint"}.get(term.partition("_")[0], "pk")
+        found = from_public(term)
+        return queryset.filter(**{column: found}) if found else queryset.none(), False
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("delivery.change_delivery")
+
+    def view_on_site(self, obj: Delivery) -> str:
+        return reverse("delivery", args=[obj.pk])
+
+    @admin.action(description="Replay selected deliveries", permissions=["replay"])
+    def replay_selected(self, request: HttpRequest, queryset: "QuerySet[Delivery]") -> None:
+        # Without its event a delivery has nothing to send.
+        whole = queryset.filter(Exists(Event.objects.filter(pk=OuterRef("event_id"))))
+        ids = list(whole.order_by("id").values_list("pk", flat=True)[: REPLAY_LIMIT + 1])
+        count = replay.replay(ids[:REPLAY_LIMIT])
+        self.message_user(request, f"{count:,} put back in the queue.", messages.SUCCESS if count else messages.WARNING)
+        if len(ids) > REPLAY_LIMIT:
+            self.message_user(request, f"Only the oldest {REPLAY_LIMIT:,} were taken: run the action again for the rest.", messages.WARNING)
+
+    @admin.display(description="id", ordering="id")
+    def public_id(self, delivery: Delivery) -> str:
+        return delivery.public_id
+
+    @admin.display(description="event")
+    def event_link(self, delivery: Delivery) -> SafeString:
+        return _link("event", Event.prefix, delivery.event_id)
+
+    @admin.display(description="attempts")
+    def attempts_link(self, delivery: Delivery) -> SafeString:
+        return format_html('<a href="{}?q={}">Attempts of this delivery</a>', reverse("admin:delivery_attempt_changelist"), delivery.public_id)
+
+
+@admin.register(Attempt)
+class AttemptAdmin(ReadOnlyAdmin):
+    list_display = ("public_id", "delivery_link", "number", "started_at", "status", "error", "total_ms")
+    ordering = ("-id",)
+    search_fields = ("id",)
+    search_help_text = "The id of an attempt (att_…) or of a delivery (dlv_…)."
+    fields = (
+        "public_id", "delivery_link", "number", "started_at", "status", "error", "error_detail",
+        "dns_ms", "connect_ms", "tls_ms", "first_byte_ms", "total_ms", "response_headers", "response_text",
+    )  # fmt: skip
+    readonly_fields = ("public_id", "delivery_link", "response_text")
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[Attempt]":
+        return super().get_queryset(request).defer("response_headers", "response_body")
+
+    def get_search_results(self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str) -> "tuple[QuerySet[Any], bool]":
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        found = from_public(term)
+        column = "pk" if term.startswith(f"{Attempt.prefix}_") else "delivery"
+        return queryset.filter(**{column: found}) if found else queryset.none(), False
+
+    def view_on_site(self, obj: Attempt) -> str:
+        return reverse("delivery", args=[obj.delivery_id])
+
+    @admin.display(description="id", ordering="id")
+    def public_id(self, attempt: Attempt) -> str:
+        return attempt.public_id
+
+    @admin.display(description="delivery")
+    def delivery_link(self, attempt: Attempt) -> SafeString:
+        return _link("delivery", Delivery.prefix, attempt.delivery_id)
+
+    @admin.display(description="response body")
+    def response_text(self, attempt: Attempt) -> str:
+        return attempt.response_text()
+
+
+@admin.register(StreamCursor)
+class StreamCursorAdmin(ReadOnlyAdmin):
+    list_display = ("host", "source", "cursor", "cursor_saved_at", "last_event_at", "connected_since", "seen_at", "problem")
+    list_select_related = ("source",)
+
+
+@admin.register(Lease)
+class LeaseAdmin(ReadOnlyAdmin):
+    list_display = ("name", "owner", "expires_at")
+    fields = ("name", "owner", "expires_at")
+
+
+@admin.register(EventTally)
+class EventTallyAdmin(ReadOnlyAdmin):
+    list_display = ("minute", "source", "kind", "type", "received", "stored", "duplicate", "unmatched", "invalid")
+    list_filter = ("source",)
+    list_select_related = ("source",)
+    # Along the index of its unique constraint.
+    ordering = ("-minute", "-source_id", "-kind", "-type")
+
+
+@admin.register(AttemptTally)
+class AttemptTallyAdmin(ReadOnlyAdmin):
+    list_display = ("minute", "endpoint", "outcome", "attempts", "mean_ms")
+    list_filter = ("outcome",)
+    ordering = ("-minute", "-endpoint_id", "-outcome")
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[AttemptTally]":
+        return super().get_queryset(request).prefetch_related(Prefetch("endpoint", Endpoint.objects.only("id", "name")))
+
+    @admin.display(description="mean (ms)")
+    def mean_ms(self, tally: AttemptTally) -> str:
+        return f"{tally.total_ms / tally.attempts:.1f}" if tally.attempts else "–"

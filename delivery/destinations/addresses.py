@@ -1,0 +1,65 @@
+"""The door: which addresses a user-supplied URL may lead to. Pure.
+
+The check is made on the very address that is about to be connected to (see `http.py`), so it does not matter how the
+URL spelled it or what DNS said earlier. Source of the rules: the IANA special-purpose registries, RFC 6890, and the
+ranges that Python 3.11's `is_global` lets pass.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_REFUSED_TOO = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "64:ff9b::/96",  # NAT64: leads to any IPv4 address
+        "64:ff9b:1::/48",  # NAT64, local use
+        "2002::/16",  # 6to4: leads to any IPv4 address
+        "2001::/32",  # Teredo: leads to any IPv4 address
+        "::/96",  # IPv4-compatible, deprecated
+        "fec0::/10",  # site-local, deprecated
+        "192.0.0.0/24",  # IETF protocol assignments
+        "192.88.99.0/24",  # 6to4 relays, deprecated
+    )
+)
+
+
+@dataclass(frozen=True)
+class Door:
+    """Lets a connection through or says why not. `everything` is for URLs that are the operator's own word."""
+
+    allowed: tuple[Network, ...] = field(default=())
+    everything: bool = False
+
+    def refusal(self, text: str) -> str | None:
+        """Why this IP address must not be connected to, or None when it may."""
+        if self.everything:
+            return None
+        try:
+            address = ipaddress.ip_address(text.partition("%")[0])
+        except ValueError:
+            return f"{text} is not an IP address"
+        if _within(address, self.allowed):
+            return None
+        inside = _unwrapped(address)
+        if inside is not None:
+            return None if _within(inside, self.allowed) else _refusal(inside, shown=f"{address} (which leads to {inside})")
+        return _refusal(address, shown=str(address))
+
+
+def _unwrapped(address: Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address in an IPv4-mapped one: the kernel connects to that."""
+    return address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+
+
+def _refusal(address: Address, shown: str) -> str | None:
+    if not address.is_global or address.is_multicast or _within(address, _REFUSED_TOO):
+        return f"{shown} is not a public address"
+    return None
+
+
+def _within(address: Address, networks: Iterable[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)

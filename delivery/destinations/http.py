@@ -1,0 +1,368 @@
+"""The only door to user-supplied addresses: POST requests on libcurl's multi interface.
+
+A `Sender` is one thread that owns every connection of one `Door`. Lanes hand it requests and find the results in
+their own `Inbox`; libcurl works outside the GIL meanwhile. There is one sender for each door in a process, because
+libcurl reuses connections by host and port: a connection that the operator's own URL may have must never serve a
+tenant's request to the same address.
+
+Rules kept here: the address is checked when its socket is opened; redirects are not followed; no proxy, cookie or
+netrc comes from the environment; only http and https; bodies are read to 64 KiB and kept to 4 KiB.
+"""
+
+import enum
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, time
+from typing import Any, NamedTuple
+
+import certifi
+import pycurl
+from django.conf import settings
+
+from delivery.destinations.addresses import Door
+
+MAX_READ_BODY = 64 * 1024
+MAX_KEPT_BODY = 4 * 1024
+MAX_KEPT_HEADERS = 4 * 1024
+# Connections kept open for reuse, over all endpoints of a process.
+MAX_IDLE_CONNECTIONS = 1024
+
+
+class Error(enum.Enum):
+    """Why a request got no usable response. The value is stored with the attempt."""
+
+    DNS = "dns"
+    REFUSED_ADDRESS = "refused_address"
+    CONNECT = "connect"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+    EMPTY_RESPONSE = "empty_response"
+    BAD_RESPONSE = "bad_response"
+    BAD_URL = "bad_url"
+    OTHER = "other"
+
+
+# libcurl's numbers that pycurl has no name for.
+_E_HTTP2_STREAM, _E_TOO_LARGE = 92, 100
+
+_ERRORS = {
+    pycurl.E_COULDNT_RESOLVE_HOST: Error.DNS,
+    pycurl.E_COULDNT_CONNECT: Error.CONNECT,
+    pycurl.E_OPERATION_TIMEDOUT: Error.TIMEOUT,
+    pycurl.E_SSL_CONNECT_ERROR: Error.TLS,
+    pycurl.E_PEER_FAILED_VERIFICATION: Error.TLS,
+    pycurl.E_SSL_CERTPROBLEM: Error.TLS,
+    pycurl.E_SSL_CIPHER: Error.TLS,
+    pycurl.E_RECV_ERROR: Error.RESET,
+    pycurl.E_SEND_ERROR: Error.RESET,
+    pycurl.E_GOT_NOTHING: Error.EMPTY_RESPONSE,
+    pycurl.E_PARTIAL_FILE: Error.BAD_RESPONSE,
+    pycurl.E_FTP_WEIRD_SERVER_REPLY: Error.BAD_RESPONSE,
+    pycurl.E_UNSUPPORTED_PROTOCOL: Error.BAD_URL,
+    pycurl.E_URL_MALFORMAT: Error.BAD_URL,
+    pycurl.E_HTTP2: Error.BAD_RESPONSE,
+    _E_HTTP2_STREAM: Error.BAD_RESPONSE,
+    pycurl.E_BAD_CONTENT_ENCODING: Error.BAD_RESPONSE,
+    _E_TOO_LARGE: Error.BAD_RESPONSE,
+}
+# We stopped reading a body that had grown past its bound: the status line is what counts.
+_READ_ENOUGH = frozenset({pycurl.E_WRITE_ERROR, pycurl.E_FILESIZE_EXCEEDED})
+
+
+class Timings(NamedTuple):
+    """Milliseconds from the start of the request to the end of each phase; 0 for a phase that was not needed."""
+
+    dns_ms: float
+    connect_ms: float
+    tls_ms: float
+    first_byte_ms: float
+    total_ms: float
+
+
+class Result(NamedTuple):
+    """What came of a request. `status` is None when no response came; then `error` says why."""
+
+    tag: Any
+    started_at: float
+    status: int | None
+    error: Error | None
+    error_detail: str
+    timings: Timings
+    response_headers: str
+    response_body: bytes
+    retry_after_s: int
+
+
+POKED: list[Result] = []
+
+
+class Inbox:
+    """Where one lane finds its results. Thread-safe; `poke` wakes the waiting lane for another reason."""
+
+    def __init__(self) -> None:
+        self._results: deque[Result] = deque()
+        self._something = threading.Event()
+        self._poked = False
+
+    def put(self, result: Result) -> None:
+        self._results.append(result)
+        if not self._something.is_set():
+            self._something.set()
+
+    def poke(self) -> None:
+        self._poked = True
+        self._something.set()
+
+    def take(self, timeout_s: float) -> list[Result]:
+        """All results so far, after waiting up to `timeout_s` for the first; `POKED` when there are none but a poke."""
+        if not self._results:
+            self._something.wait(timeout_s)
+        self._something.clear()
+        taken = [self._results.popleft() for _ in range(len(self._results))]
+        if taken or not self._poked:
+            return taken
+        self._poked = False
+        return POKED
+
+
+@dataclass(slots=True)
+class Request:
+    """One POST. `headers` are complete lines; the time limit covers everything from DNS to the last byte."""
+
+    tag: Any
+    url: str
+    headers: Sequence[str]
+    body: bytes
+    timeout_ms: int
+    inbox: Inbox
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """A reusable libcurl handle with the buffers its callbacks fill."""
+
+    curl: Any
+    request: Request | None = None
+    started_at: float = 0.0
+    headers: list[bytes] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
+    read: int = 0
+    refusal: str = ""
+
+    def write(self, chunk: bytes) -> int | None:
+        room = MAX_KEPT_BODY - len(self.body)
+        if room > 0:
+            self.body += chunk[:room]
+        self.read += len(chunk)
+        return None if self.read <= MAX_READ_BODY else -1
+
+
+class Sender:
+    """One thread and one libcurl multi handle. `submit` may be called from any thread."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self._submitted: deque[Request] = deque()
+        self._idle: list[_Transfer] = []
+        # libcurl knows nothing of our objects: a busy handle leads back to its transfer.
+        self._busy: dict[Any, _Transfer] = {}
+        self._selector = selectors.DefaultSelector()
+        self._deadline: float | None = None
+        self._stopping = False
+        self._asleep = False
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE_CONNECTIONS)
+        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+        self._thread.start()
+
+    def submit(self, requests: Iterable[Request]) -> None:
+        self._submitted.extend(requests)
+        if self._asleep:
+            self._wake()
+
+    def stop(self) -> None:
+        """End the thread; requests still open are dropped without a result."""
+        self._stopping = True
+        self._wake()
+        self._thread.join()
+
+    def _wake(self) -> None:
+        try:
+            self._wake_in.send(b"\0")
+        except BlockingIOError:
+            pass  # its buffer is full of wakes already
+
+    # --- the thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._selector.register(self._wake_out, selectors.EVENT_READ)
+        while not self._stopping:
+            self._start_submitted()
+            self._asleep = True
+            ready = self._selector.select(0 if self._submitted else self._seconds_left())
+            self._asleep = False
+            for key, events in ready:
+                if key.fd == self._wake_out.fileno():
+                    self._wake_out.recv(4096)
+                else:
+                    self._multi.socket_action(key.fd, _CURL_EVENTS[events])
+            if self._deadline is not None and monotonic() >= self._deadline:
+                self._deadline = None
+                self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+            self._finish_completed()
+        self._close()
+
+    def _seconds_left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
+
+    def _set_timer(self, timeout_ms: int) -> None:
+        self._deadline = None if timeout_ms < 0 else monotonic() + timeout_ms / 1000
+
+    def _watch_socket(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
+        watched = fd in self._selector.get_map()
+        if what == pycurl.POLL_REMOVE:
+            if watched:
+                self._selector.unregister(fd)
+        elif watched:
+            self._selector.modify(fd, _SELECTOR_EVENTS[what])
+        else:
+            self._selector.register(fd, _SELECTOR_EVENTS[what])
+
+    def _start_submitted(self) -> None:
+        while self._submitted:
+            request = self._submitted.popleft()
+            transfer = self._idle.pop() if self._idle else self._new_transfer()
+            transfer.request = request
+            transfer.started_at = time()
+            curl = transfer.curl
+            try:
+                curl.setopt(pycurl.URL, request.url)
+                curl.setopt(pycurl.HTTPHEADER, request.headers)
+                curl.setopt(pycurl.POSTFIELDS, request.body)
+                curl.setopt(pycurl.TIMEOUT_MS, request.timeout_ms)
+                self._busy[curl] = transfer
+                self._multi.add_handle(curl)
+            except (pycurl.error, ValueError, UnicodeError) as error:
+                self._busy.pop(curl, None)
+                self._report(transfer, Error.BAD_URL, str(error), None)
+
+    def _finish_completed(self) -> None:
+        while True:
+            queued, good, bad = self._multi.info_read()
+            for curl in good:
+                transfer = self._release(curl)
+                self._report(transfer, None, "", curl.getinfo(pycurl.RESPONSE_CODE))
+            for curl, code, detail in bad:
+                transfer = self._release(curl)
+                status = curl.getinfo(pycurl.RESPONSE_CODE) or None
+                if code in _READ_ENOUGH and status:
+                    self._report(transfer, None, "", status)
+                elif transfer.refusal:
+                    self._report(transfer, Error.REFUSED_ADDRESS, transfer.refusal, None)
+                else:
+                    self._report(transfer, _ERRORS.get(code, Error.OTHER), detail or f"libcurl error {code}", None)
+            if not queued:
+                return
+
+    def _release(self, curl: Any) -> _Transfer:
+        self._multi.remove_handle(curl)
+        return self._busy.pop(curl)
+
+    def _report(self, transfer: _Transfer, error: Error | None, detail: str, status: int | None) -> None:
+        """Pass the result on and make the transfer ready for another request."""
+        request, info = transfer.request, transfer.curl.getinfo
+        assert request is not None
+        timings = Timings(
+            info(pycurl.NAMELOOKUP_TIME) * 1000,
+            info(pycurl.CONNECT_TIME) * 1000,
+            info(pycurl.APPCONNECT_TIME) * 1000,
+            info(pycurl.STARTTRANSFER_TIME) * 1000,
+            info(pycurl.TOTAL_TIME) * 1000,
+        )
+        retry_after = info(pycurl.RETRY_AFTER) if status in (429, 503) else 0
+        headers = b"".join(transfer.headers)[:MAX_KEPT_HEADERS].decode("latin-1").replace("\0", "") if transfer.headers else ""
+        result = Result(request.tag, transfer.started_at, status, error, detail, timings, headers, bytes(transfer.body), retry_after)
+        transfer.request = None
+        transfer.headers.clear()
+        transfer.body.clear()
+        transfer.read, transfer.refusal = 0, ""
+        self._idle.append(transfer)
+        request.inbox.put(result)
+
+    def _new_transfer(self) -> _Transfer:
+        curl = pycurl.Curl()
+        transfer = _Transfer(curl)
+        for option, value in _OPTIONS:
+            curl.setopt(option, value)
+        curl.setopt(pycurl.HEADERFUNCTION, transfer.headers.append)
+        curl.setopt(pycurl.WRITEFUNCTION, transfer.write)
+        curl.setopt(pycurl.OPENSOCKETFUNCTION, self._opener(transfer))
+        return transfer
+
+    def _opener(self, transfer: _Transfer) -> Callable[[int, Any], Any]:
+        def open_socket(_purpose: int, address: Any) -> Any:
+            family, kind, protocol, where = address
+            refusal = self.door.refusal(where[0]) if family in (socket.AF_INET, socket.AF_INET6) else f"address family {family}"
+            if refusal:
+                transfer.refusal = refusal
+                return pycurl.SOCKET_BAD
+            # Another address of the same name may still be refused: only the last word counts if none connects.
+            transfer.refusal = ""
+            return socket.socket(family, kind, protocol)
+
+        return open_socket
+
+    def _close(self) -> None:
+        for curl in list(self._busy):
+            self._multi.remove_handle(curl)
+        self._multi.close()
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
+
+
+_senders: dict[Door, Sender] = {}
+_senders_lock = threading.Lock()
+
+
+def sender(*, operators: bool = False) -> Sender:
+    """This process's sender: for URLs that are the operator's own word, or for everybody's."""
+    door = Door(everything=True) if operators else Door(allowed=tuple(settings.JETRELAY_ALLOWED_NETWORKS))
+    with _senders_lock:
+        if door not in _senders:
+            _senders[door] = Sender(door)
+        return _senders[door]
+
+
+_OPTIONS: tuple[tuple[int, Any], ...] = (
+    (pycurl.POST, 1),
+    (pycurl.NOSIGNAL, 1),
+    (pycurl.FOLLOWLOCATION, 0),
+    (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+    (pycurl.PROXY, ""),
+    (pycurl.NOPROXY, "*"),
+    (pycurl.CAINFO, certifi.where()),
+    # A pause before reading is no reason to hold a request back: keep-alive probes find dead peers.
+    (pycurl.TCP_KEEPALIVE, 1),
+    (pycurl.TCP_NODELAY, 1),
+)
+_SELECTOR_EVENTS = {
+    pycurl.POLL_IN: selectors.EVENT_READ,
+    pycurl.POLL_OUT: selectors.EVENT_WRITE,
+    pycurl.POLL_INOUT: selectors.EVENT_READ | selectors.EVENT_WRITE,
+}
+_CURL_EVENTS = {
+    selectors.EVENT_READ: pycurl.CSELECT_IN,
+    selectors.EVENT_WRITE: pycurl.CSELECT_OUT,
+    selectors.EVENT_READ | selectors.EVENT_WRITE: pycurl.CSELECT_IN | pycurl.CSELECT_OUT,
+}

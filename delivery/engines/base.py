@@ -1,0 +1,151 @@
+"""What an engine does, and the rows it does it with."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db import connection
+
+from delivery.models import AttemptTally, EventTally
+
+
+class EventRow(NamedTuple):
+    id: UUID
+    source_id: UUID
+    dedup_key: bytes
+    kind: str
+    type: str
+    operation: str
+    subject: str
+    origin: str
+    origin_cursor: int | None
+    occurred_at: datetime
+    received_at: datetime
+    body: bytes
+
+
+class DeliveryRow(NamedTuple):
+    id: UUID
+    event_id: UUID
+    endpoint_id: UUID
+
+
+class AttemptRow(NamedTuple):
+    id: UUID
+    delivery_id: UUID
+    number: int
+    started_at: datetime
+    dns_ms: float
+    connect_ms: float
+    tls_ms: float
+    first_byte_ms: float
+    total_ms: float
+    status: int | None
+    error: str
+    error_detail: str
+    response_headers: str
+    response_body: bytes
+
+
+class Want(NamedTuple):
+    """How many due deliveries of one endpoint to look for, after which one (in the order of `due_at`, then id)."""
+
+    endpoint_id: UUID
+    most: int
+    after_due_at: datetime
+    after_id: UUID
+
+
+class Due(NamedTuple):
+    """A delivery that may be sent now."""
+
+    id: UUID
+    event_id: UUID
+    endpoint_id: UUID
+    due_at: datetime
+    attempt_count: int
+    tries: int
+
+
+class Settlement(NamedTuple):
+    """What an attempt does to its delivery. `attempt_count` is the count before it, a fence against late news."""
+
+    id: UUID
+    attempt_count: int
+    status: int | None
+    error: str
+    due_at: datetime | None = None
+
+
+class EventCounts(NamedTuple):
+    received: int
+    stored: int
+    duplicate: int
+    unmatched: int
+    invalid: int
+
+
+class Engine(ABC):
+    """Statements of the default database, in the caller's transaction."""
+
+    @abstractmethod
+    def insert_events(self, rows: Sequence[EventRow]) -> set[UUID]:
+        """Insert the rows whose (source, dedup_key) is new and return their ids."""
+
+    @abstractmethod
+    def insert_deliveries(self, rows: Sequence[DeliveryRow], now: datetime) -> None:
+        """Insert pending deliveries that are due now."""
+
+    @abstractmethod
+    def insert_attempts(self, rows: Sequence[AttemptRow]) -> None: ...
+
+    @abstractmethod
+    def claim(self, wants: Sequence[Want], now: datetime) -> list[Due]:
+        """What is wanted of the deliveries that are due, those due longest first. Marks nothing."""
+
+    @abstractmethod
+    def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]: ...
+
+    @abstractmethod
+    def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:
+        """Move pending deliveries to a final state. Returns how many were still pending."""
+
+    @abstractmethod
+    def postpone(self, rows: Sequence[Settlement]) -> int:
+        """Count a failed attempt of pending deliveries and set when the next is due. Returns how many were."""
+
+    def add_event_tallies(self, minute: datetime, source_id: UUID, counts: Mapping[tuple[str, str], EventCounts]) -> None:
+        """Add to the counts of (kind, type). In key order, so that two writers never wait for each other in a ring."""
+        moment = connection.ops.adapt_datetimefield_value(minute)
+        rows = [(moment, self.key(source_id), *key, *counts[key]) for key in sorted(counts)]
+        self._add_up(EventTally, ("minute", "source_id", "kind", "type"), EventCounts._fields, rows)
+
+    def add_attempt_tallies(self, minute: datetime, counts: Mapping[tuple[UUID, str], Mapping[str, float]]) -> None:
+        """Add to the counts of (endpoint, outcome): `attempts`, `total_ms` and the buckets of the histogram."""
+        fields = ("attempts", "total_ms", *AttemptTally().buckets())
+        moment = connection.ops.adapt_datetimefield_value(minute)
+        rows = [
+            (moment, self.key(endpoint), outcome, *(counts[endpoint, outcome].get(field, 0) for field in fields)) for endpoint, outcome in sorted(counts)
+        ]
+        self._add_up(AttemptTally, ("minute", "endpoint_id", "outcome"), fields, rows)
+
+    def _add_up(self, model: type[Any], keys: Iterable[str], fields: Iterable[str], rows: Sequence[Sequence[Any]]) -> None:
+        if not rows:
+            return
+        table, keys, fields = model._meta.db_table, tuple(keys), tuple(fields)
+        columns = (*keys, *fields)
+        sums = ", ".join(f"{field} = {table}.{field} + excluded.{field}" for field in fields)
+        marks = f"({', '.join(['%s'] * len(columns))})"
+        sql = (
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * len(rows))}"
+            f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {sums}"
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [value for row in rows for value in row])
+
+    @staticmethod
+    def key(id: UUID) -> Any:
+        """A UUID as this database keeps it."""
+        return id

@@ -1,0 +1,260 @@
+"""Lanes: whose turn it is. One owner at a time drains a lane: take the lease, claim, send, settle.
+
+The work is a sliding window, not batches: claims run ahead of free slots, requests leave as slots come free, and what
+has finished is settled every 50 ms or 500 results while the rest is still in flight. A slow request holds back neither
+the settling of fast ones nor the claims of other endpoints.
+
+What happens at a crash: everything claimed or in flight is still pending in the database, so the next owner sends it;
+what was in flight may arrive twice, with the same `webhook-id`. A settlement names the state it expects, so an owner
+that lost its lease without noticing changes nothing that the next one has settled.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from time import monotonic, sleep, time
+from uuid import UUID
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+
+from delivery import leases
+from delivery.destinations.http import POKED, Inbox
+from delivery.engines import engine
+from delivery.engines.base import Due, Settlement
+from delivery.leases import Holding, lane_lease
+from delivery.lines import Done, Job, Line, give_up
+from delivery.models import Delivery
+from delivery.retry import Outcome
+from delivery.tallies import AttemptCounter
+from subscriptions.models import ConfigVersion, Endpoint
+
+logger = logging.getLogger(__name__)
+
+# How long a dead owner's lane stands still, at most. Renewed each third of it.
+LEASE_S = 9.0
+# A busy owner hands the lane on after this, if nothing slow is in flight, so that other workers get their share.
+SLICE_S = 10.0
+# A request that has been open for longer than this is slow: a lane does not wait for it to hand over.
+SLOW_S = 0.25
+SETTLE_EVERY_S = 0.05
+SETTLE_AT = 500
+# Claimed ahead in one lane, over all its endpoints, and for one endpoint at the most.
+WINDOW = 2000
+MAX_SHARE = 500
+# An owner with nothing to do looks again this often, and gives up the lane after the second.
+IDLE_POLL_S = 0.025
+LINGER_S = 0.5
+CONFIG_EVERY_S = 0.5
+# Every line starts its claims again from the oldest this often: a replay, or a commit that came late, may lie behind.
+REWIND_EVERY_S = 1.0
+# At shutdown, what is in flight gets this long to finish.
+GRACE_S = 10.0
+
+# Set once, when the process is asked to stop.
+stopping = threading.Event()
+
+_here: dict[int, Inbox] = {}
+_here_lock = threading.Lock()
+
+
+def drain(lane: int) -> bool:
+    """Drain the lane until nothing is due, if nobody else does. Returns whether somebody should go on."""
+    inbox = Inbox()
+    with _here_lock:
+        if lane in _here:
+            _here[lane].poke()
+            return False
+        _here[lane] = inbox
+    try:
+        holding = Holding(lane_lease(lane), LEASE_S)
+        if stopping.is_set() or not holding.take():
+            return False
+        _Drain(lane, holding, inbox).run()
+    finally:
+        with _here_lock:
+            del _here[lane]
+    # Whoever published while the lane was owned sent no wake. Now that it is free, look once more.
+    return not stopping.is_set() and lane in lanes_due()
+
+
+def lanes_due() -> set[int]:
+    """Lanes with a delivery that could be sent now and that nobody owns."""
+    owed = Delivery.objects.due().filter(endpoint=OuterRef("pk"))
+    shards = Endpoint.objects.active().filter(Exists(owed)).values_list("shard", flat=True).distinct()
+    due = {shard % settings.JETRELAY_LANES for shard in shards}
+    owned = leases.live(lane_lease(lane) for lane in due)
+    return {lane for lane in due if lane_lease(lane) not in owned}
+
+
+class _Drain:
+    """One turn of one owner."""
+
+    def __init__(self, lane: int, holding: Holding, inbox: Inbox) -> None:
+        self.lane = lane
+        self.holding = holding
+        self.inbox = inbox
+        self.lines: dict[UUID, Line] = {}
+        self.done: list[Done] = []
+        # Since when each request is open, the oldest first.
+        self.open: dict[UUID, float] = {}
+        self.config_version = -1
+        self.slice_started = self.busy_at = self.settled_at = monotonic()
+        self.config_at = self.claim_at = self.rewind_at = 0.0
+        # Set while nothing new is sent: at the end of a slice, at shutdown, or because the lease is lost.
+        self.stopped_at: float | None = None
+        self.lost = False
+        self.troubles = 0
+
+    def run(self) -> None:
+        while not self._ended():
+            try:
+                self._keep_lease()
+                if self.stopped_at is None and self.holding.held:
+                    self._refresh_lines()
+                    self._claim()
+                    self._send()
+                self._collect()
+                self._settle()
+                self.troubles = 0
+            except (OperationalError, InterfaceError) as error:
+                self._wait_for_database(error)
+        self.holding.release()
+
+    # --- whether to go on --------------------------------------------------------------------------------------
+
+    def _ended(self) -> bool:
+        if self.stopped_at is None:
+            if not (stopping.is_set() or self._slice_is_over()):
+                return not self.open and not self.done and monotonic() - self.busy_at > LINGER_S
+            self._stop_sending()
+        if not self.open and not self.done:
+            return True
+        waited_s = monotonic() - (self.stopped_at or 0.0)
+        if stopping.is_set() or self.lost:
+            return waited_s > GRACE_S
+        if waited_s > SLOW_S:
+            self._go_on()
+        return False
+
+    def _slice_is_over(self) -> bool:
+        if monotonic() - self.slice_started < SLICE_S:
+            return False
+        oldest = next(iter(self.open.values()), None)
+        if oldest is None or monotonic() - oldest < SLOW_S:
+            return True
+        self.slice_started = monotonic()
+        return False
+
+    def _stop_sending(self) -> None:
+        self.stopped_at = monotonic()
+        for line in self.lines.values():
+            line.close()
+
+    def _go_on(self) -> None:
+        self.stopped_at = None
+        self.slice_started = monotonic()
+        self.config_version = -1
+
+    def _keep_lease(self) -> None:
+        if self.holding.ripe and not self.lost and not self.holding.renew():
+            logger.warning("Lane %d went to another worker while this one was held up.", self.lane)
+            self.lost = True
+            self._stop_sending()
+
+    def _wait_for_database(self, error: Exception) -> None:
+        """Keep what is in flight and what is done; both are worth settling once the database is back."""
+        self.troubles += 1
+        if self.troubles == 1:
+            logger.warning("The database does not answer; lane %d waits for it. %s", self.lane, str(error).strip())
+        connection.close()
+        sleep(min(0.1 * 2**self.troubles, 2.0))
+
+    # --- take, claim, send, settle -----------------------------------------------------------------------------
+
+    def _refresh_lines(self) -> None:
+        """Take over endpoints that changed; those that were paused or disabled close."""
+        if monotonic() - self.config_at < CONFIG_EVERY_S and self.config_version >= 0:
+            return
+        version = ConfigVersion.current()
+        if version != self.config_version:
+            endpoints = {endpoint.id: endpoint for endpoint in Endpoint.objects.active().in_lane(self.lane)}
+            for gone in self.lines.keys() - endpoints.keys():
+                self.lines[gone].close()
+            for id, endpoint in endpoints.items():
+                self.lines.setdefault(id, Line(id)).configure(endpoint)
+            self.config_version = version
+        self.config_at = monotonic()
+
+    def _claim(self) -> None:
+        now = monotonic()
+        if now < self.claim_at:
+            return
+        if now - self.rewind_at > REWIND_EVERY_S:
+            self.rewind_at = now
+            for line in self.lines.values():
+                line.rewind()
+        busy = sum(1 for line in self.lines.values() if line.owned) or 1
+        wants = [want for line in self.lines.values() if (want := line.want(min(MAX_SHARE, max(WINDOW // busy, line.max_in_flight))))]
+        found: dict[UUID, list[Due]] = {}
+        for due in engine().claim(wants, timezone.now()) if wants else ():
+            found.setdefault(due.endpoint_id, []).append(due)
+        news = [due.event_id for id, dues in found.items() for due in dues if due.id not in self.lines[id].owned]
+        bodies = engine().bodies(news) if news else {}
+        more = False
+        for want in wants:
+            self.done += self.lines[want.endpoint_id].take(found.get(want.endpoint_id, []), want, bodies)
+            more |= not self.lines[want.endpoint_id].exhausted
+        # Where there is more, go on as soon as there is room; otherwise look again after a while.
+        self.claim_at = 0.0 if more else monotonic() + IDLE_POLL_S
+
+    def _send(self) -> None:
+        timestamp, now = int(time()), monotonic()
+        for line in self.lines.values():
+            if line.ready and line.in_flight < line.max_in_flight:
+                requests = line.to_send(timestamp, self.inbox)
+                for request in requests:
+                    self.open[request.tag.due.id] = now
+                line.sender.submit(requests)
+
+    def _collect(self) -> None:
+        results = self.inbox.take(IDLE_POLL_S)
+        if results is POKED:
+            self.claim_at = 0.0
+        for result in results:
+            job: Job = result.tag
+            self.open.pop(job.due.id, None)
+            self.done.append(job.line.finish(job, result))
+        if self.open or self.done:
+            self.busy_at = monotonic()
+
+    def _settle(self) -> None:
+        """One transaction for everything that finished: attempts, new states, tallies."""
+        now = monotonic()
+        if not self.done:
+            self.settled_at = now
+            return
+        if self.open and len(self.done) < SETTLE_AT and now - self.settled_at < SETTLE_EVERY_S:
+            return
+        save(self.done)
+        for done in self.done:
+            self.lines[done.endpoint_id].owned.discard(done.settlement.id)
+        self.done = []
+        self.settled_at = monotonic()
+
+
+def save(finished: Sequence[Done]) -> None:
+    """Settle finished attempts. Doing it twice changes nothing but the log of attempts."""
+    now, counter = timezone.now(), AttemptCounter()
+    by_outcome: dict[Outcome, list[Settlement]] = {outcome: [] for outcome in Outcome}
+    for done in finished:
+        by_outcome[done.verdict.outcome].append(done.settlement)
+        counter.add(done.endpoint_id, done.verdict.outcome, done.attempt.total_ms)
+    with transaction.atomic():
+        engine().insert_attempts([done.attempt for done in finished])
+        engine().settle(Delivery.State.DELIVERED, by_outcome[Outcome.DELIVERED], now)
+        engine().settle(Delivery.State.DEAD, by_outcome[Outcome.DEAD], now)
+        engine().postpone(by_outcome[Outcome.RETRY])
+        counter.save(now.replace(second=0, microsecond=0))

@@ -1,0 +1,72 @@
+"""Leases: the right to drain a lane or to run a listener, for a while.
+
+A lease is a row. It is taken by a conditional UPDATE, so two takers cannot both win, and it is timed by the database's
+clock, so machines need not agree on the time. The holder counts down on its own monotonic clock from before the
+UPDATE: it stops believing in its lease before anyone else may take it.
+"""
+
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from time import monotonic
+from uuid import UUID, uuid4
+
+from django.db.models.functions import Now
+
+from delivery.models import Lease
+
+
+def lane_lease(lane: int) -> str:
+    return f"lane:{lane}"
+
+
+@dataclass
+class Holding:
+    """One process's claim to a named lease."""
+
+    name: str
+    duration_s: float
+    token: UUID = field(default_factory=uuid4)
+    believed_until: float = 0.0
+
+    def take(self) -> bool:
+        """Take the lease if it is free or has run out."""
+        started = monotonic()
+        news = {"token": self.token, "owner": f"{socket.gethostname()}:{os.getpid()}"[:100], "expires_at": self._expiry()}
+        taken = Lease.objects.filter(name=self.name, expires_at__lte=Now()).update(**news)
+        if not taken:
+            Lease.objects.bulk_create([Lease(name=self.name, **news)], ignore_conflicts=True)
+            taken = Lease.objects.filter(name=self.name, token=self.token).count()
+        return self._believe(started, bool(taken))
+
+    def renew(self) -> bool:
+        """Extend the lease. False when somebody else has it by now."""
+        started = monotonic()
+        return self._believe(started, bool(Lease.objects.filter(name=self.name, token=self.token).update(expires_at=self._expiry())))
+
+    def release(self) -> None:
+        Lease.objects.filter(name=self.name, token=self.token).update(expires_at=Now(), token=None)
+        self.believed_until = 0.0
+
+    @property
+    def held(self) -> bool:
+        return monotonic() < self.believed_until
+
+    @property
+    def ripe(self) -> bool:
+        """Whether a third of the lease has passed: time to renew it."""
+        return monotonic() > self.believed_until - self.duration_s * 2 / 3
+
+    def _expiry(self) -> object:
+        return Now() + timedelta(seconds=self.duration_s)
+
+    def _believe(self, started: float, holds: bool) -> bool:
+        self.believed_until = started + self.duration_s if holds else 0.0
+        return holds
+
+
+def live(names: Iterable[str]) -> set[str]:
+    """Those of the leases that somebody holds now."""
+    return set(Lease.objects.filter(name__in=list(names), expires_at__gt=Now()).values_list("name", flat=True))

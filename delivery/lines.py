@@ -1,0 +1,150 @@
+"""A line: what a lane remembers of one endpoint while it drains.
+
+    claimed -> ready -> in flight -> done, waiting to be settled
+
+All of these are still pending in the database: only the lane's owner sends, so a claim needs no mark there, and a
+crash needs no repair.
+"""
+
+import random
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from django.conf import settings
+from django.utils import timezone
+
+from delivery import retry, signing
+from delivery.destinations.http import Inbox, Request, Result, Sender, sender
+from delivery.engines.base import AttemptRow, Due, Settlement, Want
+from delivery.retry import Outcome, Policy, Verdict
+from subscriptions.ids import new_id, to_public
+from subscriptions.models import Endpoint
+
+_BEGINNING = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+# The event of a delivery is gone: nothing can be sent any more. Stored with the attempt like the errors of a request.
+MISSING_EVENT = "missing_event"
+
+
+class Job(NamedTuple):
+    """A claimed delivery and the body it carries."""
+
+    due: Due
+    line: "Line"
+    body: bytes
+
+
+class Done(NamedTuple):
+    """A finished attempt, waiting to be settled."""
+
+    endpoint_id: UUID
+    verdict: Verdict
+    settlement: Settlement
+    attempt: AttemptRow
+
+
+@dataclass(eq=False)
+class Line:
+    """One endpoint: what is ready for it, what is in flight, and how its requests are made."""
+
+    endpoint_id: UUID
+    ready: deque[Job] = field(default_factory=deque)
+    in_flight: int = 0
+    # Where the next claim goes on; None starts again from the oldest.
+    position: tuple[datetime, UUID] = _BEGINNING
+    # Ids that are claimed and not yet settled.
+    owned: set[UUID] = field(default_factory=set)
+    open: bool = False
+    # Whether the last claim found all there is.
+    exhausted: bool = True
+
+    def configure(self, endpoint: Endpoint) -> None:
+        """Take over the endpoint's settings; what is in flight goes on as it was sent."""
+        self.open = True
+        self.url = endpoint.url
+        self.max_in_flight = endpoint.max_in_flight
+        self.timeout_ms = max(1, int(endpoint.timeout_s * 1000))
+        self.policy = Policy(endpoint.retry_schedule_s, endpoint.retry_jitter_percent / 100, endpoint.retry_on == Endpoint.RetryOn.TRANSIENT)
+        self.sender: Sender = sender(operators=endpoint.url_is_operators)
+        self._keys = [signing.key(secret) for secret in endpoint.secrets_at(timezone.now())]
+        # An empty Expect keeps libcurl from asking for leave before it sends a large body.
+        self._headers = ["Content-Type: application/json", f"User-Agent: Jetrelay/{settings.VERSION}", "Expect:"]
+        if endpoint.bearer_token:
+            self._headers.append(f"Authorization: Bearer {endpoint.bearer_token}")
+
+    def close(self) -> None:
+        """Stop sending: what was ready goes back to the database, where it never left."""
+        self.open = False
+        self.owned.difference_update(job.due.id for job in self.ready)
+        self.ready.clear()
+        self.rewind()
+
+    def rewind(self) -> None:
+        self.position = _BEGINNING
+
+    def want(self, share: int) -> Want | None:
+        """What to claim next, if half of this line's share is used up."""
+        if not self.open or len(self.ready) * 2 > share:
+            return None
+        # From the beginning, the rows that are owned already come first: they are asked for too, and skipped.
+        in_the_way = len(self.owned) if self.position is _BEGINNING else 0
+        return Want(self.endpoint_id, share + in_the_way, *self.position)
+
+    def take(self, found: list[Due], want: Want, bodies: Mapping[UUID, bytes]) -> list[Done]:
+        """Make what was claimed ready, and go on from there. Returns the deliveries whose event is gone."""
+        self.exhausted = len(found) < want.most
+        self.position = _BEGINNING if self.exhausted else (found[-1].due_at, found[-1].id)
+        gone = []
+        for due in found:
+            if due.id in self.owned:
+                continue
+            self.owned.add(due.id)
+            body = bodies.get(due.event_id)
+            if body is None:
+                gone.append(give_up(due))
+            else:
+                self.ready.append(Job(due, self, body))
+        return gone
+
+    def to_send(self, timestamp: int, inbox: Inbox) -> list[Request]:
+        """Requests for as many of the ready jobs as there are free slots."""
+        requests = []
+        while self.ready and self.in_flight < self.max_in_flight:
+            job = self.ready.popleft()
+            self.in_flight += 1
+            webhook_id = to_public("evt", job.due.event_id)
+            headers = [
+                *self._headers,
+                "webhook-id: " + webhook_id,
+                f"webhook-timestamp: {timestamp}",
+                "webhook-signature: " + signing.sign(self._keys, webhook_id, timestamp, job.body),
+            ]
+            requests.append(Request(job, self.url, headers, job.body, self.timeout_ms, inbox))
+        return requests
+
+    def finish(self, job: Job, result: Result) -> Done:
+        """The attempt that was made, and what follows from it."""
+        self.in_flight -= 1
+        verdict = retry.judge(self.policy, job.due.tries + 1, result.status, random.random(), result.retry_after_s)
+        error = result.error.value if result.error else ""
+        return _done(job.due, verdict, datetime.fromtimestamp(result.started_at, UTC), result.status, error, result)
+
+
+def give_up(due: Due) -> Done:
+    """A delivery whose event is gone is dead, and its attempt says why."""
+    return _done(due, retry.DEAD, timezone.now(), None, MISSING_EVENT, None)
+
+
+def _done(due: Due, verdict: Verdict, started_at: datetime, status: int | None, error: str, result: Result | None) -> Done:
+    due_at = timezone.now() + timedelta(seconds=verdict.wait_s) if verdict.outcome is Outcome.RETRY else None
+    timings = result.timings if result else (0.0,) * 5
+    detail, headers, body = (result.error_detail[:300], result.response_headers, result.response_body) if result else ("", "", b"")
+    return Done(
+        due.endpoint_id,
+        verdict,
+        Settlement(due.id, due.attempt_count, status, error, due_at),
+        AttemptRow(new_id(), due.id, due.attempt_count + 1, started_at, *timings, status, error, detail, headers, body),
+    )

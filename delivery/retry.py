@@ -1,0 +1,57 @@
+"""What follows an attempt: a closed set of outcomes, decided in one place. Pure.
+
+The schedule is data on the endpoint: seconds to wait after the first, second, … failed attempt. A delivery whose
+schedule is used up is dead.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# RFC 9110 and 6585: the request may succeed later, unchanged.
+TRANSIENT_STATUSES = frozenset({408, 425, 429})
+
+# A receiver may ask for more patience, but not for ever. In seconds.
+MAX_RETRY_AFTER_S = 3600.0
+
+
+class Outcome(enum.Enum):
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An endpoint's retry policy. `jitter` is the fraction (0 to 0.25) by which a wait may grow."""
+
+    schedule_s: Sequence[float]
+    jitter: float = 0.0
+    transient_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    outcome: Outcome
+    wait_s: float = 0.0
+
+
+DELIVERED = Verdict(Outcome.DELIVERED)
+DEAD = Verdict(Outcome.DEAD)
+
+
+def judge(policy: Policy, tries: int, status: int | None, chance: float, retry_after_s: float = 0.0) -> Verdict:
+    """The verdict on an attempt.
+
+    `tries` counts the attempts since the delivery was queued, this one included; `status` is None when no
+    response came; `chance` in [0, 1) places the wait between the scheduled one and that plus the jitter.
+    A receiver's Retry-After makes the wait longer, up to an hour, never shorter.
+    """
+    if status is not None and 200 <= status < 300:
+        return DELIVERED
+    if policy.transient_only and status is not None and status < 500 and status not in TRANSIENT_STATUSES:
+        return DEAD
+    if tries > len(policy.schedule_s):
+        return DEAD
+    wait_s = policy.schedule_s[tries - 1] * (1 + policy.jitter * chance)
+    return Verdict(Outcome.RETRY, max(wait_s, min(retry_after_s, MAX_RETRY_AFTER_S)))

@@ -1,0 +1,51 @@
+"""How far clients may read, and where a new one starts.
+
+Without a rate the whole log is there: a client starts at its cursor, or at the beginning, and reads as fast as it can.
+With a rate there is one playhead for all: it starts to move when the first client joins, and that client has it from
+the beginning. Later ones join at the playhead, or at their cursor and catch up to it at full speed, so a client that
+comes back with the last cursor it saved misses nothing.
+"""
+
+import sys
+import time
+
+from delivery.sources.jetstream.player.log import Log
+
+_SHORTEST_WAIT_S = 0.005  # events closer together than this leave together
+
+
+class Playhead:
+    def __init__(self, log: Log, rate: float | None = None) -> None:
+        self._log = log
+        self._rate = rate
+        self._began_s: float | None = None
+        self._furthest = 0  # the furthest position that any client has read
+
+    def join(self, cursor: int | None) -> int:
+        """Where a client with this cursor starts: never before the oldest event, never beyond the tip."""
+        if self._rate and self._began_s is None:
+            self._began_s = time.monotonic()
+        limit = self.limit()
+        if cursor is None:
+            return limit if self._rate else self._log.oldest
+        tip = limit if self._rate or self._log.end is not None else self._furthest
+        return max(self._log.oldest, min(self._log.find(cursor), tip))
+
+    def limit(self) -> int:
+        """The position after the last event that may be read now."""
+        end = sys.maxsize if self._log.end is None else self._log.end
+        if not self._rate:
+            return end
+        limit = min(end, int((time.monotonic() - (self._began_s or 0.0)) * self._rate))
+        self._log.extend(limit)
+        return limit
+
+    def wait_s(self, position: int) -> float | None:
+        """How long until the event at this position may be read; None when there is no such event."""
+        if not self._rate or self._began_s is None or position == self._log.end:
+            return None
+        due_s = self._began_s + (position + 1) / self._rate
+        return max(due_s - time.monotonic(), _SHORTEST_WAIT_S)
+
+    def passed(self, position: int) -> None:
+        self._furthest = max(self._furthest, position)

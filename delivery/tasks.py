@@ -1,0 +1,26 @@
+"""What Celery runs. Thin: a wake becomes a turn at a lane, the beat becomes a sweep."""
+
+from celery import shared_task
+from celery.signals import worker_shutting_down
+
+from delivery import lanes, wakes
+
+
+@shared_task(name="delivery.drain", ignore_result=True)
+def drain(lane: int) -> None:
+    """Drain the lane, and pass it on if there is more to do."""
+    if lanes.drain(lane):
+        wakes.send(lane)
+
+
+@shared_task(name="delivery.sweep", ignore_result=True)
+def sweep() -> None:
+    """Wake every lane that has due work and no owner. Once a second, this makes up for every lost wake."""
+    for lane in lanes.lanes_due():
+        wakes.send(lane)
+
+
+@worker_shutting_down.connect
+def stop_lanes(**_: object) -> None:
+    """Let the lanes settle what is in flight and give up their leases, instead of being waited for."""
+    lanes.stopping.set()

@@ -1,0 +1,118 @@
+"""Filters and badges of the pages."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django import template
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from delivery.models import Attempt, Delivery
+from jetrelay.dashboard import bodies, words
+from jetrelay.dashboard.explain import Explanation, explain
+
+register = template.Library()
+
+_BADGES = {
+    Delivery.State.PENDING: ("wait", "clock"),
+    Delivery.State.DELIVERED: ("good", "check"),
+    Delivery.State.DEAD: ("bad", "cross"),
+    Delivery.State.CANCELLED: ("still", "minus"),
+    "active": ("good", "check"),
+    "paused": ("wait", "pause"),
+    "disabled": ("bad", "cross"),
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of an attempt, placed on a bar of 100 units."""
+
+    name: str
+    ms: float
+    start: float
+    width: float
+
+
+@register.filter
+def thousands(number: int) -> str:
+    return f"{number:,}"
+
+
+@register.filter
+def percent(share: float | None) -> str:
+    """`98.4 %`; a share short of all is never rounded up to all, nor one above nothing down to nothing."""
+    if share is None:
+        return "–"
+    rounded = round(share * 100, 1)
+    if rounded == 100 and share < 1:
+        return "> 99.9 %"
+    return "< 0.1 %" if rounded == 0 and share > 0 else f"{rounded:g} %"
+
+
+@register.filter
+def ago(at: datetime | None) -> str:
+    return words.ago(at, timezone.now())
+
+
+@register.filter
+def ms(value: float | None) -> str:
+    return words.milliseconds(value)
+
+
+@register.filter
+def moment(at: datetime | None) -> SafeString | str:
+    """A point in time, to the second, in UTC."""
+    if at is None:
+        return "–"
+    at = at.astimezone(UTC)
+    return format_html('<time datetime="{}">{} <abbr title="Coordinated Universal Time">UTC</abbr></time>', at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}")
+
+
+@register.filter
+def next_step(delivery: Delivery) -> str:
+    return words.next_step(delivery, timezone.now())
+
+
+@register.filter
+def pretty(text: str) -> str:
+    return bodies.pretty(text)
+
+
+@register.filter
+def outcome(row: Attempt) -> Explanation:
+    return explain(row.status, row.error)
+
+
+@register.filter
+def last_outcome(delivery: Delivery) -> str:
+    """What came of the newest attempt, in a few words."""
+    return explain(delivery.last_status, delivery.last_error).words if delivery.last_status or delivery.last_error else ""
+
+
+@register.filter
+def phases(attempt: Attempt) -> list[Phase]:
+    """How long each part took. libcurl's times include the parts before; a part that did not happen stays out."""
+    ends = [
+        ("DNS", attempt.dns_ms),
+        ("Connect", attempt.connect_ms),
+        ("TLS", attempt.tls_ms),
+        ("First byte", attempt.first_byte_ms),
+        ("Rest" if attempt.first_byte_ms else "Waiting", attempt.total_ms),
+    ]
+    longest = max([attempt.total_ms, *(end for _, end in ends)]) or 1
+    found, start = [], 0.0
+    for name, end in ends:
+        if end > start:
+            found.append(Phase(name, end - start, 100 * start / longest, 100 * (end - start) / longest))
+            start = end
+    return found
+
+
+@register.inclusion_tag("_badge.html")
+def state_badge(row: Any) -> dict[str, str]:
+    """The state of a delivery or an endpoint: a colour, an icon and a word."""
+    tone, icon = _BADGES.get(row.state, ("still", "minus"))
+    return {"tone": tone, "icon": icon, "label": row.get_state_display()}

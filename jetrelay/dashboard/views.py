@@ -1,0 +1,155 @@
+"""The pages. A fragment view returns one piece of a page, from the very template that the page includes."""
+
+import uuid
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import BigIntegerField
+from django.db.models.expressions import RawSQL
+from django.http import Http404, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST, require_safe
+
+from delivery import replay
+from delivery.models import Attempt, Delivery, Event
+from jetrelay.dashboard import figures
+from jetrelay.dashboard.access import HtmxRequest, staff_page
+from jetrelay.dashboard.filters import PAGE, Filters, listed
+from jetrelay.dashboard.streams import streams
+from subscriptions.models import Endpoint
+
+TOP_COLLECTIONS = 50
+BACKLOG_LIMIT = 10_000
+ENDPOINTS_SHOWN = 200
+ATTEMPTS_SHOWN = 50
+
+# Counted by the index delivery_due, and no further than the limit for any one endpoint.
+_BACKLOG = """(SELECT COUNT(*) FROM (SELECT 1 FROM delivery_delivery owed
+    WHERE owed.endpoint_id = subscriptions_endpoint.id AND owed.state = 0 LIMIT %s) few)"""
+
+
+@require_safe
+@staff_page
+def overview(request: HtmxRequest) -> HttpResponse:
+    rows = figures.traffic()
+    return render(request, "dashboard/overview.html", _events(rows) | _collections(rows) | {"outcomes": figures.outcomes()})
+
+
+@require_safe
+@staff_page
+def events_fragment(request: HtmxRequest) -> HttpResponse:
+    return render(request, "dashboard/_events.html", _events(figures.traffic()))
+
+
+@require_safe
+@staff_page
+def outcomes_fragment(request: HtmxRequest) -> HttpResponse:
+    return render(request, "dashboard/_outcomes.html", {"outcomes": figures.outcomes()})
+
+
+@require_safe
+@staff_page
+def collections_fragment(request: HtmxRequest) -> HttpResponse:
+    return render(request, "dashboard/_collections.html", _collections(figures.traffic()))
+
+
+@require_safe
+@staff_page
+def deliveries(request: HtmxRequest) -> HttpResponseBase:
+    filters = Filters.read(request.GET.dict())
+    rows = list(filters.deliveries()[: PAGE + 1])
+    if filters.search and len(rows) == 1 and rows[0].public_id == filters.search:
+        return redirect("delivery", rows[0].pk)
+    older = filters.older_than(rows[PAGE - 1]).query() if len(rows) > PAGE else ""
+    context = {"rows": rows[:PAGE], "filters": filters, "older": older, "states": Delivery.State, "endpoints": _endpoint_names()}
+    return render(request, "dashboard/deliveries.html", context)
+
+
+@require_safe
+@staff_page
+def delivery(request: HtmxRequest, id: uuid.UUID) -> HttpResponse:
+    found = _delivery(id)
+    event = Event.objects.filter(pk=found.event_id).select_related("source").first()
+    return render(request, "dashboard/delivery.html", _standing(found) | {"event": event})
+
+
+@require_safe
+@staff_page
+def delivery_fragment(request: HtmxRequest, id: uuid.UUID) -> HttpResponse:
+    return render(request, "dashboard/_delivery.html", _standing(_delivery(id)))
+
+
+@require_POST
+@staff_page
+def delivery_replay(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
+    """Put a delivery back into the queue. With htmx the row or the page's piece that asked comes back renewed."""
+    if not request.user.has_perm("delivery.change_delivery"):
+        raise PermissionDenied
+    # Without its event there is nothing to send.
+    kept = Event.objects.filter(pk=_delivery(id).event_id).exists()
+    replayed = replay.replay([id]) if kept else 0
+    notice = "Back in the queue." if replayed else "Not replayed: its event has been pruned."
+    found = _delivery(id)
+    if request.htmx:
+        if request.htmx.target == found.public_id:
+            return render(request, "dashboard/_row.html", {"delivery": found, "notice": notice})
+        return render(request, "dashboard/_delivery.html", _standing(found) | {"notice": notice})
+    messages.add_message(request, messages.SUCCESS if replayed else messages.WARNING, f"{found.public_id}: {notice}")
+    return redirect(_back(request) or reverse("delivery", args=[id]))
+
+
+@require_safe
+@staff_page
+def endpoints(request: HtmxRequest) -> HttpResponse:
+    backlog = RawSQL(_BACKLOG, [BACKLOG_LIMIT + 1], output_field=BigIntegerField())  # noqa: S611
+    found = list(
+        Endpoint.objects.select_related("tenant", "inbox")
+        .defer("secret", "previous_secret", "bearer_token")
+        .annotate(backlog=backlog)
+        .order_by("name", "id")[: ENDPOINTS_SHOWN + 1]
+    )
+    rows = [(endpoint, figures.Count(min(endpoint.backlog, BACKLOG_LIMIT), endpoint.backlog > BACKLOG_LIMIT)) for endpoint in found]
+    return render(request, "dashboard/endpoints.html", {"rows": rows[:ENDPOINTS_SHOWN], "more": len(rows) > ENDPOINTS_SHOWN})
+
+
+def _events(rows: list[figures.Traffic]) -> dict[str, Any]:
+    found = streams()
+    last_events = [stream.last_event_at for stream in found if stream.last_event_at]
+    return {
+        "streams": found,
+        "last_event_at": max(last_events, default=None),
+        "commits": figures.in_all(row for row in rows if row.kind == "commit"),
+        "all": figures.in_all(rows),
+    }
+
+
+def _collections(rows: list[figures.Traffic]) -> dict[str, Any]:
+    return {"collections": rows[:TOP_COLLECTIONS], "more_collections": max(0, len(rows) - TOP_COLLECTIONS)}
+
+
+def _delivery(id: uuid.UUID) -> Delivery:
+    found = listed().filter(pk=id).first()
+    if found is None:
+        raise Http404("No delivery has this id: it may have been pruned.")
+    return found
+
+
+def _standing(delivery: Delivery) -> dict[str, Any]:
+    """A delivery with its attempts, the newest first."""
+    attempts = list(Attempt.objects.filter(delivery=delivery).order_by("-id")[:ATTEMPTS_SHOWN])
+    waits = delivery.state == Delivery.State.PENDING and delivery.due_at > timezone.now()
+    return {"delivery": delivery, "waits": waits, "attempts": attempts, "attempts_left_out": max(0, delivery.attempt_count - ATTEMPTS_SHOWN)}
+
+
+def _endpoint_names() -> list[Endpoint]:
+    return list(Endpoint.objects.only("id", "name").order_by("name", "id")[:ENDPOINTS_SHOWN])
+
+
+def _back(request: HtmxRequest) -> str:
+    """The page of ours that the form came from."""
+    target = request.POST.get("next", "")
+    return target if url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()) else ""

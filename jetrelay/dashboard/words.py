@@ -1,0 +1,44 @@
+"""Durations and waits in words. Pure."""
+
+from datetime import datetime, timedelta
+
+from delivery.models import Delivery
+from subscriptions.models import Endpoint
+
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def duration(span: timedelta) -> str:
+    """`4 min`, in the largest unit that fits; a day or an hour carries the next unit as well."""
+    seconds = max(0, int(span.total_seconds()))
+    for index, (size, unit) in enumerate(_UNITS):
+        if seconds >= size:
+            rest_size, rest_unit = _UNITS[min(index + 1, len(_UNITS) - 1)]
+            rest = seconds % size // rest_size
+            return f"{seconds // size} {unit}" + (f" {rest} {rest_unit}" if rest and size >= 3600 else "")
+    return "0 s"
+
+
+def ago(at: datetime | None, now: datetime) -> str:
+    if at is None:
+        return "never"
+    return "just now" if now - at < timedelta(seconds=1) else f"{duration(now - at)} ago"
+
+
+def milliseconds(ms: float | None) -> str:
+    """`0.4 ms`, `38 ms`, `1.20 s`."""
+    if ms is None:
+        return "–"
+    if ms >= 1000:
+        return f"{ms / 1000:.2f} s"
+    return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms"
+
+
+def next_step(delivery: Delivery, now: datetime) -> str:
+    """What happens to a delivery next: `retries in 4 min`. Empty once it is settled."""
+    if delivery.state != Delivery.State.PENDING:
+        return ""
+    if delivery.endpoint.state != Endpoint.State.ACTIVE:
+        return f"held: its endpoint is {delivery.endpoint.get_state_display().lower()}"
+    verb = "retries" if delivery.tries else "is sent"
+    return f"{verb} in {duration(delivery.due_at - now)}" if delivery.due_at > now else f"{verb} now"

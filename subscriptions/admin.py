@@ -1,0 +1,230 @@
+"""Tenants, keys, sources, endpoints and subscriptions, for the operator.
+
+Nothing here shows a secret: a signing secret by its last characters, a token by whether there is one.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+
+from subscriptions import validation
+from subscriptions.fields import PatternListField
+from subscriptions.ids import from_public
+from subscriptions.models import ApiKey, Endpoint, Source, Subscription, Tenant
+
+# How long the secret before the current one still signs.
+ROTATION_OVERLAP = timedelta(hours=24)
+
+_LISTS: dict[Any, Any] = {PatternListField: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 60})}}
+
+
+class NeverDeleted(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Deliveries and events refer to these rows for good."""
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class SearchById(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Finds a row by its id as well, with the prefix or without."""
+
+    def get_search_results(self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str) -> "tuple[QuerySet[Any], bool]":
+        found = from_public(search_term)
+        if found:
+            return queryset.filter(pk=found), False
+        return super().get_search_results(request, queryset, search_term)
+
+    @admin.display(description="id")
+    def public_id(self, row: Any) -> str:
+        return str(row.public_id)
+
+
+@admin.register(Tenant)
+class TenantAdmin(SearchById, NeverDeleted):
+    list_display = ("name", "slug", "public_id", "created_at")
+    search_fields = ("name", "slug")
+    prepopulated_fields = {"slug": ["name"]}
+    readonly_fields = ("public_id", "created_at")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(SearchById, NeverDeleted):
+    list_display = ("name", "visible_prefix", "tenant", "expires_at", "last_used_at", "revoked_at")
+    list_filter = ("tenant",)
+    list_select_related = ("tenant",)
+    search_fields = ("name", "visible_prefix")
+    fields = ("tenant", "name", "visible_prefix", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
+    readonly_fields = ("tenant", "visible_prefix", "scopes", "created_at", "last_used_at", "revoked_at")
+    actions = ("revoke",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        # A key is shown once, where it is made: by a command.
+        return False
+
+    @admin.action(description="Revoke selected keys, for good", permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: "QuerySet[ApiKey]") -> None:
+        revoked = queryset.filter(revoked_at=None).update(revoked_at=timezone.now())
+        self.message_user(request, f"{revoked:,} revoked.", messages.SUCCESS if revoked else messages.WARNING)
+
+
+@admin.register(Source)
+class SourceAdmin(SearchById, NeverDeleted):
+    list_display = ("name", "kind", "tenant", "keep_unmatched", "public_id")
+    list_filter = ("kind",)
+    list_select_related = ("tenant",)
+    search_fields = ("name",)
+    readonly_fields = ("public_id", "created_at")
+
+
+class SubscriptionForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = Subscription
+        fields = ("endpoint", "source", "collections", "dids", "operations", "kinds", "active")
+
+    # An empty box is an empty list.
+    def clean_dids(self) -> list[str]:
+        return self.cleaned_data["dids"] or []
+
+    def clean_operations(self) -> list[str]:
+        return self.cleaned_data["operations"] or []
+
+
+class SubscriptionInline(admin.StackedInline):  # type: ignore[type-arg]
+    model = Subscription
+    form = SubscriptionForm
+    extra = 0
+    formfield_overrides = _LISTS
+    show_change_link = True
+
+
+@admin.register(Subscription)
+class SubscriptionAdmin(SearchById):
+    form = SubscriptionForm
+    list_display = ("summary", "endpoint", "source", "operations", "kinds", "active")
+    list_filter = ("active", "source")
+    list_select_related = ("endpoint", "source")
+    search_fields = ("endpoint__name", "collections")
+    autocomplete_fields = ("endpoint", "source")
+    formfield_overrides = _LISTS
+
+    @admin.display(description="collections")
+    def summary(self, subscription: Subscription) -> str:
+        return ", ".join(subscription.collections)
+
+    def delete_queryset(self, request: HttpRequest, queryset: "QuerySet[Subscription]") -> None:
+        # One by one, because deleting a subscription is news to listeners and lanes.
+        for subscription in queryset:
+            subscription.delete()
+
+
+class SecretField(forms.CharField):
+    """A secret to set: never shown, and left as it is when the box stays empty."""
+
+    widget = forms.PasswordInput(attrs={"autocomplete": "new-password", "class": "vTextField"}, render_value=False)
+
+
+class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
+    secret = SecretField(
+        label="set a signing secret",
+        help_text="whsec_… The receiver needs the same. Leave it empty to keep the present one; the one before stays valid for 24 hours. Make one with: "
+        "python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\"",
+    )
+    bearer_token = SecretField(label="set a bearer token", required=False, help_text="Sent as “Authorization: Bearer …”. Leave it empty to keep the present one.")
+    no_bearer_token = forms.BooleanField(label="remove the bearer token", required=False)
+
+    class Meta:
+        model = Endpoint
+        fields = ("tenant", "name", "url", "secret", "bearer_token", "timeout_s", "max_in_flight", "retry_schedule_s", "retry_jitter_percent", "retry_on")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Forms carry what they started from, in their HTML or in the log of changes: not these.
+        self._secret = self.initial.pop("secret", "") or self.instance.secret
+        self.initial.pop("bearer_token", None)
+        if "secret" in self.fields:
+            self.fields["secret"].required = self.instance._state.adding
+
+    def clean_secret(self) -> str:
+        given = self.cleaned_data["secret"]
+        return validation.clean_secret(given) if given else self.instance.secret
+
+    def clean_bearer_token(self) -> str:
+        return self.cleaned_data["bearer_token"] or self.instance.bearer_token
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        if self.cleaned_data.get("no_bearer_token"):
+            if "bearer_token" in self.changed_data:
+                self.add_error("no_bearer_token", "Either set a bearer token or remove it.")
+            self.cleaned_data["bearer_token"] = ""
+        return cleaned
+
+    def save(self, commit: bool = True) -> Any:
+        if not self.instance._state.adding and self.instance.secret != self._secret:
+            self.instance.previous_secret = self._secret
+            self.instance.previous_secret_expires_at = timezone.now() + ROTATION_OVERLAP
+        return super().save(commit)
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(SearchById, NeverDeleted):
+    form = EndpointForm
+    list_display = ("name", "url", "state", "state_reason", "origin", "tenant", "lane", "public_id")
+    list_filter = ("state", "origin", "tenant")
+    list_select_related = ("tenant",)
+    search_fields = ("name", "url")
+    search_help_text = "A part of the name or the URL, or an id (ep_…)."
+    readonly_fields = ("public_id", "origin", "state", "state_reason", "state_changed_at", "lane", "secret_hint", "bearer_hint", "created_at")
+    inlines = (SubscriptionInline,)
+    actions = ("pause", "resume")
+    fieldsets = (
+        (None, {"fields": ("tenant", "name", "url", "public_id", "origin")}),
+        ("State", {"fields": ("state", "state_reason", "state_changed_at", "lane"), "description": "Pause and Resume are actions of the list of endpoints."}),
+        ("Secrets", {"fields": ("secret_hint", "secret", "bearer_hint", "bearer_token", "no_bearer_token")}),
+        ("Limits and retries", {"fields": ("timeout_s", "max_in_flight", "retry_schedule_s", "retry_jitter_percent", "retry_on")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[Endpoint]":
+        rows = super().get_queryset(request)
+        return rows if request.resolver_match and request.resolver_match.kwargs else rows.defer("secret", "previous_secret", "bearer_token")
+
+    def view_on_site(self, obj: Endpoint) -> str:
+        return f"{reverse('deliveries')}?endpoint={obj.public_id}"
+
+    @admin.action(description="Pause selected endpoints (their deliveries wait)", permissions=["change"])
+    def pause(self, request: HttpRequest, queryset: "QuerySet[Endpoint]") -> None:
+        self._set_state(request, queryset.exclude(state=Endpoint.State.DISABLED), Endpoint.State.PAUSED, "paused")
+
+    @admin.action(description="Resume selected endpoints", permissions=["change"])
+    def resume(self, request: HttpRequest, queryset: "QuerySet[Endpoint]") -> None:
+        self._set_state(request, queryset, Endpoint.State.ACTIVE, "resumed")
+
+    def _set_state(self, request: HttpRequest, queryset: "QuerySet[Endpoint]", state: Endpoint.State, verb: str) -> None:
+        ids = list(queryset.values_list("pk", flat=True))
+        reason = f"{verb} by {request.user} in the admin"
+        changed = Endpoint.objects.filter(Q(pk__in=ids)).set_state(state, "" if state == Endpoint.State.ACTIVE else reason)
+        self.message_user(request, f"{changed:,} {verb}.", messages.SUCCESS if changed else messages.WARNING)
+
+    @admin.display(description="lane")
+    def lane(self, endpoint: Endpoint) -> int:
+        return endpoint.lane
+
+    @admin.display(description="signing secret")
+    def secret_hint(self, endpoint: Endpoint) -> str:
+        if endpoint._state.adding:
+            return "–"
+        hint = f"ends in …{endpoint.secret[-4:]}"
+        expires = endpoint.previous_secret_expires_at
+        if endpoint.previous_secret and expires and expires > timezone.now():
+            hint += f"; the one before, …{endpoint.previous_secret[-4:]}, is valid until {expires:%Y-%m-%d %H:%M} UTC"
+        return hint
+
+    @admin.display(description="bearer token")
+    def bearer_hint(self, endpoint: Endpoint) -> str:
+        return "set" if endpoint.bearer_token and not endpoint._state.adding else "none"

@@ -1,0 +1,35 @@
+"""The subscriptions of a source as plain objects, reloaded when ConfigVersion moves."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from subscriptions.matching import Filter, Matcher, Wanted, wanted
+from subscriptions.models import ConfigVersion, Source, Subscription
+
+
+def filters_of(source: Source) -> Iterator[Filter]:
+    rows = Subscription.objects.of(source).values_list("endpoint_id", "collections", "dids", "operations", "kinds")
+    for endpoint, collections, dids, operations, kinds in rows.iterator():
+        yield Filter(endpoint, tuple(collections), tuple(dids), tuple(operations), tuple(kinds))
+
+
+class Compiled:
+    """What one source's subscriptions want. `refresh` costs one small query while nothing changed."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.version = -1
+        self.matcher = Matcher()
+        self.wanted: Wanted | None = None
+        self.shards: dict[UUID, int] = {}
+
+    def refresh(self) -> bool:
+        """Recompile if the configuration moved. Returns whether it did."""
+        version = ConfigVersion.current()
+        if version == self.version:
+            return False
+        filters = list(filters_of(self.source))
+        self.matcher, self.wanted = Matcher(filters), wanted(filters)
+        self.shards = dict(Subscription.objects.of(self.source).values_list("endpoint_id", "endpoint__shard"))
+        self.version = version
+        return True
