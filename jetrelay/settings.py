@@ -179,5 +179,7 @@ LOGGING = {
         # Tasks wake lanes several times a second: a line for each would bury every other line.
         "celery": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
+        # … but this one, which says once that the worker is ready.
+        "celery.apps.worker": {"level": LOG_LEVEL},
     },
 }

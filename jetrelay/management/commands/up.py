@@ -53,7 +53,7 @@ class Command(BaseCommand):
 
 
 def port_number(value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= 65535:
+    if not (value.isascii() and value.isdecimal()) or not 1 <= int(value) <= 65535:
         raise ArgumentTypeError(f"{value!r} is not a port: use a whole number from 1 to 65535")
     return int(value)
 

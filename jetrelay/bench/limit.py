@@ -1,0 +1,81 @@
+"""The limit: libcurl's multi interface posting the same signed bodies in one process, with no database behind it.
+
+Written apart from the product's own sender, as plainly as it can be, so that it bounds what any sender here could do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter, time
+
+import pycurl
+
+from delivery import signing
+from subscriptions.ids import new_id, to_public
+from subscriptions.models import new_secret
+
+# As many connections as the default endpoint of the pipeline may use.
+CONNECTIONS = 32
+
+
+@dataclass(frozen=True)
+class Limit:
+    requests: int
+    seconds: float
+
+    @property
+    def per_s(self) -> float:
+        return self.requests / self.seconds
+
+
+def measure(url: str, bodies: Sequence[bytes], requests: int) -> Limit:
+    """Post `requests` bodies, in turn, and time it. Raises RuntimeError if any is not answered with 200."""
+    keys = [signing.key(new_secret())]
+    multi = pycurl.CurlMulti()
+    idle = [_handle(url) for _ in range(CONNECTIONS)]
+    started, sent, finished = perf_counter(), 0, 0
+    while finished < requests:
+        while idle and sent < requests:
+            curl, body = idle.pop(), bodies[sent % len(bodies)]
+            curl.setopt(pycurl.HTTPHEADER, _headers(keys, body))
+            curl.setopt(pycurl.POSTFIELDS, body)
+            multi.add_handle(curl)
+            sent += 1
+        multi.perform()
+        while True:
+            queued, good, bad = multi.info_read()
+            if bad:
+                raise RuntimeError(f"the sink does not answer: {bad[0][2]}")
+            for curl in good:
+                if curl.getinfo(pycurl.RESPONSE_CODE) != 200:
+                    raise RuntimeError(f"the sink answered {curl.getinfo(pycurl.RESPONSE_CODE)}")
+                multi.remove_handle(curl)
+                idle.append(curl)
+            finished += len(good)
+            if not queued:
+                break
+        if not idle:
+            multi.select(1.0)
+    seconds = perf_counter() - started
+    multi.close()
+    return Limit(requests, seconds)
+
+
+def _handle(url: str) -> pycurl.Curl:
+    curl = pycurl.Curl()
+    curl.setopt(pycurl.URL, url)
+    curl.setopt(pycurl.POST, 1)
+    curl.setopt(pycurl.NOSIGNAL, 1)
+    curl.setopt(pycurl.PROXY, "")
+    return curl
+
+
+def _headers(keys: Sequence[bytes], body: bytes) -> list[str]:
+    webhook_id, timestamp = to_public("evt", new_id()), int(time())
+    return [
+        "Content-Type: application/json",
+        "User-Agent: Jetrelay",
+        "Expect:",
+        "webhook-id: " + webhook_id,
+        f"webhook-timestamp: {timestamp}",
+        "webhook-signature: " + signing.sign(keys, webhook_id, timestamp, body),
+    ]

@@ -1,0 +1,62 @@
+"""A database and a broker of the configured kinds that belong to one benchmark and vanish with it."""
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import redis
+from cryptography.fernet import Fernet
+from django.conf import settings
+from django.core.management.base import CommandError
+from django.db import connection
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder, and the environment of processes that work on a fresh database and broker. Nothing of it remains."""
+    with tempfile.TemporaryDirectory(prefix="jetrelay-bench-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("WEBHOOK_", "JETSTREAM_"))}
+        env |= {
+            "JETRELAY_DATA_DIR": name,
+            "SECRET_KEY": secrets.token_urlsafe(50),
+            "JETRELAY_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
+            "PYTHONUNBUFFERED": "1",
+        }
+        env["DATABASE_URL"] = stack.enter_context(_postgresql()) if connection.vendor == "postgresql" else f"sqlite:///{folder / 'bench.sqlite3'}"
+        env["BROKER_URL"] = stack.enter_context(_redis()) if settings.CELERY_BROKER_URL.startswith("redis") else ""
+        yield folder, env
+
+
+@contextlib.contextmanager
+def _postgresql() -> Iterator[str]:
+    url = os.environ["DATABASE_URL"]
+    name = f"jetrelay_bench_{secrets.token_hex(6)}"
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+        try:
+            yield urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def _redis() -> Iterator[str]:
+    """An empty database of the same server: the benchmark's wakes must not reach live workers."""
+    for number in range(15, 0, -1):
+        url = urlunsplit(urlsplit(settings.CELERY_BROKER_URL)._replace(path=f"/{number}"))
+        client = redis.Redis.from_url(url)
+        if client.dbsize() == 0:
+            try:
+                yield url
+            finally:
+                client.flushdb()
+                client.close()
+            return
+        client.close()
+    raise CommandError("BROKER_URL: no database of this Redis is empty; a benchmark needs one for itself.")
