@@ -4,8 +4,11 @@ import os
 
 from celery import Celery
 
+from jetrelay import filebroker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jetrelay.settings")
 
+filebroker.register()
 app = Celery("jetrelay")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["delivery"])

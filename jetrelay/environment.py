@@ -95,14 +95,12 @@ def broker(name: str, data_dir: Path) -> tuple[str, dict[str, object]]:
     url = text(name)
     if not url:
         folder = data_dir / "broker"
-        for part in ("messages", "processed", "control"):
+        for part in ("messages", "taken"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        return "filesystem://", {
+        return "filesystem://localhost", {
             "data_folder_in": str(folder / "messages"),
             "data_folder_out": str(folder / "messages"),
-            "processed_folder": str(folder / "processed"),
-            "control_folder": str(folder / "control"),
-            "store_processed": False,
+            "processed_folder": str(folder / "taken"),
             "polling_interval": 0.05,
         }
     if urlsplit(url).scheme not in ("redis", "rediss", "amqp", "amqps"):

@@ -154,7 +154,6 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = BASE_DIR / "staticfiles"
 # Files are served as they lie in the packages, so that no collectstatic stands between a clone and a first page.
 WHITENOISE_USE_FINDERS = True
 

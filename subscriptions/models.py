@@ -113,7 +113,10 @@ class Source(ConfigModel):
 
     class Meta:
         ordering = ("name",)
-        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="source_name_per_tenant", nulls_distinct=False)]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="source_name_per_tenant"),
+            models.UniqueConstraint(fields=["name"], condition=models.Q(tenant=None), name="source_name_shared"),
+        ]
 
     def __str__(self) -> str:
         return self.name

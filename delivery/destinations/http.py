@@ -344,6 +344,13 @@ def sender(*, operators: bool = False) -> Sender:
         return _senders[door]
 
 
+def stop_senders() -> None:
+    """End this process's senders. New ones start when they are asked for."""
+    with _senders_lock:
+        while _senders:
+            _senders.popitem()[1].stop()
+
+
 _OPTIONS: tuple[tuple[int, Any], ...] = (
     (pycurl.POST, 1),
     (pycurl.NOSIGNAL, 1),

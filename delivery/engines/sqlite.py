@@ -68,7 +68,7 @@ class SQLite(Engine):
                     [want.endpoint_id.hex, moment, _time(want.after_due_at), want.after_id.hex, want.most],
                 )
                 found += [
-                    Due(UUID(hex=id), UUID(hex=event), want.endpoint_id, datetime.fromisoformat(due).replace(tzinfo=UTC), attempts, tries)
+                    Due(UUID(hex=id), UUID(hex=event), want.endpoint_id, due.replace(tzinfo=UTC), attempts, tries)
                     for id, event, due, attempts, tries in cursor.fetchall()
                 ]
         return found

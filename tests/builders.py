@@ -1,0 +1,90 @@
+"""Plain builders: a row with everything it needs, and what the test cares about given by name."""
+
+import itertools
+import json
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+
+from delivery.models import Attempt, Delivery, Event
+from delivery.sources.incoming import Incoming, dedup_key
+from subscriptions.models import Endpoint, Source, Subscription, Tenant
+
+_numbers = itertools.count(1)
+
+DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+POST = "app.bsky.feed.post"
+
+
+def make_tenant(**over: Any) -> Tenant:
+    return Tenant.objects.get_or_create(slug=over.pop("slug", "default"), defaults={"name": "Default"} | over)[0]
+
+
+def make_source(**over: Any) -> Source:
+    return Source.objects.get_or_create(kind=Source.Kind.JETSTREAM, tenant=None, defaults={"name": "Jetstream"} | over)[0]
+
+
+def make_endpoint(**over: Any) -> Endpoint:
+    fields: dict[str, Any] = {"name": f"endpoint {next(_numbers)}", "url": "https://receiver.example/hook", "retry_jitter_percent": 0}
+    return Endpoint.objects.create(**{"tenant": over.pop("tenant", None) or make_tenant()} | fields | over)
+
+
+def make_subscription(**over: Any) -> Subscription:
+    parents = {"endpoint": over.pop("endpoint", None) or make_endpoint(), "source": over.pop("source", None) or make_source()}
+    return Subscription.objects.create(**parents | {"collections": ["*"]} | over)
+
+
+def make_event(**over: Any) -> Event:
+    number, now = next(_numbers), timezone.now()
+    body = {"did": DID, "time_us": number, "kind": "commit", "commit": {"operation": "create", "collection": POST, "rkey": str(number)}}
+    fields: dict[str, Any] = {
+        "dedup_key": dedup_key([str(number)]),
+        "kind": "commit",
+        "type": POST,
+        "operation": "create",
+        "subject": DID,
+        "occurred_at": now,
+        "received_at": now,
+        "body": json.dumps(body).encode(),
+    }
+    return Event.objects.create(**{"source": over.pop("source", None) or make_source()} | fields | over)
+
+
+def make_delivery(**over: Any) -> Delivery:
+    parents = {"event": over.pop("event", None) or make_event(), "endpoint": over.pop("endpoint", None) or make_endpoint()}
+    now = timezone.now()
+    return Delivery.objects.create(**parents | {"due_at": now - timedelta(seconds=1), "created_at": now} | over)
+
+
+def make_attempt(**over: Any) -> Attempt:
+    fields: dict[str, Any] = {"number": 1, "started_at": timezone.now(), "status": 200, "total_ms": 12.5}
+    return Attempt.objects.create(**{"delivery": over.pop("delivery", None) or make_delivery()} | fields | over)
+
+
+def make_incoming(**over: Any) -> Incoming:
+    """An event as the listener hands it to the outbox."""
+    number = next(_numbers)
+    fields: dict[str, Any] = {
+        "dedup_key": dedup_key(["incoming", str(number)]),
+        "kind": "commit",
+        "type": POST,
+        "operation": "create",
+        "subject": DID,
+        "time_us": 1_780_000_000_000_000 + number,
+        "cursor": None,
+        "body": b'{"n":%d}' % number,
+    }
+    return Incoming(**fields | over)
+
+
+def frame(number: int, **over: Any) -> bytes:
+    """A commit as it stands on the v1 wire, different for every number."""
+    commit = {"rev": f"3l{number:011d}", "operation": "create", "collection": POST, "rkey": f"3k{number:011d}", "record": {"text": f"post {number}"}}
+    whole = {"did": DID, "time_us": 1_780_000_000_000_000 + number, "kind": "commit", "commit": commit | over.pop("commit", {})}
+    return json.dumps(whole | over, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def some_id(number: int) -> UUID:
+    return UUID(int=number)

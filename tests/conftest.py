@@ -1,0 +1,34 @@
+"""Fixtures for all tests."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from delivery.destinations import http
+from tests.receiver import Receiver
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A local endpoint that remembers what it got and can be told to misbehave."""
+    with Receiver() as running:
+        yield running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_senders() -> Iterator[None]:
+    yield
+    http.stop_senders()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped and os.environ.get("JETRELAY_TESTS_MUST_NOT_SKIP"):
+        terminalreporter.write_line(f"{len(skipped)} tests were skipped where none may be.", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and reporter.stats.get("skipped") and os.environ.get("JETRELAY_TESTS_MUST_NOT_SKIP"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,244 @@
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from delivery.admin import BoundedPaginator
+from delivery.models import AttemptTally, Delivery, Event, EventTally, Lease, StreamCursor
+from jetrelay.inbox.models import Inbox, InboxMessage
+from subscriptions.models import ApiKey, ConfigVersion, Endpoint, Source, Subscription, Tenant, new_secret
+from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_source, make_tenant
+
+pytestmark = pytest.mark.django_db
+
+TOKEN = "very-secret-token"
+LOGS = ["event", "delivery", "attempt", "streamcursor", "lease", "eventtally", "attempttally"]
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("ada", password="a-long-password"))
+    return client
+
+
+@pytest.fixture
+def endpoint() -> Endpoint:
+    """One row of everything around an endpoint."""
+    now = timezone.now()
+    endpoint = make_endpoint(bearer_token=TOKEN)
+    source = make_source()
+    Subscription.objects.create(endpoint=endpoint, source=source)
+    make_attempt(delivery=make_delivery(endpoint=endpoint, event=make_event(source=source, body=b"\xff\x00")))
+    StreamCursor.objects.create(source=source, host="jetstream.example")
+    Lease.objects.create(name="lane-0", expires_at=now)
+    EventTally.objects.create(source=source, minute=now, kind="commit", type="a.b.c")
+    AttemptTally.objects.create(endpoint=endpoint, minute=now, outcome="delivered", attempts=2, total_ms=3)
+    ApiKey.objects.create(tenant=endpoint.tenant, name="CI", visible_prefix="jr_abc", digest=b"\x01" * 32)
+    InboxMessage.objects.create(inbox=Inbox.objects.create(endpoint=endpoint), verified=True, verdict="", body=b"\xff\x00")
+    return endpoint
+
+
+def ours() -> list[type[Any]]:
+    return [model for label in ("subscriptions", "delivery", "inbox") for model in apps.get_app_config(label).get_models() if model is not ConfigVersion]
+
+
+def url_of(page: str, row: Any = None) -> str:
+    name = row if isinstance(row, str) else f"{row._meta.app_label}_{row._meta.model_name}"
+    return reverse(f"admin:{name}_{page}", args=[] if isinstance(row, str) or page == "changelist" else [row.pk])
+
+
+def form_of(client: Client, url: str) -> dict[str, Any]:
+    """What a browser would send back unchanged."""
+    response = client.get(url)
+    form = response.context["adminform"].form
+    values = {bound.html_name: bound.value() for bound in form if bound.name not in ("secret", "bearer_token")}
+    for formset in response.context["inline_admin_formsets"]:
+        for part in [formset.formset.management_form, *formset.formset.forms]:
+            values |= {bound.html_name: bound.value() for bound in part}
+    return {name: value for name, value in values.items() if value is not None and value is not False} | {"secret": "", "bearer_token": ""}
+
+
+def test_it_shows_every_model_in_a_list_and_on_a_page_of_its_own(staff: Client, endpoint: Endpoint) -> None:
+    for model in ours():
+        assert admin.site.is_registered(model), model
+        row = model.objects.first()
+        for url in (url_of("changelist", row), url_of("change", row), url_of("changelist", row) + "?q=x"):
+            response = staff.get(url)
+            assert response.status_code == 200, url
+            html = response.content.decode()
+            assert TOKEN not in html
+            assert endpoint.secret not in html
+
+
+def test_it_never_changes_or_deletes_a_log(staff: Client, endpoint: Endpoint) -> None:
+    for name in LOGS:
+        row = apps.get_model("delivery", name).objects.first()
+        assert staff.get(reverse(f"admin:delivery_{name}_add")).status_code == 403
+        assert staff.post(url_of("change", row), {}).status_code == 403
+        assert staff.post(url_of("delete", row), {"post": "yes"}).status_code == 403
+
+
+def test_it_deletes_neither_tenants_nor_sources_nor_endpoints_nor_keys(staff: Client, endpoint: Endpoint) -> None:
+    for model in (Tenant, Source, Endpoint, ApiKey):
+        assert staff.post(url_of("delete", model._default_manager.first()), {"post": "yes"}).status_code == 403
+
+
+def test_it_lists_deliveries_in_few_queries(staff: Client, django_assert_max_num_queries: Any) -> None:
+    for number in range(5):
+        make_delivery(endpoint=make_endpoint(name=f"Endpoint {number}"))
+    with django_assert_max_num_queries(8):
+        staff.get(reverse("admin:delivery_delivery_changelist"))
+
+
+def test_it_counts_pages_no_further_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedPaginator, "limit", 2)
+    for _ in range(3):
+        make_delivery()
+    assert BoundedPaginator(Delivery.objects.all(), 1).num_pages == 2
+
+
+def test_it_finds_rows_by_their_ids(staff: Client, endpoint: Endpoint) -> None:
+    row = make_delivery(event=make_event(subject="did:plc:other"), endpoint=endpoint)
+    for model, term, found in [
+        ("delivery_delivery", row.public_id, row.public_id),
+        ("delivery_delivery", row.event.public_id, row.public_id),
+        ("delivery_delivery", str(row.pk), row.public_id),
+        ("delivery_event", row.event.public_id, row.event.public_id),
+        ("delivery_event", "did:plc:other", row.event.public_id),
+        ("subscriptions_endpoint", endpoint.public_id, endpoint.public_id),
+        ("subscriptions_endpoint", endpoint.pk.hex, endpoint.public_id),
+        ("subscriptions_endpoint", "example.com", endpoint.public_id),
+    ]:
+        result = staff.get(reverse(f"admin:{model}_changelist"), {"q": term}).context["cl"].result_list
+        assert [shown.public_id for shown in result] == [found], (model, term)
+
+
+def test_it_replays_the_selected(staff: Client) -> None:
+    rows = [make_delivery(state=Delivery.State.DEAD) for _ in range(2)]
+    orphan = make_delivery(state=Delivery.State.DELIVERED)
+    Event.objects.filter(pk=orphan.event_id)._raw_delete("default")  # type: ignore[attr-defined]
+    data = {"action": "replay_selected", "_selected_action": [row.pk for row in [*rows, orphan]]}
+    response = staff.post(reverse("admin:delivery_delivery_changelist"), data, follow=True)
+    assert "2 put back in the queue" in response.content.decode()
+    assert {row.refreshed().state for row in rows} == {Delivery.State.PENDING}
+    assert orphan.refreshed().state == Delivery.State.DELIVERED
+
+
+def test_it_replays_only_for_those_who_may(client: Client) -> None:
+    row = make_delivery(state=Delivery.State.DEAD)
+    onlooker = User.objects.create_user("eve", is_staff=True)
+    onlooker.user_permissions.add(Permission.objects.get(codename="view_delivery"))
+    client.force_login(onlooker)
+    client.post(reverse("admin:delivery_delivery_changelist"), {"action": "replay_selected", "_selected_action": [row.pk]})
+    assert row.refreshed().state == Delivery.State.DEAD
+
+
+def test_it_pauses_and_resumes_endpoints(staff: Client) -> None:
+    endpoint, disabled = make_endpoint(), make_endpoint(state=Endpoint.State.DISABLED)
+    version = ConfigVersion.current()
+    url = reverse("admin:subscriptions_endpoint_changelist")
+    staff.post(url, {"action": "pause", "_selected_action": [endpoint.pk, disabled.pk]})
+    assert (endpoint.refreshed().state, endpoint.state_reason) == (Endpoint.State.PAUSED, "paused by ada in the admin")
+    assert disabled.refreshed().state == Endpoint.State.DISABLED
+    assert ConfigVersion.current() > version
+    staff.post(url, {"action": "resume", "_selected_action": [endpoint.pk, disabled.pk]})
+    assert {endpoint.refreshed().state, disabled.refreshed().state} == {Endpoint.State.ACTIVE}
+
+
+def test_it_keeps_secrets_when_their_boxes_stay_empty(staff: Client, endpoint: Endpoint) -> None:
+    before, version, url = endpoint.secret, ConfigVersion.current(), url_of("change", endpoint)
+    response = staff.post(url, form_of(staff, url) | {"name": "Renamed"})
+    assert response.status_code == 302, response.context["errors"]
+    endpoint.refresh_from_db()
+    assert (endpoint.name, endpoint.secret, endpoint.bearer_token, endpoint.previous_secret) == ("Renamed", before, TOKEN, "")
+    assert ConfigVersion.current() > version
+
+
+def test_it_sets_new_secrets_and_lets_the_old_one_sign_for_a_while(staff: Client, endpoint: Endpoint) -> None:
+    before, secret, url = endpoint.secret, new_secret(), url_of("change", endpoint)
+    assert staff.post(url, form_of(staff, url) | {"secret": secret, "bearer_token": "another-token"}).status_code == 302
+    endpoint.refresh_from_db()
+    assert endpoint.bearer_token == "another-token"
+    assert endpoint.secrets_at(timezone.now()) == [secret, before]
+    html = staff.get(url).content.decode()
+    assert f"ends in …{secret[-4:]}" in html
+    assert secret not in html
+    assert before not in html
+    assert "another-token" not in html
+
+
+def test_it_removes_the_bearer_token(staff: Client, endpoint: Endpoint) -> None:
+    url = url_of("change", endpoint)
+    assert staff.post(url, form_of(staff, url) | {"no_bearer_token": "on"}).status_code == 302
+    assert endpoint.refreshed().bearer_token == ""
+
+
+@pytest.mark.parametrize(
+    ("over", "error"),
+    [
+        ({"url": "ftp://example.com"}, "is not a URL of the kind wanted here"),
+        ({"secret": "hunter2"}, "A signing secret is whsec_"),
+        ({"bearer_token": "two words"}, "A bearer token is at most"),
+        ({"retry_schedule_s": "[-1]"}, "Write a JSON list"),
+        ({"retry_schedule_s": ""}, "Write a JSON list"),
+        ({"subscriptions-0-collections": '["a b"]'}, "is not a collection"),
+        ({"subscriptions-0-kinds": "[]"}, "This field is required"),
+        ({"bearer_token": "new", "no_bearer_token": "on"}, "Either set a bearer token or remove it"),
+    ],
+)
+def test_it_says_what_is_wrong_with_an_endpoint(staff: Client, endpoint: Endpoint, over: dict[str, str], error: str) -> None:
+    url = url_of("change", endpoint)
+    response = staff.post(url, form_of(staff, url) | over)
+    assert response.status_code == 200
+    html = response.content.decode()
+    assert error in html
+    assert "hunter2" not in html
+
+
+def test_it_adds_an_endpoint_with_its_subscription(staff: Client) -> None:
+    tenant, source, secret = make_tenant(), make_source(), new_secret()
+    url = url_of("add", "subscriptions_endpoint")
+    data = form_of(staff, url) | {"tenant": tenant.pk, "name": "New", "url": "https://bücher.example/hook"}
+    assert "This field is required" in staff.post(url, data).content.decode()
+    lists = {"collections": '["app.bsky.feed.*"]', "dids": "", "operations": "", "kinds": '["commit"]', "active": "on", "source": source.pk}
+    data |= {"secret": secret, "subscriptions-TOTAL_FORMS": 1} | {f"subscriptions-0-{name}": value for name, value in lists.items()}
+    response = staff.post(url, data)
+    assert response.status_code == 302, response.context["errors"]
+    made = Endpoint.objects.get()
+    assert (made.url, made.secret, made.origin) == ("https://xn--bcher-kva.example/hook", secret, Endpoint.Origin.PERSON)
+    subscription = made.subscriptions.get()
+    assert (subscription.collections, subscription.dids, subscription.operations) == (["app.bsky.feed.*"], [], [])
+
+
+def test_it_tells_listeners_of_deleted_subscriptions(staff: Client, endpoint: Endpoint) -> None:
+    version = ConfigVersion.current()
+    ids = list(Subscription.objects.values_list("pk", flat=True))
+    staff.post(reverse("admin:subscriptions_subscription_changelist"), {"action": "delete_selected", "_selected_action": ids, "post": "yes"})
+    assert not Subscription.objects.exists()
+    assert ConfigVersion.current() > version
+
+
+def test_it_tells_listeners_of_a_subscription_deleted_on_its_endpoints_page(staff: Client, endpoint: Endpoint) -> None:
+    url = url_of("change", endpoint)
+    staff.post(url, form_of(staff, url) | {"subscriptions-0-DELETE": "on"})
+    assert not Subscription.objects.exists()
+
+
+def test_it_revokes_keys_and_makes_none(staff: Client, endpoint: Endpoint) -> None:
+    key = ApiKey.objects.get()
+    staff.post(reverse("admin:subscriptions_apikey_changelist"), {"action": "revoke", "_selected_action": [key.pk]})
+    assert key.refreshed().revoked_at
+    assert staff.get(reverse("admin:subscriptions_apikey_add")).status_code == 403
+
+
+def test_it_links_to_the_pages_and_back(staff: Client, endpoint: Endpoint) -> None:
+    row = Delivery.objects.get()
+    assert f'href="/deliveries/{row.public_id}/"' in staff.get(url_of("change", row)).content.decode()
+    assert f'href="/deliveries/?endpoint={endpoint.public_id}"' in staff.get(url_of("change", endpoint)).content.decode()
+    assert f'href="{url_of("change", row)}"' in staff.get(f"/deliveries/{row.public_id}/").content.decode()
+    assert '<a href="/">Jetrelay</a>' in staff.get("/admin/").content.decode()

@@ -1,0 +1,141 @@
+"""The pages in a real browser, with script and without. Skipped where Chromium or Playwright is missing."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.utils import timezone
+from standardwebhooks import Webhook
+
+from delivery.models import Delivery, EventTally
+from jetrelay.inbox.models import Inbox
+from tests.builders import make_attempt, make_delivery, make_endpoint, make_source
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, expect, sync_playwright
+else:
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    expect, sync_playwright = playwright.expect, playwright.sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PASSWORD = "a-long-password"
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def chromium(django_db_setup: None) -> "Iterator[Browser]":
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright runs an event loop in this thread, which Django takes for asynchronous code.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[True, False], ids=["script", "no-script"])
+def script(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def page(script: bool, chromium: "Browser", live_server: Any) -> "Iterator[Page]":
+    """A page of someone who has just signed in. Nothing may be refused by the policy or fail on the way."""
+    cache.clear()
+    User.objects.create_superuser("ada", password=PASSWORD)
+    context = chromium.new_context(base_url=live_server.url, java_script_enabled=script)
+    complaints: list[str] = []
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto("/")
+    page.fill("#id_username", "ada")
+    page.fill("#id_password", PASSWORD)
+    page.click("[type=submit]")
+    page.get_by_role("heading", name="Overview").wait_for()
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def test_it_keeps_the_overview_up_to_date(page: "Page", script: bool) -> None:
+    expect(page.locator("#commits-processed")).to_have_text("0")
+    if script:
+        page.evaluate("document.title = 'the same page'")
+    EventTally.objects.create(source=make_source(), minute=timezone.now(), kind="commit", type="a.b.c", received=9, stored=7, unmatched=2)
+    if not script:
+        page.reload()
+    expect(page.locator("#commits-processed")).to_have_text("7")
+    expect(page.locator("#collections")).to_contain_text("a.b.c")
+    if script:
+        assert page.title() == "the same page"
+
+
+def test_it_replays_a_delivery_from_its_page(page: "Page", script: bool) -> None:
+    row = make_delivery(state=Delivery.State.DEAD, attempt_count=1)
+    make_attempt(delivery=row, status=500, response_body=b"broken")
+    page.click("text=Deliveries")
+    page.click(f"[id={row.public_id}] a")
+    expect(page.locator("#delivery .standing")).to_contain_text("Dead")
+    page.click("text=What the receiver answered")
+    page.click("text=Replay")
+    expect(page.locator("#delivery .standing")).to_contain_text("Pending")
+    assert row.refreshed().state == Delivery.State.PENDING
+    if script:
+        # What the reader opened stays open, and the next attempt appears by itself.
+        make_attempt(delivery=row, number=2)
+        Delivery.objects.update(state=Delivery.State.DELIVERED, attempt_count=2)
+        expect(page.locator("#delivery .standing")).to_contain_text("Delivered")
+        expect(page.locator(".attempts")).to_contain_text("200 OK")
+        expect(page.get_by_text("broken")).to_be_visible()
+
+
+def test_it_replays_a_delivery_from_the_list(page: "Page", script: bool) -> None:
+    row = make_delivery(state=Delivery.State.DEAD)
+    page.goto("/deliveries/?state=dead")
+    page.click("text=Replay")
+    if script:
+        expect(page.locator(f"[id={row.public_id}]")).to_contain_text("Pending")
+    else:
+        expect(page.locator(".note")).to_contain_text("Back in the queue")
+    assert row.refreshed().state == Delivery.State.PENDING
+
+
+def test_it_shows_what_arrives_in_an_inbox(page: "Page", script: bool) -> None:
+    inbox = Inbox.objects.create(endpoint=make_endpoint())
+    page.goto(f"/inbox/{inbox.token}")
+    expect(page.locator("#messages")).to_contain_text("Nothing has arrived yet")
+    now, body = datetime.now(UTC), '{"kind": "identity"}'
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(inbox.endpoint.secret).sign("msg_1", now, body),
+    }
+    assert page.request.post(f"/inbox/{inbox.token}", data=body, headers=headers).ok
+    if not script:
+        page.reload()
+    expect(page.locator("#messages")).to_contain_text("Verified")
+    expect(page.locator("#messages")).to_contain_text("identity")
+
+
+def test_it_signs_out(page: "Page") -> None:
+    page.click("text=Sign out")
+    page.goto("/deliveries/")
+    assert "/admin/login/" in page.url
+
+
+def test_it_fits_a_narrow_screen(page: "Page", script: bool) -> None:
+    row = make_delivery(endpoint=make_endpoint(name="x" * 100, url="https://example.com/" + "y" * 200))
+    page.set_viewport_size({"width": 360, "height": 800})
+    for url in ("/", "/deliveries/", f"/deliveries/{row.public_id}/", "/endpoints/"):
+        page.goto(url)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, url
