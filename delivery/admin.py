@@ -27,7 +27,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     limit = 10_000
 
     @cached_property
-    def count(self) -> int:  # type: ignore[override]
+    def count(self) -> int:
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
         return rows.order_by()[: self.limit].count()
 

@@ -135,7 +135,9 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
         help_text="whsec_… The receiver needs the same. Leave it empty to keep the present one; the one before stays valid for 24 hours. Make one with: "
         "python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\"",
     )
-    bearer_token = SecretField(label="set a bearer token", required=False, help_text="Sent as “Authorization: Bearer …”. Leave it empty to keep the present one.")
+    bearer_token = SecretField(
+        label="set a bearer token", required=False, help_text="Sent as “Authorization: Bearer …”. Leave it empty to keep the present one."
+    )
     no_bearer_token = forms.BooleanField(label="remove the bearer token", required=False)
 
     class Meta:
@@ -151,11 +153,10 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
             self.fields["secret"].required = self.instance._state.adding
 
     def clean_secret(self) -> str:
-        given = self.cleaned_data["secret"]
-        return validation.clean_secret(given) if given else self.instance.secret
+        return validation.clean_secret(self.cleaned_data["secret"] or self.instance.secret)
 
     def clean_bearer_token(self) -> str:
-        return self.cleaned_data["bearer_token"] or self.instance.bearer_token
+        return str(self.cleaned_data["bearer_token"] or self.instance.bearer_token)
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()

@@ -30,7 +30,7 @@ def staff(client: Client) -> Client:
 def endpoint() -> Endpoint:
     """One row of everything around an endpoint."""
     now = timezone.now()
-    endpoint = make_endpoint(bearer_token=TOKEN)
+    endpoint = make_endpoint(bearer_token=TOKEN, url="https://example.com/hook")
     source = make_source()
     Subscription.objects.create(endpoint=endpoint, source=source)
     make_attempt(delivery=make_delivery(endpoint=endpoint, event=make_event(source=source, body=b"\xff\x00")))
@@ -121,7 +121,7 @@ def test_it_finds_rows_by_their_ids(staff: Client, endpoint: Endpoint) -> None:
 def test_it_replays_the_selected(staff: Client) -> None:
     rows = [make_delivery(state=Delivery.State.DEAD) for _ in range(2)]
     orphan = make_delivery(state=Delivery.State.DELIVERED)
-    Event.objects.filter(pk=orphan.event_id)._raw_delete("default")  # type: ignore[attr-defined]
+    Event.objects.filter(pk=orphan.event_id)._raw_delete("default")
     data = {"action": "replay_selected", "_selected_action": [row.pk for row in [*rows, orphan]]}
     response = staff.post(reverse("admin:delivery_delivery_changelist"), data, follow=True)
     assert "2 put back in the queue" in response.content.decode()

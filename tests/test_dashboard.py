@@ -105,11 +105,12 @@ def test_it_reads_finished_hours_once(django_assert_num_queries: Any) -> None:
 
 def test_it_shows_the_figures(staff: Client) -> None:
     make_event_tally(received=2000, stored=1500, unmatched=500)
-    make_delivery()
-    make_delivery(state=DEAD)
+    endpoint = make_endpoint()
+    make_delivery(endpoint=endpoint)
+    make_delivery(endpoint=endpoint, state=DEAD)
     minute = timezone.now()
-    AttemptTally.objects.create(minute=minute, endpoint=Endpoint.objects.get(), outcome="delivered", attempts=1499, total_ms=14990)
-    AttemptTally.objects.create(minute=minute, endpoint=Endpoint.objects.get(), outcome="dead", attempts=1, total_ms=15010)
+    AttemptTally.objects.create(minute=minute, endpoint=endpoint, outcome="delivered", attempts=1499, total_ms=14990)
+    AttemptTally.objects.create(minute=minute, endpoint=endpoint, outcome="dead", attempts=1, total_ms=15010)
     html = page(staff, "/")
     for shown in ("1,500", "of 2,000 commits received", "75 %", "1,499", "99.9 %", "20 ms"):
         assert shown in html
@@ -197,7 +198,7 @@ def test_it_finds_a_delivery_and_the_deliveries_of_an_event_by_id(staff: Client)
 
 def test_it_lists_a_delivery_whose_event_has_been_pruned(staff: Client) -> None:
     row = make_delivery(state=DELIVERED)
-    Event.objects.all()._raw_delete("default")  # type: ignore[attr-defined]
+    Event.objects.all()._raw_delete("default")
     assert "pruned" in page(staff, "/deliveries/")
     html = page(staff, f"/deliveries/{row.public_id}/")
     assert "has been pruned" in html
@@ -260,7 +261,7 @@ def test_it_goes_nowhere_else_after_a_replay(staff: Client) -> None:
 
 def test_it_does_not_replay_without_the_event(staff: Client) -> None:
     row = make_delivery(state=DELIVERED)
-    Event.objects.all()._raw_delete("default")  # type: ignore[attr-defined]
+    Event.objects.all()._raw_delete("default")
     response = staff.post(f"/deliveries/{row.public_id}/replay/", follow=True)
     assert "Not replayed" in response.content.decode()
     assert row.refreshed().state == DELIVERED
@@ -298,8 +299,9 @@ def test_it_lists_endpoints_with_their_backlog_and_no_secrets(staff: Client, dja
 
 def test_it_counts_a_backlog_no_further_than_the_limit(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jetrelay.dashboard.views.BACKLOG_LIMIT", 1)
+    endpoint = make_endpoint()
     for _ in range(3):
-        make_delivery()
+        make_delivery(endpoint=endpoint)
     assert 'data-label="Backlog" class="number">1+<' in page(staff, "/endpoints/")
 
 

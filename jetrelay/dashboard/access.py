@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
@@ -13,7 +13,7 @@ from django_htmx.middleware import HtmxDetails
 # Scripts, styles and images are our own files; nothing is inline, and nothing comes from another host.
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
 
-P = ParamSpec("P")
+View = Callable[..., HttpResponseBase]
 R = TypeVar("R", bound=HttpResponseBase)
 
 
@@ -30,11 +30,11 @@ def confined(response: R) -> R:
     return response
 
 
-def staff_page(view: Callable[Concatenate[HtmxRequest, P], HttpResponseBase]) -> Callable[Concatenate[HtmxRequest, P], HttpResponseBase]:
+def staff_page(view: View) -> View:
     """For staff alone. Others are sent to sign in; a fragment reloads its whole page, which then asks."""
 
     @wraps(view)
-    def wrapped(request: HtmxRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+    def wrapped(request: HtmxRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.user.is_active and request.user.is_staff:
             return confined(view(request, *args, **kwargs))
         if request.htmx:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from django.core.cache import cache
 from django.db.models import Model, QuerySet, Sum
@@ -24,6 +24,10 @@ class Count:
 
     number: int
     more: bool = False
+
+    @classmethod
+    def up_to(cls, limit: int, found: int) -> Self:
+        return cls(min(found, limit), found > limit)
 
     def __str__(self) -> str:
         return f"{self.number:,}{'+' if self.more else ''}"
@@ -65,8 +69,7 @@ class Outcomes:
 
 def bounded_count(rows: "QuerySet[Any]", limit: int = COUNT_LIMIT) -> Count:
     """Count rows by their index, and stop at the limit."""
-    found = rows.order_by()[: limit + 1].count()
-    return Count(min(found, limit), found > limit)
+    return Count.up_to(limit, rows.order_by()[: limit + 1].count())
 
 
 def traffic() -> list[Traffic]:

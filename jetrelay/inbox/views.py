@@ -1,15 +1,14 @@
 """`/inbox/<token>`: POST delivers to it, GET shows what arrived. Whoever knows the token may do both."""
 
-from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase, HttpResponseNotAllowed
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from jetrelay.dashboard.access import HtmxRequest, confined
+from jetrelay.dashboard.access import HtmxRequest, View, confined
 from jetrelay.inbox.models import Inbox
 from jetrelay.inbox.reading import read
 from jetrelay.inbox.receive import KEPT, receive
@@ -18,14 +17,12 @@ MAX_BODY = 1024 * 1024
 # The page is fetched anew with every arrival: enough to see what happens, few enough to stay quick.
 SHOWN = 30
 
-P = ParamSpec("P")
 
-
-def _private(view: Callable[Concatenate[HtmxRequest, P], HttpResponseBase]) -> Callable[Concatenate[HtmxRequest, P], HttpResponseBase]:
+def _private(view: View) -> View:
     """The address is the secret: it must reach neither other sites nor search engines."""
 
     @wraps(view)
-    def wrapped(request: HtmxRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+    def wrapped(request: HtmxRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response = confined(view(request, *args, **kwargs))
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["X-Robots-Tag"] = "noindex, nofollow"
