@@ -25,7 +25,7 @@ from delivery.destinations.http import POKED, Inbox
 from delivery.engines import engine
 from delivery.engines.base import Due, Settlement
 from delivery.leases import Holding, lane_lease
-from delivery.lines import Done, Job, Line, give_up
+from delivery.lines import Done, Job, Line
 from delivery.models import Delivery
 from delivery.retry import Outcome
 from delivery.tallies import AttemptCounter

@@ -74,9 +74,19 @@ class Outbox:
                 wanted_by[id] = endpoints
                 rows.append(
                     EventRow(
-                        id, source_id, event.dedup_key, event.kind, event.type, event.operation, event.subject,
-                        origin, event.cursor, moment(event.time_us), now, event.body,
-                    )  # fmt: skip
+                        id,
+                        source_id,
+                        event.dedup_key,
+                        event.kind,
+                        event.type,
+                        event.operation,
+                        event.subject,
+                        origin,
+                        event.cursor,
+                        moment(event.time_us),
+                        now,
+                        event.body,
+                    )
                 )
         return rows, wanted_by
 

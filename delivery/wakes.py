@@ -63,7 +63,7 @@ class Waker:
             lane = self._queue.get()
             try:
                 send(lane)
-            except Exception as error:  # whatever the broker's client raises, the sweep makes up for it
+            except Exception as error:  # noqa: BLE001 - whatever the broker's client raises, the sweep makes up for it
                 if not failing:
                     logger.warning("Cannot reach the broker: %s. Deliveries go on, up to a second late; check BROKER_URL.", error)
                 failing = True

@@ -54,8 +54,8 @@ def _webhook(tenant: Tenant, source: Source) -> Iterator[str]:
         endpoint = Endpoint(tenant=tenant, name="WEBHOOK_URL", origin=Endpoint.Origin.ENVIRONMENT)
         if not settings.WEBHOOK_SECRET:
             yield f"Deliveries are signed with the secret {endpoint.secret} (shown only now; set WEBHOOK_SECRET to use your own)."
-    if settings.WEBHOOK_SECRET and settings.WEBHOOK_SECRET != endpoint.secret:
-        if endpoint.pk and not endpoint._state.adding:
+    if settings.WEBHOOK_SECRET and endpoint.secret != settings.WEBHOOK_SECRET:
+        if not endpoint._state.adding:
             endpoint.previous_secret, endpoint.previous_secret_expires_at = endpoint.secret, timezone.now() + OVERLAP
         endpoint.secret = settings.WEBHOOK_SECRET
         endpoint.save()

@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 
-from subscriptions import validation
-
 T = TypeVar("T")
 
 _env = environ.Env()

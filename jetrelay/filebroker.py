@@ -5,7 +5,6 @@ the JSON error. Here a message is written aside and renamed into place, and take
 memory, because every process that sends declares its queue first.
 """
 
-import os
 import uuid
 from pathlib import Path
 from queue import Empty
@@ -16,33 +15,31 @@ from kombu.transport import TRANSPORT_ALIASES, filesystem, virtual
 from kombu.utils.json import dumps, loads
 
 
-class Channel(filesystem.Channel):  # type: ignore[misc]
+class Channel(filesystem.Channel):
     supports_fanout = False
     get_table = virtual.Channel.get_table
     _delete = virtual.Channel._delete
 
-    def _put(self, queue: str, payload: Any, **_: Any) -> None:
+    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         name = f"{time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         aside = Path(self.data_folder_out, f".{name}.new")
-        aside.write_text(dumps(payload))
+        aside.write_text(dumps(payload))  # type: ignore[no-untyped-call]
         aside.rename(Path(self.data_folder_out, name))
 
-    def _get(self, queue: str) -> Any:
-        for name in sorted(os.listdir(self.data_folder_in)):
-            if not name.endswith(f".{queue}.msg") or name.startswith("."):
-                continue
-            taken = Path(self.processed_folder, name)
+    def _get(self, queue: str, timeout: Any = None) -> Any:
+        for waiting in sorted(Path(self.data_folder_in).glob(f"[!.]*.{queue}.msg")):
+            taken = Path(self.processed_folder, waiting.name)
             try:
-                Path(self.data_folder_in, name).rename(taken)
+                waiting.rename(taken)
             except FileNotFoundError:
                 continue  # another worker was quicker
-            payload = loads(taken.read_text())
+            message = loads(taken.read_text())  # type: ignore[no-untyped-call]
             taken.unlink()
-            return payload
+            return message
         raise Empty
 
 
-class Transport(filesystem.Transport):  # type: ignore[misc]
+class Transport(filesystem.Transport):
     Channel = Channel
 
 

@@ -12,9 +12,14 @@ from cryptography.fernet import Fernet
 
 FILE_NAME = "secrets.json"
 
+
+def _new_encryption_key() -> str:
+    return str(Fernet.generate_key(), "ascii")
+
+
 _GENERATORS = {
     "SECRET_KEY": lambda: secrets.token_urlsafe(50),
-    "JETRELAY_ENCRYPTION_KEYS": lambda: Fernet.generate_key().decode(),
+    "JETRELAY_ENCRYPTION_KEYS": _new_encryption_key,
 }
 
 

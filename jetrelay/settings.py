@@ -52,9 +52,7 @@ JETSTREAM_KINDS = env.items("JETSTREAM_KINDS", validation.clean_kind, "commit")
 
 WEBHOOK_URL = env.text("WEBHOOK_URL") and env.one("WEBHOOK_URL", env.text("WEBHOOK_URL"), validation.clean_webhook_url)
 WEBHOOK_SECRET = env.text("WEBHOOK_SECRET") and env.one("WEBHOOK_SECRET", env.text("WEBHOOK_SECRET"), validation.clean_secret)
-WEBHOOK_BEARER_TOKEN = env.text("WEBHOOK_BEARER_TOKEN") and env.one(
-    "WEBHOOK_BEARER_TOKEN", env.text("WEBHOOK_BEARER_TOKEN"), validation.clean_bearer_token
-)
+WEBHOOK_BEARER_TOKEN = env.text("WEBHOOK_BEARER_TOKEN") and env.one("WEBHOOK_BEARER_TOKEN", env.text("WEBHOOK_BEARER_TOKEN"), validation.clean_bearer_token)
 if WEBHOOK_URL and not (JETSTREAM_COLLECTIONS or JETSTREAM_DIDS):
     raise ImproperlyConfigured(
         "WEBHOOK_URL is set, but nothing says what to send there: set JETSTREAM_COLLECTIONS"

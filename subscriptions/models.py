@@ -30,6 +30,9 @@ class ConfigVersion(models.Model):
 
     value = models.BigIntegerField(default=0)
 
+    def __str__(self) -> str:
+        return f"version {self.value}"
+
     @classmethod
     def current(cls) -> int:
         return cls.objects.filter(pk=1).values_list("value", flat=True).first() or 0
@@ -181,7 +184,7 @@ class Endpoint(ConfigModel):
     state_changed_at = models.DateTimeField(default=timezone.now, editable=False)
     shard = models.PositiveSmallIntegerField(default=_new_shard, editable=False)
 
-    secret = EncryptedTextField(default=new_secret, validators=[validation.clean_secret])
+    secret = EncryptedTextField(default=new_secret, validators=[validation.validate_secret])
     previous_secret = EncryptedTextField(blank=True, default="")
     previous_secret_expires_at = models.DateTimeField(null=True, blank=True)
     bearer_token = EncryptedTextField(blank=True, default="")
@@ -268,7 +271,9 @@ class Subscription(ConfigModel):
 
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="subscriptions")
     source = models.ForeignKey(Source, models.CASCADE, related_name="subscriptions")
-    collections = PatternListField(default=_everything, each=validation.clean_pattern, help_text='A JSON list: ["app.bsky.feed.post", "app.bsky.graph.*"], or ["*"] for everything.')
+    collections = PatternListField(
+        default=_everything, each=validation.clean_pattern, help_text='A JSON list: ["app.bsky.feed.post", "app.bsky.graph.*"], or ["*"] for everything.'
+    )
     dids = PatternListField("DIDs", default=list, blank=True, each=validation.clean_did, help_text="A JSON list. Empty: every account.")
     operations = PatternListField(default=list, blank=True, each=validation.clean_operation, help_text='Any of "create", "update", "delete". Empty: all.')
     kinds = PatternListField(default=_commits, each=validation.clean_kind, help_text='Any of "commit", "identity", "account", "sync", "api".')
@@ -289,7 +294,8 @@ class Subscription(ConfigModel):
         for name in self._required:
             if not getattr(self, name):
                 raise ValidationError({name: "Name at least one."})
-        if self.source_id and self.endpoint_id and self.source.tenant_id and self.source.tenant_id != self.endpoint.tenant_id:
+        chosen = hasattr(self, "source") and hasattr(self, "endpoint")
+        if chosen and self.source.tenant_id is not None and self.source.tenant_id != self.endpoint.tenant_id:
             raise ValidationError({"source": "This source belongs to another tenant."})
 
 

@@ -92,8 +92,13 @@ def clean_secret(value: str) -> str:
     # The value itself stays out of the message: messages end up in logs.
     raise ValidationError(
         "A signing secret is whsec_ followed by the base64 of 24 to 64 random bytes."
-        ' Make one with: python3 -c "import base64, secrets; print(\'whsec_\' + base64.b64encode(secrets.token_bytes(32)).decode())"'
+        " Make one with: python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
     )
+
+
+def validate_secret(value: str) -> None:
+    """`clean_secret` as a field's validator."""
+    clean_secret(value)
 
 
 def clean_bearer_token(value: str) -> str:

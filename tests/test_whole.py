@@ -6,7 +6,7 @@ Signatures are judged by the `standardwebhooks` package, not by our own code.
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -69,7 +69,7 @@ def assert_genuine(requests: list[Received], secret: str) -> None:
         assert request.headers["user-agent"].startswith("Jetrelay/")
 
 
-def test_it_delivers_every_matching_event_byte_for_byte(env: Mapping[str, str], stream: Path, receiver: Receiver, tmp_path: Path) -> None:
+def test_it_delivers_every_matching_event_byte_for_byte(env: dict[str, str], stream: Path, receiver: Receiver, tmp_path: Path) -> None:
     secret, owed = new_secret(), commits(stream, ("app.bsky.feed.", "app.bsky.graph.follow"))
     with playing(stream, env, tmp_path / "player.log") as url:
         whole = env | webhook(receiver, secret, "app.bsky.feed.*, app.bsky.graph.follow") | {"JETSTREAM_HOSTS": url}
@@ -82,7 +82,7 @@ def test_it_delivers_every_matching_event_byte_for_byte(env: Mapping[str, str], 
     assert len(receiver.requests) == len(owed)
 
 
-def test_it_loses_nothing_when_worker_and_listener_are_killed(env: Mapping[str, str], receiver: Receiver, tmp_path: Path) -> None:
+def test_it_loses_nothing_when_worker_and_listener_are_killed(env: dict[str, str], receiver: Receiver, tmp_path: Path) -> None:
     stream, secret = synthetic(tmp_path, 3000), new_secret()
     owed = commits(stream, ("",))
     with playing(stream, env, tmp_path / "player.log", "--rate", "300") as url:
@@ -124,7 +124,11 @@ def test_it_survives_a_restart_of_postgresql_and_a_flushed_broker(receiver: Rece
 
 def test_it_shows_the_main_job_with_nothing_set(tmp_path: Path) -> None:
     stream = synthetic(tmp_path, 300)
-    with engines("embedded", tmp_path / "data") as env, playing(stream, env, tmp_path / "player.log") as url, up(env | {"JETSTREAM_HOSTS": url}, tmp_path / "up.log") as program:
+    with (
+        engines("embedded", tmp_path / "data") as env,
+        playing(stream, env, tmp_path / "player.log") as url,
+        up(env | {"JETSTREAM_HOSTS": url}, tmp_path / "up.log") as program,
+    ):
         inbox = program.wait_for_output(r"app\.bsky\.actor\.profile\) go to the built-in inbox.*(http://\S+)")[1]
         program.wait_for_output("Jetrelay is running")
         wait_for_page(inbox, "Verified</span>")

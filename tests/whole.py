@@ -96,7 +96,7 @@ class Program:
 
 
 @contextlib.contextmanager
-def playing(stream: Path, env: Mapping[str, str], log: Path, *options: str) -> Iterator[str]:
+def playing(stream: Path, env: dict[str, str], log: Path, *options: str) -> Iterator[str]:
     """A Jetstream that serves this file; gives its URL."""
     with Program("manage.py", "play_jetstream", str(stream), "--port", "0", *options, env=env | {"SECRET_KEY": "player"}, log=log) as player:
         yield player.wait_for_output(r"listening on (ws://\S+)")[1]

@@ -126,9 +126,7 @@ class Engine(ABC):
         """Add to the counts of (endpoint, outcome): `attempts`, `total_ms` and the buckets of the histogram."""
         fields = ("attempts", "total_ms", *AttemptTally().buckets())
         moment = connection.ops.adapt_datetimefield_value(minute)
-        rows = [
-            (moment, self.key(endpoint), outcome, *(counts[endpoint, outcome].get(field, 0) for field in fields)) for endpoint, outcome in sorted(counts)
-        ]
+        rows = [(moment, self.key(endpoint), outcome, *(counts[endpoint, outcome].get(field, 0) for field in fields)) for endpoint, outcome in sorted(counts)]
         self._add_up(AttemptTally, ("minute", "endpoint_id", "outcome"), fields, rows)
 
     def _add_up(self, model: type[Any], keys: Iterable[str], fields: Iterable[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -138,10 +136,7 @@ class Engine(ABC):
         columns = (*keys, *fields)
         sums = ", ".join(f"{field} = {table}.{field} + excluded.{field}" for field in fields)
         marks = f"({', '.join(['%s'] * len(columns))})"
-        sql = (
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * len(rows))}"
-            f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {sums}"
-        )
+        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * len(rows))} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {sums}"
         with connection.cursor() as cursor:
             cursor.execute(sql, [value for row in rows for value in row])
 

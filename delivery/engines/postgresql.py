@@ -57,8 +57,7 @@ class PostgreSQL(Engine):
             cursor.execute("CREATE TEMPORARY TABLE IF NOT EXISTS staged_event (LIKE delivery_event) ON COMMIT DELETE ROWS")
             _copy(cursor, f"staged_event ({_EVENT_COLUMNS})", _EVENT_TYPES, rows)
             cursor.execute(
-                f"INSERT INTO delivery_event ({_EVENT_COLUMNS}) SELECT {_EVENT_COLUMNS} FROM staged_event"
-                " ON CONFLICT (source_id, dedup_key) DO NOTHING"
+                f"INSERT INTO delivery_event ({_EVENT_COLUMNS}) SELECT {_EVENT_COLUMNS} FROM staged_event ON CONFLICT (source_id, dedup_key) DO NOTHING"
             )
             if cursor.rowcount == len(rows):
                 return ids

@@ -30,10 +30,7 @@ class SQLite(Engine):
         with connection.cursor() as cursor:
             cursor.executemany(
                 f"INSERT INTO delivery_event ({columns}) VALUES ({marks}) ON CONFLICT (source_id, dedup_key) DO NOTHING",
-                [
-                    (row.id.hex, row.source_id.hex, *row[2:9], _time(row.occurred_at), _time(row.received_at), row.body)
-                    for row in rows
-                ],
+                [(row.id.hex, row.source_id.hex, *row[2:9], _time(row.occurred_at), _time(row.received_at), row.body) for row in rows],
             )
             inserted = cursor.rowcount
         ids = {row.id for row in rows}
@@ -85,7 +82,7 @@ class SQLite(Engine):
                 " last_status = %s, last_error = %s WHERE id = %s AND state = 0",
                 [(state, moment, row.status, row.error, row.id.hex) for row in rows],
             )
-            return cursor.rowcount
+            return int(cursor.rowcount)
 
     def postpone(self, rows: Sequence[Settlement]) -> int:
         with connection.cursor() as cursor:
@@ -94,7 +91,7 @@ class SQLite(Engine):
                 " WHERE id = %s AND state = 0 AND attempt_count = %s",
                 [(_time(row.due_at), row.status, row.error, row.id.hex, row.attempt_count) for row in rows if row.due_at],
             )
-            return cursor.rowcount
+            return int(cursor.rowcount)
 
     def _where_in(self, sql: str, ids: Sequence[UUID] | set[UUID]) -> list[tuple[Any, ...]]:
         hexes, found = [id.hex for id in ids], []

@@ -11,130 +11,178 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='ConfigVersion',
+            name="ConfigVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('value', models.BigIntegerField(default=0)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("value", models.BigIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(
-            name='Endpoint',
+            name="Endpoint",
             fields=[
-                ('id', models.UUIDField(default=subscriptions.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100)),
-                ('url', models.CharField(max_length=2048, verbose_name='URL')),
-                ('origin', models.CharField(choices=[('person', 'Made by a person'), ('environment', 'WEBHOOK_URL'), ('inbox', 'Built-in inbox')], default='person', editable=False, max_length=16)),
-                ('state', models.CharField(choices=[('active', 'Active'), ('paused', 'Paused'), ('disabled', 'Disabled')], default='active', max_length=16)),
-                ('state_reason', models.CharField(blank=True, max_length=200)),
-                ('state_changed_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('shard', models.PositiveSmallIntegerField(default=subscriptions.models._new_shard, editable=False)),
-                ('secret', subscriptions.fields.EncryptedTextField(default=subscriptions.models.new_secret, validators=[subscriptions.validation.clean_secret])),
-                ('previous_secret', subscriptions.fields.EncryptedTextField(blank=True, default='')),
-                ('previous_secret_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('bearer_token', subscriptions.fields.EncryptedTextField(blank=True, default='')),
-                ('timeout_s', models.FloatField(default=30, help_text='For one attempt, DNS and connect included.', validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(300)], verbose_name='timeout (s)')),
-                ('max_in_flight', models.PositiveSmallIntegerField(default=32, help_text='Requests open at once.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000)])),
-                ('retry_schedule_s', models.JSONField(blank=True, default=subscriptions.models._default_retry_schedule_s, help_text='Seconds to wait after the first, second, … failed attempt, as a JSON list; then the delivery is dead. []: no retries.', verbose_name='retry schedule (s)')),
-                ('retry_jitter_percent', models.PositiveSmallIntegerField(default=10, validators=[django.core.validators.MaxValueValidator(25)])),
-                ('retry_on', models.CharField(choices=[('any', 'Every failure'), ('transient', '408, 425, 429, 5xx and network errors')], default='any', max_length=16)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("id", models.UUIDField(default=subscriptions.ids.new_id, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100)),
+                ("url", models.CharField(max_length=2048, verbose_name="URL")),
+                (
+                    "origin",
+                    models.CharField(
+                        choices=[("person", "Made by a person"), ("environment", "WEBHOOK_URL"), ("inbox", "Built-in inbox")],
+                        default="person",
+                        editable=False,
+                        max_length=16,
+                    ),
+                ),
+                ("state", models.CharField(choices=[("active", "Active"), ("paused", "Paused"), ("disabled", "Disabled")], default="active", max_length=16)),
+                ("state_reason", models.CharField(blank=True, max_length=200)),
+                ("state_changed_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("shard", models.PositiveSmallIntegerField(default=subscriptions.models._new_shard, editable=False)),
+                (
+                    "secret",
+                    subscriptions.fields.EncryptedTextField(default=subscriptions.models.new_secret, validators=[subscriptions.validation.validate_secret]),
+                ),
+                ("previous_secret", subscriptions.fields.EncryptedTextField(blank=True, default="")),
+                ("previous_secret_expires_at", models.DateTimeField(blank=True, null=True)),
+                ("bearer_token", subscriptions.fields.EncryptedTextField(blank=True, default="")),
+                (
+                    "timeout_s",
+                    models.FloatField(
+                        default=30,
+                        help_text="For one attempt, DNS and connect included.",
+                        validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(300)],
+                        verbose_name="timeout (s)",
+                    ),
+                ),
+                (
+                    "max_in_flight",
+                    models.PositiveSmallIntegerField(
+                        default=32,
+                        help_text="Requests open at once.",
+                        validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000)],
+                    ),
+                ),
+                (
+                    "retry_schedule_s",
+                    models.JSONField(
+                        blank=True,
+                        default=subscriptions.models._default_retry_schedule_s,
+                        help_text="Seconds to wait after the first, second, … failed attempt, as a JSON list; then the delivery is dead. []: no retries.",
+                        verbose_name="retry schedule (s)",
+                    ),
+                ),
+                ("retry_jitter_percent", models.PositiveSmallIntegerField(default=10, validators=[django.core.validators.MaxValueValidator(25)])),
+                (
+                    "retry_on",
+                    models.CharField(choices=[("any", "Every failure"), ("transient", "408, 425, 429, 5xx and network errors")], default="any", max_length=16),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
         migrations.CreateModel(
-            name='Source',
+            name="Source",
             fields=[
-                ('id', models.UUIDField(default=subscriptions.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('jetstream', 'Jetstream'), ('api', 'HTTP API')], max_length=16)),
-                ('name', models.CharField(max_length=100)),
-                ('keep_unmatched', models.BooleanField(default=False, help_text='Store events that no subscription wants, so that a later endpoint can recover them.')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("id", models.UUIDField(default=subscriptions.ids.new_id, editable=False, primary_key=True, serialize=False)),
+                ("kind", models.CharField(choices=[("jetstream", "Jetstream"), ("api", "HTTP API")], max_length=16)),
+                ("name", models.CharField(max_length=100)),
+                (
+                    "keep_unmatched",
+                    models.BooleanField(default=False, help_text="Store events that no subscription wants, so that a later endpoint can recover them."),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
             ],
             options={
-                'ordering': ('name',),
+                "ordering": ("name",),
             },
         ),
         migrations.CreateModel(
-            name='Tenant',
+            name="Tenant",
             fields=[
-                ('id', models.UUIDField(default=subscriptions.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100)),
-                ('slug', models.SlugField(unique=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("id", models.UUIDField(default=subscriptions.ids.new_id, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100)),
+                ("slug", models.SlugField(unique=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
             ],
             options={
-                'ordering': ('slug',),
+                "ordering": ("slug",),
             },
         ),
         migrations.CreateModel(
-            name='Subscription',
+            name="Subscription",
             fields=[
-                ('id', models.UUIDField(default=subscriptions.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('collections', subscriptions.fields.PatternListField(default=subscriptions.models._everything, help_text='A JSON list: ["app.bsky.feed.post", "app.bsky.graph.*"], or ["*"] for everything.')),
-                ('dids', subscriptions.fields.PatternListField(blank=True, default=list, help_text='A JSON list. Empty: every account.', verbose_name='DIDs')),
-                ('operations', subscriptions.fields.PatternListField(blank=True, default=list, help_text='Any of "create", "update", "delete". Empty: all.')),
-                ('kinds', subscriptions.fields.PatternListField(default=subscriptions.models._commits, help_text='Any of "commit", "identity", "account", "sync", "api".')),
-                ('active', models.BooleanField(default=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('endpoint', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='subscriptions', to='subscriptions.endpoint')),
-                ('source', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='subscriptions', to='subscriptions.source')),
+                ("id", models.UUIDField(default=subscriptions.ids.new_id, editable=False, primary_key=True, serialize=False)),
+                (
+                    "collections",
+                    subscriptions.fields.PatternListField(
+                        default=subscriptions.models._everything, help_text='A JSON list: ["app.bsky.feed.post", "app.bsky.graph.*"], or ["*"] for everything.'
+                    ),
+                ),
+                ("dids", subscriptions.fields.PatternListField(blank=True, default=list, help_text="A JSON list. Empty: every account.", verbose_name="DIDs")),
+                ("operations", subscriptions.fields.PatternListField(blank=True, default=list, help_text='Any of "create", "update", "delete". Empty: all.')),
+                (
+                    "kinds",
+                    subscriptions.fields.PatternListField(
+                        default=subscriptions.models._commits, help_text='Any of "commit", "identity", "account", "sync", "api".'
+                    ),
+                ),
+                ("active", models.BooleanField(default=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("endpoint", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="subscriptions", to="subscriptions.endpoint")),
+                ("source", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="subscriptions", to="subscriptions.source")),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
         migrations.AddField(
-            model_name='source',
-            name='tenant',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='sources', to='subscriptions.tenant'),
+            model_name="source",
+            name="tenant",
+            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name="sources", to="subscriptions.tenant"),
         ),
         migrations.AddField(
-            model_name='endpoint',
-            name='tenant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='endpoints', to='subscriptions.tenant'),
+            model_name="endpoint",
+            name="tenant",
+            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="endpoints", to="subscriptions.tenant"),
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.UUIDField(default=subscriptions.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100)),
-                ('visible_prefix', models.CharField(editable=False, max_length=16)),
-                ('digest', models.BinaryField(max_length=32, unique=True)),
-                ('scopes', models.JSONField(blank=True, default=list)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('last_used_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='api_keys', to='subscriptions.tenant')),
+                ("id", models.UUIDField(default=subscriptions.ids.new_id, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100)),
+                ("visible_prefix", models.CharField(editable=False, max_length=16)),
+                ("digest", models.BinaryField(max_length=32, unique=True)),
+                ("scopes", models.JSONField(blank=True, default=list)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("last_used_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                ("tenant", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="api_keys", to="subscriptions.tenant")),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
         migrations.AddConstraint(
-            model_name='source',
-            constraint=models.UniqueConstraint(fields=('tenant', 'name'), name='source_name_per_tenant'),
+            model_name="source",
+            constraint=models.UniqueConstraint(fields=("tenant", "name"), name="source_name_per_tenant"),
         ),
         migrations.AddConstraint(
-            model_name='source',
-            constraint=models.UniqueConstraint(condition=models.Q(('tenant', None)), fields=('name',), name='source_name_shared'),
+            model_name="source",
+            constraint=models.UniqueConstraint(condition=models.Q(("tenant", None)), fields=("name",), name="source_name_shared"),
         ),
         migrations.AddIndex(
-            model_name='endpoint',
-            index=models.Index(fields=['shard'], name='endpoint_shard'),
+            model_name="endpoint",
+            index=models.Index(fields=["shard"], name="endpoint_shard"),
         ),
         migrations.AddConstraint(
-            model_name='endpoint',
-            constraint=models.UniqueConstraint(condition=models.Q(('origin', 'person'), _negated=True), fields=('origin',), name='endpoint_one_per_origin'),
+            model_name="endpoint",
+            constraint=models.UniqueConstraint(condition=models.Q(("origin", "person"), _negated=True), fields=("origin",), name="endpoint_one_per_origin"),
         ),
     ]

@@ -26,7 +26,7 @@ class Disconnected(Exception):
     """The connection could not be made, or it ended; the message says how."""
 
 
-class _BoundedFrames(frame_buffer):  # type: ignore[misc]
+class _BoundedFrames(frame_buffer):
     """websocket-client's frame reader, which would hold a frame of any size in memory."""
 
     def recv_strict(self, bufsize: int) -> bytes:
@@ -42,7 +42,7 @@ class _BoundedFrames(frame_buffer):  # type: ignore[misc]
         return kept
 
 
-class _WebSocket(websocket.WebSocket):  # type: ignore[misc]
+class _WebSocket(websocket.WebSocket):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.frame_buffer = _BoundedFrames(self._recv, skip_utf8_validation=True)
@@ -112,7 +112,7 @@ class Connection:
                 self._socket.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it has ended already
-        self._socket.shutdown()
+        self._socket.shutdown()  # type: ignore[no-untyped-call]
 
     def _ping(self) -> None:
         try:

@@ -64,7 +64,7 @@ def parse(body: bytes) -> Incoming:
         frame = _decode(body)
         return _incoming(frame, body)
     except UnicodeError as error:
-        raise InvalidFrame(f"not UTF-8: {error.reason}") from error
+        raise InvalidFrame(f"not UTF-8: {error}") from error
     except RecursionError as error:
         raise InvalidFrame("nested too deeply") from error
     except msgspec.MsgspecError as error:

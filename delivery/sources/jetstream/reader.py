@@ -46,7 +46,7 @@ class Reader:
         self._enough = threading.Event()
         self._room = threading.Event()
         self._changed = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._batch = 1
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
 
@@ -76,7 +76,7 @@ class Reader:
         Waits up to `idle_s` for the first event, then up to `wait_s` for the rest of a full batch.
         """
         self._batch = most
-        if self._some.wait(idle_s) and len(self._events) < most and not self._stopping:
+        if self._some.wait(idle_s) and len(self._events) < most and not self._stopping.is_set():
             self._enough.clear()
             if len(self._events) < most:
                 self._enough.wait(wait_s)
@@ -91,7 +91,7 @@ class Reader:
 
     def stop(self) -> None:
         """Stop reading. What is buffered can still be taken."""
-        self._stopping = True
+        self._stopping.set()
         for event in (self._changed, self._room, self._some, self._enough):
             event.set()
         if connection := self._connection:
@@ -103,7 +103,7 @@ class Reader:
 
     def _run(self) -> None:
         wait_s = _FIRST_WAIT_S
-        while not self._stopping:
+        while not self._stopping.is_set():
             wanted = self._wanted
             if wanted is None:
                 self.problem = NOTHING_WANTED
@@ -112,7 +112,7 @@ class Reader:
             started = monotonic()
             self.problem = self._read_until_it_ends(wanted)
             self.connected_since, self._connection = None, None
-            if self._stopping or self._wanted is None:
+            if self._stopping.is_set() or self._wanted is None:
                 continue
             if monotonic() - started > _LAST_WAIT_S:
                 wait_s = _FIRST_WAIT_S
@@ -140,11 +140,12 @@ class Reader:
         connection = Connection(self.url, wanted, self.position.resume_at(), self.user_agent)
         self._connection = connection
         try:
-            if self._wanted not in (wanted, None):
-                connection.update(self._wanted or wanted)
+            newer = self._wanted
+            if newer is not None and newer != wanted:
+                connection.update(newer)
             self.connected_since, self.problem = datetime.now(UTC), ""
             logger.info("%s: connected%s.", self.url, f", from cursor {self.position.resume_at()}" if self.position.cursor else "")
-            while not self._stopping and self._wanted is not None:
+            while not self._stopping.is_set() and self._wanted is not None:
                 self._accept(connection.receive())
         finally:
             connection.close()
@@ -159,7 +160,7 @@ class Reader:
             return
         self.position.advance(event, time_ns() // 1000)
         while len(self._events) >= MAX_BUFFERED or self._bytes_in - self._bytes_out > MAX_BUFFERED_BYTES:
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             self._room.clear()
             if len(self._events) >= MAX_BUFFERED or self._bytes_in - self._bytes_out > MAX_BUFFERED_BYTES:

@@ -7,40 +7,39 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('subscriptions', '0001_tenants_endpoints_subscriptions'),
+        ("subscriptions", "0001_tenants_endpoints_subscriptions"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Inbox',
+            name="Inbox",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('token', models.CharField(default=jetrelay.inbox.models._new_token, max_length=64, unique=True)),
-                ('received', models.BigIntegerField(default=0)),
-                ('endpoint', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='inbox', to='subscriptions.endpoint')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("token", models.CharField(default=jetrelay.inbox.models._new_token, max_length=64, unique=True)),
+                ("received", models.BigIntegerField(default=0)),
+                ("endpoint", models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name="inbox", to="subscriptions.endpoint")),
             ],
             options={
-                'verbose_name_plural': 'inboxes',
+                "verbose_name_plural": "inboxes",
             },
         ),
         migrations.CreateModel(
-            name='InboxMessage',
+            name="InboxMessage",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('webhook_id', models.CharField(blank=True, max_length=100)),
-                ('received_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('verified', models.BooleanField()),
-                ('verdict', models.CharField(max_length=200)),
-                ('headers', models.JSONField(default=dict)),
-                ('body', models.BinaryField()),
-                ('inbox', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='messages', to='inbox.inbox')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("webhook_id", models.CharField(blank=True, max_length=100)),
+                ("received_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("verified", models.BooleanField()),
+                ("verdict", models.CharField(max_length=200)),
+                ("headers", models.JSONField(default=dict)),
+                ("body", models.BinaryField()),
+                ("inbox", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="messages", to="inbox.inbox")),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
     ]

@@ -40,4 +40,11 @@ def _limit(requests: int) -> dict[str, Any]:
         demo_events.write(stream, 5000)
         bodies = stream.read_bytes().splitlines()
         found = limit.measure(url, bodies, requests)
-        return {"name": "limit", "ratio": 1.0, "limit_requests_per_s": round(found.per_s), "requests": requests, "seconds_s": round(found.seconds, 3), "sink": sink_name}
+        return {
+            "name": "limit",
+            "ratio": 1.0,
+            "limit_requests_per_s": round(found.per_s),
+            "requests": requests,
+            "seconds_s": round(found.seconds, 3),
+            "sink": sink_name,
+        }
