@@ -4,6 +4,8 @@ The work is a sliding window, not batches: claims run ahead of free slots, reque
 has finished is settled every 50 ms or 500 results while the rest is still in flight. A slow request holds back neither
 the settling of fast ones nor the claims of other endpoints.
 
+The sender starts waiting requests by itself, so a lane that is busy with the database holds nothing up.
+
 What happens at a crash: everything claimed or in flight is still pending in the database, so the next owner sends it;
 what was in flight may arrive twice, with the same `webhook-id`. A settlement names the state it expects, so an owner
 that lost its lease without noticing changes nothing that the next one has settled.
@@ -12,7 +14,7 @@ that lost its lease without noticing changes nothing that the next one has settl
 import logging
 import threading
 from collections.abc import Sequence
-from time import monotonic, sleep, time
+from time import monotonic, sleep
 from uuid import UUID
 
 from django.conf import settings
@@ -43,7 +45,7 @@ SETTLE_EVERY_S = 0.05
 SETTLE_AT = 500
 # Claimed ahead in one lane, over all its endpoints, and for one endpoint at the most.
 WINDOW = 2000
-MAX_SHARE = 500
+MAX_SHARE = 1000
 # An owner with nothing to do looks again this often, and gives up the lane after the second.
 IDLE_POLL_S = 0.025
 LINGER_S = 0.5
@@ -62,7 +64,7 @@ _here_lock = threading.Lock()
 
 def drain(lane: int) -> bool:
     """Drain the lane until nothing is due, if nobody else does. Returns whether somebody should go on."""
-    inbox = Inbox()
+    inbox = Inbox(enough=SETTLE_AT // 2)
     with _here_lock:
         if lane in _here:
             _here[lane].poke()
@@ -98,8 +100,6 @@ class _Drain:
         self.inbox = inbox
         self.lines: dict[UUID, Line] = {}
         self.done: list[Done] = []
-        # Since when each request is open, the oldest first.
-        self.open: dict[UUID, float] = {}
         self.config_version = -1
         self.slice_started = self.busy_at = self.settled_at = monotonic()
         self.config_at = self.claim_at = self.rewind_at = 0.0
@@ -115,7 +115,6 @@ class _Drain:
                 if self.stopped_at is None and self.holding.held:
                     self._refresh_lines()
                     self._claim()
-                    self._send()
                 self._collect()
                 self._settle()
                 self.troubles = 0
@@ -128,9 +127,9 @@ class _Drain:
     def _ended(self) -> bool:
         if self.stopped_at is None:
             if not (stopping.is_set() or self._slice_is_over()):
-                return not self.open and not self.done and monotonic() - self.busy_at > LINGER_S
+                return not self._busy() and monotonic() - self.busy_at > LINGER_S
             self._stop_sending()
-        if not self.open and not self.done:
+        if not self._busy():
             return True
         waited_s = monotonic() - (self.stopped_at or 0.0)
         if stopping.is_set() or self.lost:
@@ -142,11 +141,14 @@ class _Drain:
     def _slice_is_over(self) -> bool:
         if monotonic() - self.slice_started < SLICE_S:
             return False
-        oldest = next(iter(self.open.values()), None)
-        if oldest is None or monotonic() - oldest < SLOW_S:
-            return True
-        self.slice_started = monotonic()
-        return False
+        if any(line.is_slow(SLOW_S) for line in self.lines.values()):
+            self.slice_started = monotonic()
+            return False
+        return True
+
+    def _busy(self) -> bool:
+        """Whether anything is waiting, in flight or to be settled."""
+        return any(line.owned for line in self.lines.values())
 
     def _stop_sending(self) -> None:
         self.stopped_at = monotonic()
@@ -172,7 +174,7 @@ class _Drain:
         connection.close()
         sleep(min(0.1 * 2**self.troubles, 2.0))
 
-    # --- take, claim, send, settle -----------------------------------------------------------------------------
+    # --- take, claim, collect, settle -----------------------------------------------------------------------------
 
     def _refresh_lines(self) -> None:
         """Take over endpoints that changed; those that were paused or disabled close."""
@@ -184,7 +186,7 @@ class _Drain:
             for gone in self.lines.keys() - endpoints.keys():
                 self.lines[gone].close()
             for id, endpoint in endpoints.items():
-                self.lines.setdefault(id, Line(id)).configure(endpoint)
+                self.lines.setdefault(id, Line(id, self.inbox)).configure(endpoint)
             self.config_version = version
         self.config_at = monotonic()
 
@@ -197,7 +199,7 @@ class _Drain:
             for line in self.lines.values():
                 line.rewind()
         busy = sum(1 for line in self.lines.values() if line.owned) or 1
-        wants = [want for line in self.lines.values() if (want := line.want(min(MAX_SHARE, max(WINDOW // busy, line.max_in_flight))))]
+        wants = [want for line in self.lines.values() if (want := line.want(min(MAX_SHARE, max(WINDOW // busy, line.gate.limit))))]
         found: dict[UUID, list[Due]] = {}
         for due in engine().claim(wants, timezone.now()) if wants else ():
             found.setdefault(due.endpoint_id, []).append(due)
@@ -210,24 +212,14 @@ class _Drain:
         # Where there is more, go on as soon as there is room; otherwise look again after a while.
         self.claim_at = 0.0 if more else monotonic() + IDLE_POLL_S
 
-    def _send(self) -> None:
-        timestamp, now = int(time()), monotonic()
-        for line in self.lines.values():
-            if line.ready and line.in_flight < line.max_in_flight:
-                requests = line.to_send(timestamp, self.inbox)
-                for request in requests:
-                    self.open[request.tag.due.id] = now
-                line.sender.submit(requests)
-
     def _collect(self) -> None:
         results = self.inbox.take(IDLE_POLL_S)
         if results is POKED:
             self.claim_at = 0.0
         for result in results:
             job: Job = result.tag
-            self.open.pop(job.due.id, None)
             self.done.append(job.line.finish(job, result))
-        if self.open or self.done:
+        if self._busy():
             self.busy_at = monotonic()
 
     def _settle(self) -> None:
@@ -236,7 +228,7 @@ class _Drain:
         if not self.done:
             self.settled_at = now
             return
-        if self.open and len(self.done) < SETTLE_AT and now - self.settled_at < SETTLE_EVERY_S:
+        if len(self.done) < SETTLE_AT and now - self.settled_at < SETTLE_EVERY_S:
             return
         save(self.done)
         for done in self.done:

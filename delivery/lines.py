@@ -1,16 +1,16 @@
 """A line: what a lane remembers of one endpoint while it drains.
 
-    claimed -> ready -> in flight -> done, waiting to be settled
+    claimed -> waiting at the gate -> in flight -> done, waiting to be settled
 
 All of these are still pending in the database: only the lane's owner sends, so a claim needs no mark there, and a
 crash needs no repair.
 """
 
 import random
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from time import monotonic, time
 from typing import NamedTuple
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from delivery import retry, signing
-from delivery.destinations.http import Inbox, Request, Result, Sender, sender
+from delivery.destinations.http import Gate, Inbox, Request, Result, Sender, sender
 from delivery.engines.base import AttemptRow, Due, Settlement, Want
 from delivery.retry import Outcome, Policy, Verdict
 from subscriptions.ids import new_id, to_public
@@ -48,11 +48,12 @@ class Done(NamedTuple):
 
 @dataclass(eq=False)
 class Line:
-    """One endpoint: what is ready for it, what is in flight, and how its requests are made."""
+    """One endpoint: what waits for it, what is in flight, and how its requests are made."""
 
     endpoint_id: UUID
-    ready: deque[Job] = field(default_factory=deque)
-    in_flight: int = 0
+    inbox: Inbox
+    gate: Gate = field(default_factory=lambda: Gate(1))
+    last_result_at: float = field(default_factory=monotonic)
     # Where the next claim goes on; None starts again from the oldest.
     position: tuple[datetime, UUID] = _BEGINNING
     # Ids that are claimed and not yet settled.
@@ -65,39 +66,43 @@ class Line:
         """Take over the endpoint's settings; what is in flight goes on as it was sent."""
         self.open = True
         self.url = endpoint.url
-        self.max_in_flight = endpoint.max_in_flight
+        self.gate.limit = endpoint.max_in_flight
         self.timeout_ms = max(1, int(endpoint.timeout_s * 1000))
         self.policy = Policy(endpoint.retry_schedule_s, endpoint.retry_jitter_percent / 100, endpoint.retry_on == Endpoint.RetryOn.TRANSIENT)
         self.sender: Sender = sender(operators=endpoint.url_is_operators)
         self._keys = [signing.key(secret) for secret in endpoint.secrets_at(timezone.now())]
         # An empty Expect keeps libcurl from asking for leave before it sends a large body.
         self._headers = ["Content-Type: application/json", f"User-Agent: Jetrelay/{settings.VERSION}", "Expect:"]
-        if endpoint.bearer_token:
-            self._headers.append(f"Authorization: Bearer {endpoint.bearer_token}")
+        self._token = endpoint.bearer_token
+        if self._token:
+            self._headers.append(f"Authorization: Bearer {self._token}")
 
     def close(self) -> None:
-        """Stop sending: what was ready goes back to the database, where it never left."""
+        """Start nothing more: what was waiting goes back to the database, where it never left."""
         self.open = False
-        self.owned.difference_update(job.due.id for job in self.ready)
-        self.ready.clear()
+        self.owned.difference_update(request.tag.due.id for request in self.gate.withdraw())
         self.rewind()
+
+    def is_slow(self, patience_s: float) -> bool:
+        """Whether requests are open and nothing has come back for so long."""
+        return self.gate.open > 0 and monotonic() - self.last_result_at > patience_s
 
     def rewind(self) -> None:
         self.position = _BEGINNING
 
     def want(self, share: int) -> Want | None:
         """What to claim next, if half of this line's share is used up."""
-        if not self.open or len(self.ready) * 2 > share:
+        if not self.open or len(self.gate.waiting) * 2 > share:
             return None
         # From the beginning, the rows that are owned already come first: they are asked for too, and skipped.
         in_the_way = len(self.owned) if self.position is _BEGINNING else 0
         return Want(self.endpoint_id, share + in_the_way, *self.position)
 
     def take(self, found: list[Due], want: Want, bodies: Mapping[UUID, bytes]) -> list[Done]:
-        """Make what was claimed ready, and go on from there. Returns the deliveries whose event is gone."""
+        """Pass what was claimed to the sender, and go on from there. Returns the deliveries whose event is gone."""
         self.exhausted = len(found) < want.most
         self.position = _BEGINNING if self.exhausted else (found[-1].due_at, found[-1].id)
-        gone = []
+        gone, requests = [], []
         for due in found:
             if due.id in self.owned:
                 continue
@@ -106,31 +111,37 @@ class Line:
             if body is None:
                 gone.append(give_up(due))
             else:
-                self.ready.append(Job(due, self, body))
+                requests.append(self._request(Job(due, self, body)))
+        if requests:
+            self.sender.submit_to(self.gate, requests)
         return gone
 
-    def to_send(self, timestamp: int, inbox: Inbox) -> list[Request]:
-        """Requests for as many of the ready jobs as there are free slots."""
-        requests = []
-        while self.ready and self.in_flight < self.max_in_flight:
-            job = self.ready.popleft()
-            self.in_flight += 1
-            webhook_id = to_public("evt", job.due.event_id)
-            headers = [
-                *self._headers,
-                "webhook-id: " + webhook_id,
-                f"webhook-timestamp: {timestamp}",
-                "webhook-signature: " + signing.sign(self._keys, webhook_id, timestamp, job.body),
-            ]
-            requests.append(Request(job, self.url, headers, job.body, self.timeout_ms, inbox))
-        return requests
+    def _request(self, job: Job) -> Request:
+        webhook_id = to_public("evt", job.due.event_id)
+
+        def headers() -> list[str]:
+            timestamp = int(time())
+            signature = signing.sign(self._keys, webhook_id, timestamp, job.body)
+            return [*self._headers, f"webhook-id: {webhook_id}", f"webhook-timestamp: {timestamp}", f"webhook-signature: {signature}"]
+
+        return Request(job, self.url, headers, job.body, self.timeout_ms, self.inbox, self.gate)
 
     def finish(self, job: Job, result: Result) -> Done:
         """The attempt that was made, and what follows from it."""
-        self.in_flight -= 1
+        self.last_result_at = monotonic()
         verdict = retry.judge(self.policy, job.due.tries + 1, result.status, random.random(), result.retry_after_s)
         error = result.error.value if result.error else ""
+        if self._token:
+            result = _without(self._token, result)
         return _done(job.due, verdict, datetime.fromtimestamp(result.started_at, UTC), result.status, error, result)
+
+
+def _without(token: str, result: Result) -> Result:
+    """The result as it may be kept: a receiver that echoes the request must not put our token on a page."""
+    return result._replace(
+        response_headers=result.response_headers.replace(token, "***"),
+        response_body=result.response_body.replace(token.encode(), b"***"),
+    )
 
 
 def give_up(due: Due) -> Done:

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from delivery.models import Delivery
+from delivery.models import Delivery, Event
 from delivery.wakes import waker
 from subscriptions.models import Endpoint
 
@@ -18,7 +19,8 @@ def replay(ids: Iterable[UUID]) -> int:
     counted on. A delivery that is waiting for a retry is tried now.
     """
     with transaction.atomic():
-        chosen = Delivery.objects.filter(pk__in=list(ids))
+        # Without its event there is nothing left to send.
+        chosen = Delivery.objects.filter(Exists(Event.objects.filter(pk=OuterRef("event_id"))), pk__in=list(ids))
         endpoints = set(chosen.values_list("endpoint_id", flat=True))
         changed = chosen.update(state=Delivery.State.PENDING, due_at=timezone.now(), tries=0, settled_at=None)
     waker.wake({endpoint.lane for endpoint in Endpoint.objects.active().filter(pk__in=endpoints)})

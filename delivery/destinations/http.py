@@ -10,13 +10,14 @@ netrc comes from the environment; only http and https; bodies are read to 64 KiB
 """
 
 import enum
+import logging
 import selectors
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from time import monotonic, time
+from time import monotonic, sleep, time
 from typing import Any, NamedTuple
 
 import certifi
@@ -24,6 +25,8 @@ import pycurl
 from django.conf import settings
 
 from delivery.destinations.addresses import Door
+
+logger = logging.getLogger(__name__)
 
 MAX_READ_BODY = 64 * 1024
 MAX_KEPT_BODY = 4 * 1024
@@ -102,16 +105,21 @@ POKED: list[Result] = []
 
 
 class Inbox:
-    """Where one lane finds its results. Thread-safe; `poke` wakes the waiting lane for another reason."""
+    """Where one lane finds its results. Thread-safe; `poke` wakes the waiting lane for another reason.
 
-    def __init__(self) -> None:
+    A waiting lane wakes for `enough` results at a time: threads that wake each other for every single one spend more
+    on that than on the work.
+    """
+
+    def __init__(self, enough: int = 1) -> None:
+        self._enough = enough
         self._results: deque[Result] = deque()
         self._something = threading.Event()
         self._poked = False
 
     def put(self, result: Result) -> None:
         self._results.append(result)
-        if not self._something.is_set():
+        if len(self._results) >= self._enough and not self._something.is_set():
             self._something.set()
 
     def poke(self) -> None:
@@ -119,8 +127,8 @@ class Inbox:
         self._something.set()
 
     def take(self, timeout_s: float) -> list[Result]:
-        """All results so far, after waiting up to `timeout_s` for the first; `POKED` when there are none but a poke."""
-        if not self._results:
+        """All results so far, after waiting up to `timeout_s` for enough; `POKED` when there are none but a poke."""
+        if len(self._results) < self._enough:
             self._something.wait(timeout_s)
         self._something.clear()
         taken = [self._results.popleft() for _ in range(len(self._results))]
@@ -132,14 +140,41 @@ class Inbox:
 
 @dataclass(slots=True)
 class Request:
-    """One POST. `headers` are complete lines; the time limit covers everything from DNS to the last byte."""
+    """One POST. `headers` are complete lines, or make them when the request starts, for a timestamp that is true.
+
+    The time limit covers everything from DNS to the last byte.
+    """
 
     tag: Any
     url: str
-    headers: Sequence[str]
+    headers: Sequence[str] | Callable[[], Sequence[str]]
     body: bytes
     timeout_ms: int
     inbox: Inbox
+    gate: "Gate | None" = None
+
+
+class Gate:
+    """How many requests may be open at once to one endpoint; the rest wait here until one of them ends.
+
+    The sender starts the next request itself, so that a lane which is busy with the database holds nothing up.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        # Counted by the sender's thread alone.
+        self.open = 0
+        self.waiting: deque[Request] = deque()
+
+    def withdraw(self) -> list[Request]:
+        """Take back what has not been started."""
+        withdrawn = []
+        while self.waiting:
+            try:
+                withdrawn.append(self.waiting.popleft())
+            except IndexError:
+                break  # the sender was quicker
+        return withdrawn
 
 
 @dataclass(slots=True)
@@ -168,6 +203,8 @@ class Sender:
     def __init__(self, door: Door) -> None:
         self.door = door
         self._submitted: deque[Request] = deque()
+        # Gates where something new waits, or a place has come free.
+        self._gates: deque[Gate] = deque()
         self._idle: list[_Transfer] = []
         # libcurl knows nothing of our objects: a busy handle leads back to its transfer.
         self._busy: dict[Any, _Transfer] = {}
@@ -186,7 +223,15 @@ class Sender:
         self._thread.start()
 
     def submit(self, requests: Iterable[Request]) -> None:
+        """Start these requests now."""
         self._submitted.extend(requests)
+        if self._asleep:
+            self._wake()
+
+    def submit_to(self, gate: Gate, requests: Iterable[Request]) -> None:
+        """Start these requests as the gate has places free."""
+        gate.waiting.extend(requests)
+        self._gates.append(gate)
         if self._asleep:
             self._wake()
 
@@ -207,20 +252,29 @@ class Sender:
     def _run(self) -> None:
         self._selector.register(self._wake_out, selectors.EVENT_READ)
         while not self._stopping:
-            self._start_submitted()
-            self._asleep = True
-            ready = self._selector.select(0 if self._submitted else self._seconds_left())
-            self._asleep = False
-            for key, events in ready:
-                if key.fd == self._wake_out.fileno():
-                    self._wake_out.recv(4096)
-                else:
-                    self._multi.socket_action(key.fd, _CURL_EVENTS[events])
-            if self._deadline is not None and monotonic() >= self._deadline:
-                self._deadline = None
-                self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-            self._finish_completed()
+            try:
+                self._turn()
+            except Exception:
+                # A fault of our own must not end the thread: every lane of this process sends through it.
+                logger.exception("The sender failed; it goes on.")
+                sleep(0.1)
         self._close()
+
+    def _turn(self) -> None:
+        """Start what was submitted, wait for sockets, timers or wakes, and report what has finished."""
+        self._start_submitted()
+        self._asleep = True
+        ready = self._selector.select(0 if self._submitted or self._gates else self._seconds_left())
+        self._asleep = False
+        for key, events in ready:
+            if key.fd == self._wake_out.fileno():
+                self._wake_out.recv(4096)
+            else:
+                self._multi.socket_action(key.fd, _CURL_EVENTS[events])
+        if self._deadline is not None and monotonic() >= self._deadline:
+            self._deadline = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._finish_completed()
 
     def _seconds_left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - monotonic())
@@ -233,28 +287,43 @@ class Sender:
         if what == pycurl.POLL_REMOVE:
             if watched:
                 self._selector.unregister(fd)
-        elif watched:
-            self._selector.modify(fd, _SELECTOR_EVENTS[what])
         else:
+            if watched:
+                try:
+                    self._selector.modify(fd, _SELECTOR_EVENTS[what])
+                    return
+                except OSError:
+                    self._selector.unregister(fd)  # another socket has this number by now
             self._selector.register(fd, _SELECTOR_EVENTS[what])
 
     def _start_submitted(self) -> None:
         while self._submitted:
-            request = self._submitted.popleft()
-            transfer = self._idle.pop() if self._idle else self._new_transfer()
-            transfer.request = request
-            transfer.started_at = time()
-            curl = transfer.curl
-            try:
-                curl.setopt(pycurl.URL, request.url)
-                curl.setopt(pycurl.HTTPHEADER, request.headers)
-                curl.setopt(pycurl.POSTFIELDS, request.body)
-                curl.setopt(pycurl.TIMEOUT_MS, request.timeout_ms)
-                self._busy[curl] = transfer
-                self._multi.add_handle(curl)
-            except (pycurl.error, ValueError, UnicodeError) as error:
-                self._busy.pop(curl, None)
-                self._report(transfer, Error.BAD_URL, str(error), None)
+            self._start(self._submitted.popleft())
+        while self._gates:
+            gate = self._gates.popleft()
+            while gate.open < gate.limit and gate.waiting:
+                try:
+                    request = gate.waiting.popleft()
+                except IndexError:
+                    break  # it was withdrawn this instant
+                gate.open += 1
+                self._start(request)
+
+    def _start(self, request: Request) -> None:
+        transfer = self._idle.pop() if self._idle else self._new_transfer()
+        transfer.request = request
+        transfer.started_at = time()
+        curl = transfer.curl
+        try:
+            curl.setopt(pycurl.URL, request.url)
+            curl.setopt(pycurl.HTTPHEADER, request.headers() if callable(request.headers) else request.headers)
+            curl.setopt(pycurl.POSTFIELDS, request.body)
+            curl.setopt(pycurl.TIMEOUT_MS, request.timeout_ms)
+            self._busy[curl] = transfer
+            self._multi.add_handle(curl)
+        except (pycurl.error, ValueError, UnicodeError) as error:
+            self._busy.pop(curl, None)
+            self._report(transfer, Error.BAD_URL, str(error), None)
 
     def _finish_completed(self) -> None:
         while True:
@@ -297,6 +366,9 @@ class Sender:
         transfer.body.clear()
         transfer.read, transfer.refusal = 0, ""
         self._idle.append(transfer)
+        if request.gate:
+            request.gate.open -= 1
+            self._gates.append(request.gate)
         request.inbox.put(result)
 
     def _new_transfer(self) -> _Transfer:
