@@ -13,7 +13,6 @@ or dies, a signal comes, or a wait is over. Linux ties the death signal to the t
 the spawning into another thread would stop the children when that thread ends.
 """
 
-import codecs
 import ctypes
 import os
 import selectors
@@ -25,8 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-# A child may print megabytes without a newline: they come out in pieces of this many characters.
-LONGEST_LINE = 16_384
+from jetrelay.child_output import Lines, print_line
+
 # What a dead child may have left in its pipe is printed, but a stray heir of the pipe cannot keep us here.
 MOST_LAST_WORDS = 1_048_576
 # from <linux/prctl.h>
@@ -58,41 +57,6 @@ class Timing:
     # `make` passes on the signal that the terminal has already sent: two so close together are one request.
     same_signal_s: float = 0.5
     probe_every_s: float = 0.25
-
-
-def print_line(line: str) -> None:
-    # A terminal that is not in UTF-8 shows what it can.
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    sys.stdout.flush()
-
-
-class Lines:
-    """Cuts what a child prints into lines that are safe to show, whatever the bytes are."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._open = ""
-
-    def feed(self, data: bytes, final: bool = False) -> list[str]:
-        *whole, self._open = (self._open + self._decoder.decode(data, final)).split("\n")
-        if final and self._open:
-            whole.append(self._open)
-            self._open = ""
-        if len(self._open) > LONGEST_LINE:
-            whole.append(self._open)
-            self._open = ""
-        return [shown(piece) for line in whole for piece in cut(line)]
-
-
-def cut(line: str) -> list[str]:
-    return [line[start : start + LONGEST_LINE] for start in range(0, len(line), LONGEST_LINE)] or [""]
-
-
-def shown(line: str) -> str:
-    """The line with control characters spelled out: logs quote strangers, who must not move the terminal's cursor."""
-    line = line.rstrip("\r")
-    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in line)
 
 
 @dataclass(eq=False)

@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError
 
+from jetrelay.child_output import LONGEST_LINE, Lines
 from jetrelay.management.commands import up
-from jetrelay.supervisor import LONGEST_LINE, Child, Lines, Supervisor, Timing
+from jetrelay.supervisor import Child, Supervisor, Timing
 
 DEADLINE_S = 20
 
