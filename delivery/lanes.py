@@ -172,7 +172,7 @@ class _Drain:
         if self.troubles == 1:
             logger.warning("The database does not answer; lane %d waits for it. %s", self.lane, str(error).strip())
         connection.close()
-        sleep(min(0.1 * 2**self.troubles, 2.0))
+        sleep(0.1 * 2 ** min(self.troubles, 4))
 
     # --- take, claim, collect, settle -----------------------------------------------------------------------------
 

@@ -6,14 +6,12 @@ Endpoints made here are the operator's own: they need no verification, and their
 
 import secrets
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.urls import reverse
-from django.utils import timezone
 
 from jetrelay.inbox.models import Inbox
 from subscriptions.models import Endpoint, Source, Subscription, Tenant
@@ -21,8 +19,6 @@ from subscriptions.models import Endpoint, Source, Subscription, Tenant
 # Few enough that a person can watch them arrive.
 QUIET_COLLECTION = "app.bsky.actor.profile"
 ADMIN = "admin"
-# A secret that is replaced in the environment keeps signing beside the new one for this long.
-OVERLAP = timedelta(hours=24)
 
 
 @transaction.atomic
@@ -55,10 +51,11 @@ def _webhook(tenant: Tenant, source: Source) -> Iterator[str]:
         if not settings.WEBHOOK_SECRET:
             yield f"Deliveries are signed with the secret {endpoint.secret} (shown only now; set WEBHOOK_SECRET to use your own)."
     if settings.WEBHOOK_SECRET and endpoint.secret != settings.WEBHOOK_SECRET:
-        if not endpoint._state.adding:
-            endpoint.previous_secret, endpoint.previous_secret_expires_at = endpoint.secret, timezone.now() + OVERLAP
-        endpoint.secret = settings.WEBHOOK_SECRET
-        endpoint.save()
+        if endpoint._state.adding:
+            endpoint.secret = settings.WEBHOOK_SECRET
+        else:
+            endpoint.replace_secret(settings.WEBHOOK_SECRET)
+            endpoint.save()
     _save(endpoint, url=settings.WEBHOOK_URL, bearer_token=settings.WEBHOOK_BEARER_TOKEN)
     _subscribe(endpoint, source, settings.JETSTREAM_COLLECTIONS or ["*"])
     yield f"Events go to {endpoint.url}"

@@ -3,7 +3,6 @@
 Nothing here shows a secret: a signing secret by its last characters, a token by whether there is one.
 """
 
-from datetime import timedelta
 from typing import Any
 
 from django import forms
@@ -17,9 +16,6 @@ from subscriptions import validation
 from subscriptions.fields import PatternListField
 from subscriptions.ids import from_public
 from subscriptions.models import ApiKey, Endpoint, Source, Subscription, Tenant
-
-# How long the secret before the current one still signs.
-ROTATION_OVERLAP = timedelta(hours=24)
 
 _LISTS: dict[Any, Any] = {PatternListField: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 60})}}
 
@@ -132,8 +128,9 @@ class SecretField(forms.CharField):
 class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
     secret = SecretField(
         label="set a signing secret",
-        help_text="whsec_… The receiver needs the same. Leave it empty to keep the present one; the one before stays valid for 24 hours. Make one with: "
-        "python3 -c \"import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\"",
+        required=False,
+        help_text="whsec_… The receiver needs the same. Leave it empty to keep the present one, or, for a new endpoint, to have one made and shown once."
+        " A secret that is replaced stays valid for 24 hours.",
     )
     bearer_token = SecretField(
         label="set a bearer token", required=False, help_text="Sent as “Authorization: Bearer …”. Leave it empty to keep the present one."
@@ -149,8 +146,6 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
         # Forms carry what they started from, in their HTML or in the log of changes: not these.
         self._secret = self.initial.pop("secret", "") or self.instance.secret
         self.initial.pop("bearer_token", None)
-        if "secret" in self.fields:
-            self.fields["secret"].required = self.instance._state.adding
 
     def clean_secret(self) -> str:
         return validation.clean_secret(self.cleaned_data["secret"] or self.instance.secret)
@@ -167,9 +162,10 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
         return cleaned
 
     def save(self, commit: bool = True) -> Any:
-        if not self.instance._state.adding and self.instance.secret != self._secret:
-            self.instance.previous_secret = self._secret
-            self.instance.previous_secret_expires_at = timezone.now() + ROTATION_OVERLAP
+        if not self.instance._state.adding:
+            # The form has put the new one in place already.
+            secret, self.instance.secret = self.instance.secret, self._secret
+            self.instance.replace_secret(secret)
         return super().save(commit)
 
 
@@ -197,6 +193,11 @@ class EndpointAdmin(SearchById, NeverDeleted):
 
     def view_on_site(self, obj: Endpoint) -> str:
         return f"{reverse('deliveries')}?endpoint={obj.public_id}"
+
+    def save_model(self, request: HttpRequest, obj: Endpoint, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if not change and "secret" not in form.changed_data:
+            self.message_user(request, f"The signing secret of {obj.name} is {obj.secret} (shown only now: give it to the receiver).", messages.WARNING)
 
     @admin.action(description="Pause selected endpoints (their deliveries wait)", permissions=["change"])
     def pause(self, request: HttpRequest, queryset: "QuerySet[Endpoint]") -> None:

@@ -6,7 +6,7 @@ listeners and lanes notice without polling the tables.
 
 import secrets
 from base64 import b64encode
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
 
 from django.conf import settings
@@ -21,6 +21,8 @@ from subscriptions.ids import PublicModel
 
 # Shards are cut finer than lanes, so that another JETRELAY_LANES moves endpoints without rewriting them.
 SHARDS = 32_768
+# How long a replaced secret goes on signing, so that receivers can take over the new one at their leisure.
+SECRET_OVERLAP = timedelta(hours=24)
 # Seconds to wait after the first, second, … failed attempt; after the last one the delivery is dead.
 DEFAULT_RETRY_SCHEDULE_S = [30, 300, 1800, 7200]
 
@@ -229,6 +231,12 @@ class Endpoint(ConfigModel):
         if self.origin == self.Origin.ENVIRONMENT:
             return bool(settings.WEBHOOK_URL) and self.url == settings.WEBHOOK_URL
         return self.origin == self.Origin.INBOX and self.url.startswith(f"http://127.0.0.1:{settings.PORT}/inbox/")
+
+    def replace_secret(self, secret: str) -> None:
+        """Sign with this secret from now on; the one before signs beside it until SECRET_OVERLAP has passed. Saves nothing."""
+        if secret != self.secret:
+            self.previous_secret, self.previous_secret_expires_at = self.secret, timezone.now() + SECRET_OVERLAP
+            self.secret = secret
 
     def secrets_at(self, now: datetime) -> list[str]:
         """The secrets that sign at this moment: the current one, and during a rotation the one before."""

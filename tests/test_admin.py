@@ -204,7 +204,6 @@ def test_it_adds_an_endpoint_with_its_subscription(staff: Client) -> None:
     tenant, source, secret = make_tenant(), make_source(), new_secret()
     url = url_of("add", "subscriptions_endpoint")
     data = form_of(staff, url) | {"tenant": tenant.pk, "name": "New", "url": "https://bücher.example/hook"}
-    assert "This field is required" in staff.post(url, data).content.decode()
     lists = {"collections": '["app.bsky.feed.*"]', "dids": "", "operations": "", "kinds": '["commit"]', "active": "on", "source": source.pk}
     data |= {"secret": secret, "subscriptions-TOTAL_FORMS": 1} | {f"subscriptions-0-{name}": value for name, value in lists.items()}
     response = staff.post(url, data)
@@ -213,6 +212,15 @@ def test_it_adds_an_endpoint_with_its_subscription(staff: Client) -> None:
     assert (made.url, made.secret, made.origin) == ("https://xn--bcher-kva.example/hook", secret, Endpoint.Origin.PERSON)
     subscription = made.subscriptions.get()
     assert (subscription.collections, subscription.dids, subscription.operations) == (["app.bsky.feed.*"], [], [])
+
+
+def test_it_makes_a_secret_for_a_new_endpoint_and_shows_it_once(staff: Client) -> None:
+    url = url_of("add", "subscriptions_endpoint")
+    data = form_of(staff, url) | {"tenant": make_tenant().pk, "name": "New", "url": "https://receiver.example/hook"}
+    shown = staff.post(url, data, follow=True).content.decode()
+    made = Endpoint.objects.get()
+    assert made.secret in shown
+    assert made.secret not in staff.get(url_of("change", made)).content.decode()
 
 
 def test_it_tells_listeners_of_deleted_subscriptions(staff: Client, endpoint: Endpoint) -> None:
