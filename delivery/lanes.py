@@ -18,7 +18,7 @@ from time import monotonic, sleep
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection, transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
@@ -43,13 +43,14 @@ SLICE_S = 10.0
 SLOW_S = 0.25
 SETTLE_EVERY_S = 0.05
 SETTLE_AT = 500
-# Claimed ahead in one lane, over all its endpoints, and for one endpoint at the most.
+# Claimed ahead in one lane, over all its endpoints.
 WINDOW = 2000
-MAX_SHARE = 1000
 # An owner with nothing to do looks again this often, and gives up the lane after the second.
 IDLE_POLL_S = 0.025
 LINGER_S = 0.5
 CONFIG_EVERY_S = 0.5
+# What depends on the time, such as the end of a rotation, is looked at this often.
+RECONFIGURE_EVERY_S = 60.0
 # Every line starts its claims again from the oldest this often: a replay, or a commit that came late, may lie behind.
 REWIND_EVERY_S = 1.0
 # At shutdown, what is in flight gets this long to finish.
@@ -102,7 +103,7 @@ class _Drain:
         self.done: list[Done] = []
         self.config_version = -1
         self.slice_started = self.busy_at = self.settled_at = monotonic()
-        self.config_at = self.claim_at = self.rewind_at = 0.0
+        self.config_at = self.configured_at = self.claim_at = self.rewind_at = 0.0
         # Set while nothing new is sent: at the end of a slice, at shutdown, or because the lease is lost.
         self.stopped_at: float | None = None
         self.lost = False
@@ -118,7 +119,7 @@ class _Drain:
                 self._collect()
                 self._settle()
                 self.troubles = 0
-            except (OperationalError, InterfaceError) as error:
+            except (DatabaseError, InterfaceError) as error:
                 self._wait_for_database(error)
         self.holding.release()
 
@@ -161,7 +162,12 @@ class _Drain:
         self.config_version = -1
 
     def _keep_lease(self) -> None:
-        if self.holding.ripe and not self.lost and not self.holding.renew():
+        if self.lost or not self.holding.ripe:
+            return
+        if self.holding.renew():
+            for line in self.lines.values():
+                line.extend(self.holding.believed_until)
+        else:
             logger.warning("Lane %d went to another worker while this one was held up.", self.lane)
             self.lost = True
             self._stop_sending()
@@ -181,14 +187,23 @@ class _Drain:
         if monotonic() - self.config_at < CONFIG_EVERY_S and self.config_version >= 0:
             return
         version = ConfigVersion.current()
-        if version != self.config_version:
+        if version != self.config_version or monotonic() - self.configured_at > RECONFIGURE_EVERY_S:
             endpoints = {endpoint.id: endpoint for endpoint in Endpoint.objects.active().in_lane(self.lane)}
             for gone in self.lines.keys() - endpoints.keys():
                 self.lines[gone].close()
             for id, endpoint in endpoints.items():
-                self.lines.setdefault(id, Line(id, self.inbox)).configure(endpoint)
-            self.config_version = version
+                self._configure(self.lines.setdefault(id, Line(id, self.inbox)), endpoint)
+            self.config_version, self.configured_at = version, monotonic()
         self.config_at = monotonic()
+
+    def _configure(self, line: Line, endpoint: Endpoint) -> None:
+        try:
+            line.configure(endpoint)
+            line.extend(self.holding.believed_until)
+        except ValueError as error:
+            # Its deliveries wait until the endpoint is mended; the others of the lane go on.
+            logger.error("Nothing is sent to %s (%s): %s", endpoint.name, endpoint.public_id, error)
+            line.close()
 
     def _claim(self) -> None:
         now = monotonic()
@@ -199,7 +214,7 @@ class _Drain:
             for line in self.lines.values():
                 line.rewind()
         busy = sum(1 for line in self.lines.values() if line.owned) or 1
-        wants = [want for line in self.lines.values() if (want := line.want(min(MAX_SHARE, max(WINDOW // busy, line.gate.limit))))]
+        wants = [want for line in self.lines.values() if (want := line.want(max(WINDOW // busy, line.gate.limit)))]
         found: dict[UUID, list[Due]] = {}
         for due in engine().claim(wants, timezone.now()) if wants else ():
             found.setdefault(due.endpoint_id, []).append(due)
@@ -230,7 +245,10 @@ class _Drain:
             return
         if len(self.done) < SETTLE_AT and now - self.settled_at < SETTLE_EVERY_S:
             return
-        save(self.done)
+        try:
+            save(self.done)
+        except (DataError, IntegrityError):
+            save_one_by_one(self.done)
         for done in self.done:
             self.lines[done.endpoint_id].owned.discard(done.settlement.id)
         self.done = []
@@ -250,3 +268,13 @@ def save(finished: Sequence[Done]) -> None:
         engine().settle(Delivery.State.DEAD, by_outcome[Outcome.DEAD], now)
         engine().postpone(by_outcome[Outcome.RETRY])
         counter.save(now.replace(second=0, microsecond=0))
+
+
+def save_one_by_one(finished: Sequence[Done]) -> None:
+    """Settle what the database refuses as a whole: one attempt with something odd in it must not hold up the rest."""
+    for done in finished:
+        try:
+            save([done])
+        except (DataError, IntegrityError) as error:
+            logger.error("The answer to an attempt at dlv_%s cannot be stored and is left out: %s", done.settlement.id.hex, error)
+            save([done._replace(attempt=done.attempt._replace(error_detail="", response_headers="", response_body=b""))])

@@ -24,9 +24,22 @@ from delivery.retry import Outcome, Policy, Verdict
 from subscriptions.ids import new_id, to_public
 from subscriptions.models import Endpoint
 
+# Deliveries of one endpoint that are claimed ahead, and the bytes of their bodies.
+FIRST_SHARE = 64
+MAX_SHARE = 1000
+MAX_SHARE_BYTES = 16 * 1024 * 1024
+
 _BEGINNING = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 # The event of a delivery is gone: nothing can be sent any more. Stored with the attempt like the errors of a request.
 MISSING_EVENT = "missing_event"
+
+
+class Target(NamedTuple):
+    """Where an endpoint's requests go, how long they may take, and through which door."""
+
+    url: str
+    timeout_ms: int
+    sender: Sender
 
 
 class Job(NamedTuple):
@@ -59,17 +72,22 @@ class Line:
     # Ids that are claimed and not yet settled.
     owned: set[UUID] = field(default_factory=set)
     open: bool = False
+    # How much is claimed ahead: little at first, twice as much each time there was more.
+    share: int = FIRST_SHARE
     # Whether the last claim found all there is.
     exhausted: bool = True
+    target: Target | None = None
 
     def configure(self, endpoint: Endpoint) -> None:
         """Take over the endpoint's settings; what is in flight goes on as it was sent."""
+        target = Target(endpoint.url, max(1, int(endpoint.timeout_s * 1000)), sender(operators=endpoint.url_is_operators))
+        if target != self.target:
+            # What waits was made for the old one; it is claimed again.
+            self.close()
+            self.target = target
         self.open = True
-        self.url = endpoint.url
         self.gate.limit = endpoint.max_in_flight
-        self.timeout_ms = max(1, int(endpoint.timeout_s * 1000))
         self.policy = Policy(endpoint.retry_schedule_s, endpoint.retry_jitter_percent / 100, endpoint.retry_on == Endpoint.RetryOn.TRANSIENT)
-        self.sender: Sender = sender(operators=endpoint.url_is_operators)
         self._keys = [signing.key(secret) for secret in endpoint.secrets_at(timezone.now())]
         # An empty Expect keeps libcurl from asking for leave before it sends a large body.
         self._headers = ["Content-Type: application/json", f"User-Agent: Jetrelay/{settings.VERSION}", "Expect:"]
@@ -83,6 +101,12 @@ class Line:
         self.owned.difference_update(request.tag.due.id for request in self.gate.withdraw())
         self.rewind()
 
+    def extend(self, until: float) -> None:
+        """Let requests start until then, on the monotonic clock: as long as the lane's lease is believed in."""
+        self.gate.open_until = until
+        if self.target and self.gate.waiting:
+            self.target.sender.submit_to(self.gate, ())
+
     def is_slow(self, patience_s: float) -> bool:
         """Whether requests are open and nothing has come back for so long."""
         return self.gate.open > 0 and monotonic() - self.last_result_at > patience_s
@@ -92,6 +116,7 @@ class Line:
 
     def want(self, share: int) -> Want | None:
         """What to claim next, if half of this line's share is used up."""
+        share = min(share, self.share)
         if not self.open or len(self.gate.waiting) * 2 > share:
             return None
         # From the beginning, the rows that are owned already come first: they are asked for too, and skipped.
@@ -101,8 +126,11 @@ class Line:
     def take(self, found: list[Due], want: Want, bodies: Mapping[UUID, bytes]) -> list[Done]:
         """Pass what was claimed to the sender, and go on from there. Returns the deliveries whose event is gone."""
         self.exhausted = len(found) < want.most
+        if found and not self.exhausted:
+            self.share *= 2
         self.position = _BEGINNING if self.exhausted else (found[-1].due_at, found[-1].id)
-        gone, requests = [], []
+        gone, requests, target = [], [], self.target
+        assert target is not None, "only a configured line wants anything"
         for due in found:
             if due.id in self.owned:
                 continue
@@ -111,12 +139,14 @@ class Line:
             if body is None:
                 gone.append(give_up(due))
             else:
-                requests.append(self._request(Job(due, self, body)))
+                requests.append(self._request(Job(due, self, body), target))
         if requests:
-            self.sender.submit_to(self.gate, requests)
+            mean = sum(len(request.body) for request in requests) / len(requests)
+            self.share = max(1, min(self.share, MAX_SHARE, int(MAX_SHARE_BYTES / (mean + 1))))
+            target.sender.submit_to(self.gate, requests)
         return gone
 
-    def _request(self, job: Job) -> Request:
+    def _request(self, job: Job, target: Target) -> Request:
         webhook_id = to_public("evt", job.due.event_id)
 
         def headers() -> list[str]:
@@ -124,7 +154,7 @@ class Line:
             signature = signing.sign(self._keys, webhook_id, timestamp, job.body)
             return [*self._headers, f"webhook-id: {webhook_id}", f"webhook-timestamp: {timestamp}", f"webhook-signature: {signature}"]
 
-        return Request(job, self.url, headers, job.body, self.timeout_ms, self.inbox, self.gate)
+        return Request(job, target.url, headers, job.body, target.timeout_ms, self.inbox, self.gate)
 
     def finish(self, job: Job, result: Result) -> Done:
         """The attempt that was made, and what follows from it."""

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from time import monotonic
 
 from celery import current_app
+from django.db import DatabaseError, InterfaceError
 
 from delivery import leases
 
@@ -37,7 +38,10 @@ class Waker:
     def wake(self, lanes: Iterable[int]) -> None:
         """Wake those of the lanes that nobody owns. Call it after the commit."""
         lanes = set(lanes)
-        owned = leases.live(leases.lane_lease(lane) for lane in lanes)
+        try:
+            owned = leases.live(leases.lane_lease(lane) for lane in lanes)
+        except (DatabaseError, InterfaceError):
+            return  # what was to be told is committed; the sweep tells it
         for lane in lanes:
             if leases.lane_lease(lane) in owned:
                 self._interval_s.pop(lane, None)
