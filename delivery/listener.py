@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from time import monotonic, time_ns
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
 from django.utils import timezone
 
 from delivery.leases import Holding
@@ -65,7 +65,7 @@ class Listener:
                 if not said:
                     logger.info("Another listener is at work; this one stands by.")
                 said = True
-            except (OperationalError, InterfaceError) as error:
+            except (DatabaseError, InterfaceError) as error:
                 self._wait_for_database(error)
             self._stop.wait(TICK_S)
         return False
@@ -106,26 +106,32 @@ class Listener:
                 self.outbox.publish(batch, progress, rejected)
                 self._troubles = 0
                 return
-            except (OperationalError, InterfaceError) as error:
+            except (DatabaseError, InterfaceError) as error:
+                # Only these two can be an event's doing: that a database is read-only or half migrated, none is to blame for.
+                if batch and isinstance(error, DataError | IntegrityError):
+                    batch, rejected = self._without_the_refused(batch, rejected, error)
+                    continue
                 self._wait_for_database(error)
                 if self._stop.is_set() and self._troubles > 5:
                     raise
                 self._keep_lease()
-            except DatabaseError as error:
-                if len(batch) <= 1:
-                    logger.error("The database refuses an event; it counts as rejected. %s: %.200r", error, batch[0].body[:200] if batch else b"")
-                    batch, rejected = [], rejected + len(batch)
-                    continue
-                half = len(batch) // 2
-                self._publish(batch[:half], None, rejected)
-                batch, rejected = batch[half:], 0
+
+    def _without_the_refused(self, batch: Sequence[Incoming], rejected: int, error: Exception) -> tuple[Sequence[Incoming], int]:
+        """Publish the first half. Returns what is left to publish; an event that is alone is counted instead."""
+        if len(batch) == 1:
+            logger.error("The database refuses an event; it counts as rejected. %s: %.200r", error, batch[0].body[:200])
+            return [], rejected + 1
+        half = len(batch) // 2
+        self._publish(batch[:half], None, rejected)
+        return batch[half:], 0
 
     def _wait_for_database(self, error: Exception) -> None:
         self._troubles += 1
         if self._troubles == 1:
             logger.warning("The database does not answer; the listener waits for it. %s", str(error).strip())
         connection.close()
-        self._stop.wait(min(0.1 * 2**self._troubles, 2.0))
+        # Bounded before it is raised: after an hour of trouble the power would be no float any more.
+        self._stop.wait(0.1 * 2 ** min(self._troubles, 4))
 
     # --- once a second -----------------------------------------------------------------------------------------
 
@@ -140,7 +146,7 @@ class Listener:
             StreamCursor.objects.filter(pk=self.row_id).update(
                 seen_at=timezone.now(), connected_since=self.reader.connected_since, problem=self.reader.problem[:300]
             )
-        except (OperationalError, InterfaceError) as error:
+        except (DatabaseError, InterfaceError) as error:
             self._wait_for_database(error)
         self._explain()
 
@@ -148,7 +154,7 @@ class Listener:
         try:
             if self.holding.ripe and not self.holding.renew():
                 raise LeaseLost
-        except (OperationalError, InterfaceError) as error:
+        except (DatabaseError, InterfaceError) as error:
             self._wait_for_database(error)
 
     def _explain(self) -> None:

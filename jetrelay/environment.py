@@ -46,7 +46,7 @@ def items(name: str, clean: Callable[[str], T], default: str = "") -> list[T]:
     for item in (text(name) or default).split(","):
         if item.strip():
             found.append(one(name, item.strip(), clean))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def one(name: str, value: str, clean: Callable[[str], T]) -> T:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from subscriptions.validation import MAX_WANTED_COLLECTIONS, MAX_WANTED_DIDS
+from subscriptions.validation import MAX_WANTED_COLLECTIONS, MAX_WANTED_DIDS, is_collection
 
 Endpoints = tuple[UUID, ...]
 
@@ -98,7 +98,8 @@ def wanted(filters: Iterable[Filter]) -> Wanted | None:
         return None
     collections = {pattern for each in every for pattern in (each.collections if "commit" in each.kinds else ())}
     dids = {did for each in every for did in each.dids}
-    if "*" in collections or not collections or len(collections) > MAX_WANTED_COLLECTIONS:
+    # A host refuses the whole request for one pattern that it cannot read: then, as for "*", ask for everything.
+    if len(collections) > MAX_WANTED_COLLECTIONS or not all(map(is_collection, collections)):
         collections = set()
     if len(dids) > MAX_WANTED_DIDS or any(not each.dids for each in every):
         dids = set()

@@ -5,7 +5,6 @@ says what to change.
 """
 
 import base64
-import binascii
 import re
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -19,6 +18,7 @@ MAX_DID = 2048
 MAX_WANTED_COLLECTIONS = 100
 MAX_WANTED_DIDS = 10_000
 MAX_URL = 2048
+MAX_STREAM_URL = 255
 
 KINDS = ("commit", "identity", "account", "sync", "api")
 OPERATIONS = ("create", "update", "delete")
@@ -26,7 +26,11 @@ OPERATIONS = ("create", "update", "delete")
 _SEGMENT = r"[a-zA-Z0-9]([a-zA-Z0-9_-]{0,62})"
 _NAME = re.compile(rf"{_SEGMENT}(\.{_SEGMENT})*\Z")
 _PREFIX = re.compile(rf"({_SEGMENT}\.)+\*\Z")
-_DID = re.compile(r"did:[a-z0-9]+:[a-zA-Z0-9._:%-]*[a-zA-Z0-9._-]\Z")
+# What a Jetstream takes as a wanted collection; types of other sources are freer.
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_NSID = re.compile(rf"(?=[a-zA-Z]){_LABEL}(?:\.{_LABEL})+\.[a-zA-Z][a-zA-Z0-9]{{0,62}}\Z")
+_NSID_PREFIX = re.compile(rf"(?=[a-zA-Z]){_LABEL}(?:\.{_LABEL})*\.\*\Z")
+_DID = re.compile(r"did:[a-z]+:[a-zA-Z0-9._:%-]*[a-zA-Z0-9._-]\Z")
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 
 
@@ -38,6 +42,11 @@ def clean_pattern(value: str) -> str:
     raise ValidationError(
         f"{value[:80]!r} is not a collection: write a full name (app.bsky.feed.post), a prefix that ends in .* (app.bsky.feed.*), or * for everything."
     )
+
+
+def is_collection(pattern: str) -> bool:
+    """Whether a Jetstream can be asked for it: an NSID, or a prefix of NSIDs (atproto's syntax)."""
+    return bool(_NSID.match(pattern) or _NSID_PREFIX.match(pattern))
 
 
 def clean_did(value: str) -> str:
@@ -66,7 +75,7 @@ def clean_webhook_url(value: str) -> str:
     parts = _split(value, ("http", "https"), "https://example.com/hook")
     if parts.username is not None or parts.password is not None:
         raise ValidationError("The URL holds a user name or password: use a bearer token or a header instead.")
-    return urlunsplit((parts.scheme, _ascii_netloc(parts), _ascii(parts.path) or "/", _ascii(parts.query), ""))
+    return _bounded(urlunsplit((parts.scheme, _ascii_netloc(parts), _ascii(parts.path) or "/", _ascii(parts.query), "")), MAX_URL)
 
 
 def clean_stream_url(value: str) -> str:
@@ -77,7 +86,7 @@ def clean_stream_url(value: str) -> str:
         raise ValidationError(f"{value[:200]!r} has the path {path!r}: this version speaks the v1 wire, whose path is /subscribe.")
     if parts.query:
         raise ValidationError(f"{value[:200]!r} has a query: leave it out, Jetrelay asks for what the subscriptions want.")
-    return urlunsplit((parts.scheme, _ascii_netloc(parts), path, "", ""))
+    return _bounded(urlunsplit((parts.scheme, _ascii_netloc(parts), _ascii(path), "", "")), MAX_STREAM_URL)
 
 
 def clean_secret(value: str) -> str:
@@ -85,7 +94,7 @@ def clean_secret(value: str) -> str:
     value = value.strip()
     try:
         size = len(base64.b64decode(value.removeprefix("whsec_"), validate=True)) if value.startswith("whsec_") else 0
-    except binascii.Error:
+    except ValueError:
         size = 0
     if 24 <= size <= 64:
         return value
@@ -117,9 +126,14 @@ def _split(value: str, schemes: tuple[str, ...], example: str) -> SplitResult:
         raise ValidationError(f"{value[:200]!r} is not a URL ({error}): write it like {example}") from error
     if parts.scheme not in schemes or not parts.hostname or port == 0 or re.search(r"[\x00-\x20\x7f\\]", value):
         raise ValidationError(f"{value[:200]!r} is not a URL of the kind wanted here ({' or '.join(schemes)}): write it like {example}")
-    if len(value) > MAX_URL:
-        raise ValidationError(f"The URL has {len(value)} characters: at most {MAX_URL} are allowed.")
     return parts
+
+
+def _bounded(url: str, most: int) -> str:
+    """Measured in its final form, which is the one that is kept."""
+    if len(url) > most:
+        raise ValidationError(f"The URL has {len(url):,} characters: at most {most:,} are allowed.")
+    return url
 
 
 def _ascii_netloc(parts: SplitResult) -> str:

@@ -21,10 +21,13 @@ _REFUSED_TOO = tuple(
         "2001::/32",  # Teredo: leads to any IPv4 address
         "::/96",  # IPv4-compatible, deprecated
         "fec0::/10",  # site-local, deprecated
+        "3fff::/20",  # documentation (RFC 9637)
         "192.0.0.0/24",  # IETF protocol assignments
         "192.88.99.0/24",  # 6to4 relays, deprecated
     )
 )
+# All of IPv6 that is routed as unicast, by IANA's address space registry.
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ def _unwrapped(address: Address) -> ipaddress.IPv4Address | None:
 
 
 def _refusal(address: Address, shown: str) -> str | None:
-    if not address.is_global or address.is_multicast or _within(address, _REFUSED_TOO):
+    routed = address.version == 4 or address in _GLOBAL_UNICAST
+    if not routed or not address.is_global or address.is_multicast or _within(address, _REFUSED_TOO):
         return f"{shown} is not a public address"
     return None
 

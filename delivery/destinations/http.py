@@ -11,6 +11,7 @@ netrc comes from the environment; only http and https; bodies are read to 64 KiB
 
 import enum
 import logging
+import math
 import selectors
 import socket
 import threading
@@ -73,6 +74,8 @@ _ERRORS = {
     pycurl.E_BAD_CONTENT_ENCODING: Error.BAD_RESPONSE,
     _E_TOO_LARGE: Error.BAD_RESPONSE,
 }
+# How libcurl's E_RECV_ERROR starts when the connection is well and the answer is not.
+_UNREADABLE = ("Too large response headers", "chunk hex-length", "Invalid chunk")
 # We stopped reading a body that had grown past its bound: the status line is what counts.
 _READ_ENOUGH = frozenset({pycurl.E_WRITE_ERROR, pycurl.E_FILESIZE_EXCEEDED})
 
@@ -162,6 +165,8 @@ class Gate:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        # On the monotonic clock: nothing starts after this, for whoever fills the gate may have lost the right to.
+        self.open_until = math.inf
         # Counted by the sender's thread alone.
         self.open = 0
         self.waiting: deque[Request] = deque()
@@ -175,6 +180,13 @@ class Gate:
             except IndexError:
                 break  # the sender was quicker
         return withdrawn
+
+
+class _Socket(socket.socket):
+    """pycurl takes a duplicate of the descriptor and drops this object, which is then no leak to be warned of."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 @dataclass(slots=True)
@@ -301,7 +313,7 @@ class Sender:
             self._start(self._submitted.popleft())
         while self._gates:
             gate = self._gates.popleft()
-            while gate.open < gate.limit and gate.waiting:
+            while gate.open < gate.limit and gate.waiting and monotonic() < gate.open_until:
                 try:
                     request = gate.waiting.popleft()
                 except IndexError:
@@ -336,10 +348,10 @@ class Sender:
                 status = curl.getinfo(pycurl.RESPONSE_CODE) or None
                 if code in _READ_ENOUGH and status:
                     self._report(transfer, None, "", status)
-                elif transfer.refusal:
+                elif transfer.refusal and code == pycurl.E_COULDNT_CONNECT:
                     self._report(transfer, Error.REFUSED_ADDRESS, transfer.refusal, None)
                 else:
-                    self._report(transfer, _ERRORS.get(code, Error.OTHER), detail or f"libcurl error {code}", None)
+                    self._report(transfer, _named(code, detail, curl), detail or f"libcurl error {code}", None)
             if not queued:
                 return
 
@@ -360,6 +372,8 @@ class Sender:
         )
         retry_after = info(pycurl.RETRY_AFTER) if status in (429, 503) else 0
         headers = b"".join(transfer.headers)[:MAX_KEPT_HEADERS].decode("latin-1").replace("\0", "") if transfer.headers else ""
+        # libcurl quotes hosts with whatever bytes they have; a database takes neither half characters nor NUL.
+        detail = detail.encode(errors="replace").decode().replace("\0", "")
         result = Result(request.tag, transfer.started_at, status, error, detail, timings, headers, bytes(transfer.body), retry_after)
         transfer.request = None
         transfer.headers.clear()
@@ -390,7 +404,7 @@ class Sender:
                 return pycurl.SOCKET_BAD
             # Another address of the same name may still be refused: only the last word counts if none connects.
             transfer.refusal = ""
-            return socket.socket(family, kind, protocol)
+            return _Socket(family, kind, protocol)
 
         return open_socket
 
@@ -401,6 +415,12 @@ class Sender:
         self._selector.close()
         self._wake_in.close()
         self._wake_out.close()
+
+
+def _named(code: int, detail: str, curl: Any) -> Error:
+    """Our name for libcurl's error. It uses two of its numbers for HTTP that it cannot read as well."""
+    unreadable = (code == pycurl.E_UNSUPPORTED_PROTOCOL and curl.getinfo(pycurl.PRIMARY_IP)) or (code == pycurl.E_RECV_ERROR and detail.startswith(_UNREADABLE))
+    return Error.BAD_RESPONSE if unreadable else _ERRORS.get(code, Error.OTHER)
 
 
 _senders: dict[Door, Sender] = {}

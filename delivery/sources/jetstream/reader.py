@@ -67,7 +67,8 @@ class Reader:
             try:
                 connection.update(wanted)
             except Disconnected:
-                pass  # the reading thread finds out too, and connects again with the new filter
+                # Half of the message may be out: the reading thread connects again, with the new filter.
+                connection.close()
         self._changed.set()
 
     def take(self, most: int, wait_s: float, idle_s: float) -> tuple[list[Incoming], int]:

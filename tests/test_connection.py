@@ -1,0 +1,467 @@
+"""One connection to a Jetstream, against the player and against hosts that misbehave on the wire."""
+
+import json
+import socket
+import struct
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import count
+
+import pytest
+
+from delivery.sources.jetstream import connection as module
+from delivery.sources.jetstream.connection import Connection, Disconnected
+from delivery.sources.jetstream.frames import MAX_FRAME, InvalidFrame, parse
+from subscriptions.matching import Wanted
+from tests.builders import DID, POST, frame
+from tests.hosts import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Host, Visit, playing, refusing, sending
+
+EVERYTHING = Wanted()
+LIKE = "app.bsky.feed.like"
+BOB = "did:plc:" + "b" * 24
+# What a connection may hold while a host sends it hundreds of megabytes.
+BOUND = 12 * 1024 * 1024
+
+
+def connect(url: str, wanted: Wanted = EVERYTHING, cursor: int | None = None) -> "closing[Connection]":
+    return closing(Connection(url, wanted, cursor, "Jetrelay/test"))
+
+
+def receive(connection: Connection, messages: int) -> list[bytes]:
+    return [connection.receive() for _ in range(messages)]
+
+
+def assert_refused(body: bytes) -> None:
+    with pytest.raises(InvalidFrame):
+        parse(body)
+
+
+@pytest.fixture
+def peak() -> Iterator[None]:
+    """The test keeps within BOUND, whatever the host sends."""
+    tracemalloc.start()
+    try:
+        yield
+        _, highest = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert highest < BOUND
+
+
+# --- A host that behaves -----------------------------------------------------------------------------------------------
+
+
+def test_it_receives_every_message_byte_for_byte() -> None:
+    lines = [frame(1), b" [garbage\xff", frame(2, commit={"record": {"text": "x" * 700_000}}), b'{ "odd" : 1 }\r', frame(3)]
+    with playing(lines) as url, connect(url) as connection:
+        assert receive(connection, len(lines)) == lines
+
+
+def test_it_asks_for_what_is_wanted() -> None:
+    lines = [frame(1, commit={"collection": LIKE}), frame(2, did=BOB), frame(3), frame(4, commit={"collection": "app.bsky.graph.follow"}), frame(5)]
+    with playing(lines) as url, connect(url, Wanted((POST, "app.bsky.graph.*"), (DID,))) as connection:
+        assert receive(connection, 3) == [lines[2], lines[3], lines[4]]
+
+
+def test_it_starts_at_the_cursor() -> None:
+    lines = [frame(number) for number in range(10)]
+    with playing(lines) as url, connect(url, cursor=1_780_000_000_000_007) as connection:
+        assert receive(connection, 3) == lines[7:]
+
+
+def test_it_names_itself_and_asks_for_nothing_that_drops_events() -> None:
+    with Host(sending(frame(1))) as host, connect(host.url, Wanted((POST,), (DID,)), 5) as connection:
+        connection.receive()
+        (visit,) = host.visits
+        assert visit.query == {"wantedCollections": [POST], "wantedDids": [DID], "cursor": ["5"]}
+        assert b"\r\nUser-Agent: Jetrelay/test\r\n" in visit.head
+        assert b"extensions" not in visit.head.lower()
+
+
+def test_it_sends_a_long_filter_after_the_handshake() -> None:
+    wanted = Wanted((POST,), tuple(f"did:plc:{number:024d}" for number in range(9_999)) + (DID,))
+    lines = [frame(1, did=BOB), frame(2, commit={"collection": LIKE}), frame(3)]
+    with playing(lines) as url, connect(url, wanted) as connection:
+        assert connection.receive() == lines[2]
+
+
+def test_it_says_hello_with_a_long_filter_and_keeps_the_cursor() -> None:
+    dids = tuple(f"did:plc:{number:024d}" for number in range(500))
+    told: list[bytes] = []
+
+    def script(visit: Visit) -> None:
+        visit.accept()
+        told.append(visit.read()[1])
+        visit.send(frame(1))
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url, Wanted((POST,), dids), 77) as connection:
+        connection.receive()
+        assert host.visits[0].query == {"cursor": ["77"], "requireHello": ["true"]}
+    assert json.loads(told[0]) == {"type": "options_update", "payload": {"wantedCollections": [POST], "wantedDids": list(dids), "maxMessageSizeBytes": 0}}
+
+
+def test_it_changes_the_filter_of_the_running_connection() -> None:
+    lines = [frame(number, commit={"collection": POST if number % 2 else LIKE}) for number in range(4_000)]
+    with playing(lines, rate=2_000) as url, connect(url, Wanted((POST,))) as connection:
+        first = connection.receive()
+        connection.update(Wanted((LIKE,)))
+        kinds = [parse(first).type]
+        while kinds[-1] == POST:
+            kinds.append(parse(connection.receive()).type)
+        assert kinds[0] == POST
+        assert {parse(body).type for body in receive(connection, 50)} == {LIKE}
+
+
+def test_it_puts_the_parts_of_a_message_together() -> None:
+    def script(visit: Visit) -> None:
+        visit.accept()
+        whole = frame(1)
+        visit.send(whole[:10], fin=False)
+        visit.send(b"", CONTINUATION, fin=False)
+        visit.send(b"control frames may come in between", PING)
+        visit.send(whole[10:90], CONTINUATION, fin=False)
+        visit.send(whole[90:], CONTINUATION)
+        visit.send(frame(2))
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection:
+        assert receive(connection, 2) == [frame(1), frame(2)]
+
+
+def test_it_answers_pings() -> None:
+    answers: list[tuple[int, bytes]] = []
+
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.send(b"are you there", PING)
+        answers.append(visit.read())
+        visit.send(frame(1))
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection:
+        assert connection.receive() == frame(1)
+    assert answers == [(PONG, b"are you there")]
+
+
+# --- A host that refuses -----------------------------------------------------------------------------------------------
+
+
+def test_it_says_what_the_host_had_against_it() -> None:
+    with playing([]) as url, pytest.raises(Disconnected, match=r"answered 400: wantedCollections: 'app\.bsky\.fo\*' is neither"):
+        Connection(url, Wanted(("app.bsky.fo*",)), None, "Jetrelay/test")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        ("400 Bad Request", b"cursor: too odd\n", "the host answered 400: cursor: too odd$"),
+        ("401 Unauthorized", b"", "the host answered 401$"),
+        ("404 Not Found", b"\xff\xfe", "the host answered 404: "),
+        ("503 Service Unavailable", b"warming up", "the host answered 503: warming up"),
+        ("500 Oops", b"x" * 5_000, "the host answered 500: x{200}$"),
+        ("200 OK", b"a web page", "the host answered 200: a web page"),
+        ("301 Moved Permanently", b"", "[Rr]edirect"),
+    ],
+)
+def test_it_says_how_the_host_answered(status: str, body: bytes, words: str) -> None:
+    with Host(refusing(status, body, "Location: ws://127.0.0.1:9/subscribe\r\n")) as host, pytest.raises(Disconnected, match=words):
+        Connection(host.url, EVERYTHING, None, "Jetrelay/test")
+
+
+def test_it_never_follows_a_redirect() -> None:
+    with Host(sending(frame(1))) as other:
+        with Host(refusing("302 Found", b"", f"Location: {other.url}\r\n")) as host, pytest.raises(Disconnected):
+            Connection(host.url, EVERYTHING, None, "Jetrelay/test")
+        assert not other.visits
+
+
+def test_it_says_that_nothing_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(Disconnected, match=r"cannot connect: .*refused"):
+        Connection(f"ws://127.0.0.1:{port}/subscribe", EVERYTHING, None, "Jetrelay/test")
+
+
+def test_it_says_that_the_name_is_unknown() -> None:
+    with pytest.raises(Disconnected, match="cannot connect: "):
+        Connection("ws://jetstream.invalid/subscribe", EVERYTHING, None, "Jetrelay/test")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: wrong\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 \xff\xff\r\n\r\n",
+        b"\x16\x03\x01" + b"\0" * 50,
+    ],
+)
+def test_it_refuses_what_is_no_handshake(answer: bytes) -> None:
+    def script(visit: Visit) -> None:
+        visit.sock.sendall(answer)
+        visit.sock.shutdown(socket.SHUT_RDWR)
+
+    with Host(script) as host, pytest.raises(Disconnected, match="cannot connect|answered"):
+        Connection(host.url, EVERYTHING, None, "Jetrelay/test")
+
+
+def test_it_gives_up_on_a_handshake_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.1)
+    with Host(Visit.wait_until_gone) as host, pytest.raises(Disconnected, match="timed out"):
+        Connection(host.url, EVERYTHING, None, "Jetrelay/test")
+
+
+# --- A host that ends it -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "words"),
+    [
+        (1000, "", r"closed by the host with code 1000$"),
+        (1001, "going away", r"code 1001 \(going away\)"),
+        (1008, "consumer too slow", r"code 1008 \(consumer too slow\)"),
+        (1011, "ü" * 61, r"code 1011 \(ü{61}\)"),
+        (4000, "", "code 4000"),
+    ],
+)
+def test_it_says_how_the_host_closed(code: int, reason: str, words: str) -> None:
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.close(code, reason)
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection, pytest.raises(Disconnected, match=words):
+        connection.receive()
+
+
+def test_it_says_that_the_host_closed_without_a_code() -> None:
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.send(b"", CLOSE)
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection, pytest.raises(Disconnected, match="code 1005"):
+        connection.receive()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("halfway", [b"", b"\x81", b"\x81\x7e\xff", b"\x81\x7e\xff\xff" + b"x" * 1000, b"\x81\x7f" + struct.pack("!Q", MAX_FRAME * 2) + b"x" * 1000])
+def test_it_notices_an_end_without_a_word(halfway: bytes, reset: bool) -> None:
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.sock.sendall(halfway)
+        if reset:
+            visit.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            visit.sock.close()
+        else:
+            visit.sock.shutdown(socket.SHUT_RDWR)
+
+    with Host(script) as host, pytest.raises(Disconnected), connect(host.url) as connection:
+        connection.receive()
+
+
+def test_it_ends_when_the_player_shuts_down() -> None:
+    with playing([frame(1)]) as url:
+        connection = Connection(url, EVERYTHING, None, "Jetrelay/test")
+        assert connection.receive() == frame(1)
+    with closing(connection), pytest.raises(Disconnected, match="code 1001"):
+        connection.receive()
+
+
+def test_it_can_be_closed_under_whoever_waits() -> None:
+    with Host(sending()) as host, ThreadPoolExecutor() as threads:
+        connection = Connection(host.url, EVERYTHING, None, "Jetrelay/test")
+        waiting = threads.submit(connection.receive)
+        connection.close()
+        connection.close()
+        with pytest.raises(Disconnected):
+            waiting.result(10)
+        with pytest.raises(Disconnected):
+            connection.update(EVERYTHING)
+        with pytest.raises(Disconnected):
+            connection.receive()
+
+
+def test_it_may_be_closed_from_two_threads_at_once() -> None:
+    with Host(sending()) as host, ThreadPoolExecutor(4) as threads:
+        for _ in range(50):
+            connection, start = Connection(host.url, EVERYTHING, None, "Jetrelay/test"), threading.Barrier(3)
+            for done in [threads.submit(lambda c=connection, s=start: (s.wait(10), c.close())) for _ in range(3)]:
+                done.result(10)
+
+
+# --- A host that falls silent ------------------------------------------------------------------------------------------
+
+
+def test_it_pings_a_silent_host_and_gives_up_when_no_word_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENCE_S", 0.1)
+    heard: list[int] = []
+
+    def script(visit: Visit) -> None:
+        visit.accept()
+        heard.append(visit.read()[0])
+        visit.wait_until_gone()
+
+    with Host(script) as host:
+        with connect(host.url) as connection, pytest.raises(Disconnected, match="no word from the host"):
+            connection.receive()
+        assert heard == [PING]
+
+
+def test_it_stays_while_a_silent_host_answers_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENCE_S", 0.1)
+
+    def script(visit: Visit) -> None:
+        visit.accept()
+        for _ in range(4):
+            assert visit.read()[0] == PING
+            visit.send(b"", PONG)
+        visit.send(frame(1))
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection:
+        assert connection.receive() == frame(1)
+
+
+def test_it_goes_on_where_silence_cut_a_frame_in_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENCE_S", 0.1)
+
+    def script(visit: Visit) -> None:
+        visit.accept()
+        for size in (1_000, 3 * MAX_FRAME):
+            visit.announce(size)
+            visit.pour(size - 500)
+            assert visit.read()[0] == PING
+            visit.pour(500)
+        visit.send(frame(1))
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection:
+        assert connection.receive() == b"x" * 1_000
+        assert_refused(connection.receive())
+        assert connection.receive() == frame(1)
+
+
+# --- A host that sends too much ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("peak")
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("size", [MAX_FRAME + 1, MAX_FRAME + 2, MAX_FRAME + 65_537, 60 * 1024 * 1024])
+def test_it_drops_a_huge_frame_and_goes_on(size: int, opcode: int) -> None:
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.send(frame(1))
+        visit.announce(size, opcode)
+        visit.pour(size)
+        visit.send(frame(2))
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection:
+        assert connection.receive() == frame(1)
+        assert_refused(connection.receive())
+        assert connection.receive() == frame(2)
+
+
+@pytest.mark.usefixtures("peak")
+@pytest.mark.parametrize("size", [65 * 1024 * 1024, 2**40, 2**63 - 1])
+def test_it_leaves_a_host_that_announces_an_absurd_frame(size: int) -> None:
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.announce(size)
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection, pytest.raises(Disconnected, match=f"claims to have {size:,} bytes"):
+        connection.receive()
+
+
+@pytest.mark.usefixtures("peak")
+@pytest.mark.parametrize("part", [1_000, 65_536, MAX_FRAME + 5])
+def test_it_drops_a_huge_message_in_parts_and_goes_on(part: int) -> None:
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.send(b"{", fin=False)
+        for _ in range(3 * MAX_FRAME // part + 1):
+            visit.announce(part, CONTINUATION, fin=False)
+            visit.pour(part)
+        visit.send(b"}", CONTINUATION)
+        visit.send(frame(2))
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection:
+        assert_refused(connection.receive())
+        assert connection.receive() == frame(2)
+
+
+@pytest.mark.usefixtures("peak")
+def test_it_leaves_a_host_whose_message_never_ends() -> None:
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.send(b"{", fin=False)
+        for _ in count():
+            visit.send(b"x" * 65_536, CONTINUATION, fin=False)
+
+    with Host(script) as host, connect(host.url) as connection, pytest.raises(Disconnected, match="a message in parts"):
+        connection.receive()
+
+
+def test_it_leaves_a_host_whose_empty_parts_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_SKIPPED", 1_000)
+
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.send(b"{", fin=False)
+        for _ in count():
+            visit.send(b"", CONTINUATION, fin=False)
+
+    with Host(script) as host, connect(host.url) as connection, pytest.raises(Disconnected, match="a message in parts"):
+        connection.receive()
+
+
+# --- A host that does not speak the protocol ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\xc1\x05hello",  # compressed, which nobody asked for
+        b"\x83\x00",  # an opcode that does not exist
+        b"\x80\x01x",  # the continuation of nothing
+        b"\x89\x7e\x00\x80" + b"x" * 128,  # a ping that is too long
+        b"\x88\x01x",  # half a close code
+        b"\x88\x02\x00\x01",  # a close code that does not exist
+        b"\x01\x01{\x81\x01}",  # a message inside another
+        b"\x09\x01x",  # a ping in parts
+    ],
+)
+def test_it_leaves_a_host_that_breaks_the_protocol(bad: bytes) -> None:
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.sock.sendall(bad)
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection, pytest.raises(Disconnected) as caught:
+        connection.receive()
+    assert str(caught.value)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("body", [b"\x28\xb5\x2f\xfd\x00\x00", b"\xff\xfe", b""])
+def test_it_hands_on_messages_that_are_no_events(body: bytes, opcode: int) -> None:
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.send(body, opcode)
+        visit.send(frame(1))
+        visit.wait_until_gone()
+
+    with Host(script) as host, connect(host.url) as connection:
+        garbage, event = receive(connection, 2)
+    assert garbage == body
+    assert_refused(garbage)
+    assert event == frame(1)
