@@ -28,7 +28,7 @@ from delivery.engines import engine
 from delivery.engines.base import Due, Settlement
 from delivery.leases import Holding, lane_lease
 from delivery.lines import Done, Job, Line
-from delivery.models import Delivery
+from delivery.models import Attempt, Delivery
 from delivery.retry import Outcome
 from delivery.tallies import AttemptCounter
 from subscriptions.models import ConfigVersion, Endpoint
@@ -247,7 +247,7 @@ class _Drain:
             return
         try:
             save(self.done)
-        except (DataError, IntegrityError):
+        except DataError:
             save_one_by_one(self.done)
         for done in self.done:
             self.lines[done.endpoint_id].owned.discard(done.settlement.id)
@@ -256,7 +256,16 @@ class _Drain:
 
 
 def save(finished: Sequence[Done]) -> None:
-    """Settle finished attempts. Doing it twice changes nothing but the log of attempts."""
+    """Settle finished attempts. Doing it twice changes nothing."""
+    try:
+        _save(finished)
+    except IntegrityError:
+        # An earlier try was committed although its answer was lost on the way: the attempts are there already.
+        there = set(Attempt.objects.filter(pk__in=[done.attempt.id for done in finished]).values_list("pk", flat=True))
+        _save([done for done in finished if done.attempt.id not in there])
+
+
+def _save(finished: Sequence[Done]) -> None:
     now, counter = timezone.now(), AttemptCounter()
     by_outcome: dict[Outcome, list[Settlement]] = {outcome: [] for outcome in Outcome}
     for done in finished:
@@ -275,6 +284,6 @@ def save_one_by_one(finished: Sequence[Done]) -> None:
     for done in finished:
         try:
             save([done])
-        except (DataError, IntegrityError) as error:
+        except DataError as error:
             logger.error("The answer to an attempt at dlv_%s cannot be stored and is left out: %s", done.settlement.id.hex, error)
             save([done._replace(attempt=done.attempt._replace(error_detail="", response_headers="", response_body=b""))])

@@ -14,6 +14,9 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, filesystem, virtual
 from kombu.utils.json import dumps, loads
 
+# The part of a name that `_put` makes up, by its length: a queue whose name ends like another's has other messages.
+_ANY_MESSAGE = "?" * (20 + 1 + 32)
+
 
 class Channel(filesystem.Channel):
     supports_fanout = False
@@ -27,7 +30,7 @@ class Channel(filesystem.Channel):
         aside.rename(Path(self.data_folder_out, name))
 
     def _get(self, queue: str, timeout: Any = None) -> Any:
-        for waiting in sorted(Path(self.data_folder_in).glob(f"[!.]*.{queue}.msg")):
+        for waiting in sorted(Path(self.data_folder_in).glob(f"{_ANY_MESSAGE}.{queue}.msg")):
             taken = Path(self.processed_folder, waiting.name)
             try:
                 waiting.rename(taken)

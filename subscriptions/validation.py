@@ -81,11 +81,13 @@ def clean_webhook_url(value: str) -> str:
 def clean_stream_url(value: str) -> str:
     """A Jetstream's WebSocket URL on the v1 wire; a URL without a path gets `/subscribe`."""
     parts = _split(value, ("ws", "wss"), "wss://jetstream.us-east.bsky.network/subscribe")
+    if parts.username is not None or parts.password is not None:
+        raise ValidationError("The URL holds a user name or password: Jetstreams take none.")
     path = parts.path.rstrip("/") or "/subscribe"
     if not path.endswith("/subscribe"):
-        raise ValidationError(f"{value[:200]!r} has the path {path!r}: this version speaks the v1 wire, whose path is /subscribe.")
+        raise ValidationError(f"{_shown(value)} has the path {_shown(path)}: this version speaks the v1 wire, whose path is /subscribe.")
     if parts.query:
-        raise ValidationError(f"{value[:200]!r} has a query: leave it out, Jetrelay asks for what the subscriptions want.")
+        raise ValidationError(f"{_shown(value)} has a query: leave it out, Jetrelay asks for what the subscriptions want.")
     return _bounded(urlunsplit((parts.scheme, _ascii_netloc(parts), _ascii(path), "", "")), MAX_STREAM_URL)
 
 
@@ -123,10 +125,16 @@ def _split(value: str, schemes: tuple[str, ...], example: str) -> SplitResult:
         parts = urlsplit(value)
         port = parts.port
     except ValueError as error:
-        raise ValidationError(f"{value[:200]!r} is not a URL ({error}): write it like {example}") from error
+        detail = "" if "@" in value else f" ({error})"
+        raise ValidationError(f"{_shown(value)} is not a URL{detail}: write it like {example}") from error
     if parts.scheme not in schemes or not parts.hostname or port == 0 or re.search(r"[\x00-\x20\x7f\\]", value):
-        raise ValidationError(f"{value[:200]!r} is not a URL of the kind wanted here ({' or '.join(schemes)}): write it like {example}")
+        raise ValidationError(f"{_shown(value)} is not a URL of the kind wanted here ({' or '.join(schemes)}): write it like {example}")
     return parts
+
+
+def _shown(value: str) -> str:
+    """For messages, which end up in logs: without what may be a password."""
+    return repr(re.sub(r"(?s)(//|^).*@", r"\1…@", value)[:200])
 
 
 def _bounded(url: str, most: int) -> str:

@@ -1,7 +1,6 @@
 """Everything is accounted for, from the tables themselves."""
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -24,9 +23,8 @@ LIKE = "app.bsky.feed.like"
 
 
 @pytest.fixture(autouse=True)
-def _no_lingering(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "LINGER_S", 0.05)
-    yield
 
 
 def assert_all_is_accounted_for() -> None:

@@ -304,7 +304,9 @@ def test_it_adds_up_counts_of_attempts() -> None:
     assert AttemptTally.objects.get(endpoint=other).attempts == 1
 
 
-@pytest.mark.parametrize(("ms", "name"), [(0, "ms_5"), (5, "ms_5"), (5.01, "ms_10"), (99, "ms_100"), (30_000, "ms_30000"), (30_000.1, "ms_over"), (10**9, "ms_over")])
+@pytest.mark.parametrize(
+    ("ms", "name"), [(0, "ms_5"), (5, "ms_5"), (5.01, "ms_10"), (99, "ms_100"), (30_000, "ms_30000"), (30_000.1, "ms_over"), (10**9, "ms_over")]
+)
 def test_it_sorts_an_attempt_into_its_bucket(ms: float, name: str) -> None:
     assert AttemptTally.bucket(ms) == name
     assert name in AttemptTally().buckets()

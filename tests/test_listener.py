@@ -224,16 +224,15 @@ def test_it_stores_what_it_has_read_before_it_stops() -> None:
 def test_a_second_one_stands_by_and_takes_over(caplog: pytest.LogCaptureFixture) -> None:
     make_subscription()
     lines = [frame(number) for number in range(2_000)]
-    with caplog.at_level(logging.INFO, module.__name__), playing(lines, rate=1_000) as url:
-        with listening(url) as first:
-            eventually(lambda: stored() > 0)
-            with listening(url) as second:
-                eventually(lambda: "this one stands by" in caplog.text)
-                assert not hasattr(second, "reader")
-                before = patiently(stored)
-                first.stop()
-                eventually(lambda: stored() > before and hasattr(second, "reader"))
-                eventually(lambda: stored() == len(lines))
+    with caplog.at_level(logging.INFO, module.__name__), playing(lines, rate=1_000) as url, listening(url) as first:
+        eventually(lambda: stored() > 0)
+        with listening(url) as second:
+            eventually(lambda: "this one stands by" in caplog.text)
+            assert not hasattr(second, "reader")
+            before = patiently(stored)
+            first.stop()
+            eventually(lambda: stored() > before and hasattr(second, "reader"))
+            eventually(lambda: stored() == len(lines))
     assert sorted(bodies()) == sorted(lines)
 
 

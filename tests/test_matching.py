@@ -13,7 +13,15 @@ from tests.builders import DID, POST, some_id
 
 BOB = "did:plc:" + "b" * 24
 ONE, TWO = some_id(1), some_id(2)
-COLLECTIONS = ["app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.feedgen.x", "app.bsky.graph.follow", "app.example.feed.post", "com.example.thing", "identity"]
+COLLECTIONS = [
+    "app.bsky.feed.post",
+    "app.bsky.feed.like",
+    "app.bsky.feedgen.x",
+    "app.bsky.graph.follow",
+    "app.example.feed.post",
+    "com.example.thing",
+    "identity",
+]
 PATTERNS = ["*", "app.*", "app.bsky.*", "app.bsky.feed.*", "com.example.*", "net.*", *COLLECTIONS]
 DIDS = [f"did:plc:{number:024d}" for number in range(6)]
 

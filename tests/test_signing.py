@@ -80,7 +80,9 @@ def test_it_understands_what_the_standard_library_signs() -> None:
 def test_it_signs_once_for_each_of_two_secrets() -> None:
     new, old = new_secret(), new_secret()
     headers = signed([new, old], timestamp=int(time()))
-    assert headers["webhook-signature"].split(" ") == [signed([secret], timestamp=int(headers["webhook-timestamp"]))["webhook-signature"] for secret in (new, old)]
+    assert headers["webhook-signature"].split(" ") == [
+        signed([secret], timestamp=int(headers["webhook-timestamp"]))["webhook-signature"] for secret in (new, old)
+    ]
     for secret in (new, old):
         Webhook(secret).verify(BODY, headers)
     with pytest.raises(WebhookVerificationError):

@@ -41,7 +41,9 @@ def test_it_refuses_patterns(value: str) -> None:
     assert_refused(v.clean_pattern, value, "is not a collection: write a full name (app.bsky.feed.post), a prefix that ends in .*")
 
 
-@pytest.mark.parametrize("value", ["did:plc:" + "a" * 24, "did:web:example.com", "did:web:example.com%3A8080", "did:web:localhost%3A80:user", "did:key:zQ3sh_-.x"])
+@pytest.mark.parametrize(
+    "value", ["did:plc:" + "a" * 24, "did:web:example.com", "did:web:example.com%3A8080", "did:web:localhost%3A80:user", "did:key:zQ3sh_-.x"]
+)
 def test_it_takes_dids(value: str) -> None:
     assert v.clean_did(value) == value
     assert v.clean_did(f"  {value} ") == value
@@ -55,7 +57,9 @@ def test_it_refuses_dids(value: str) -> None:
     assert_refused(v.clean_did, value, "is not a DID: write it as did:plc:… or did:web:…")
 
 
-@pytest.mark.parametrize("value", ["app.bsky.feed.post", "app.*", "app.bsky.*", "invoice.paid", "x", "a.b-c.d_e", "com.9x.y", "com.x.9y", "9x.com.y", "com.x-.y", "*", "A.b.C"])
+@pytest.mark.parametrize(
+    "value", ["app.bsky.feed.post", "app.*", "app.bsky.*", "invoice.paid", "x", "a.b-c.d_e", "com.9x.y", "com.x.9y", "9x.com.y", "com.x-.y", "*", "A.b.C"]
+)
 def test_it_knows_what_a_host_can_be_asked_for(value: str) -> None:
     try:
         options.Filter.build([value], [], 0)
@@ -191,6 +195,7 @@ def test_it_takes_urls_of_streams(value: str, kept: str) -> None:
         ("wss://example.com/xrpc/network.bsky.jetstream.subscribeEvents", "speaks the v1 wire, whose path is /subscribe"),
         ("wss://example.com/subscribe?cursor=1", "has a query: leave it out"),
         ("wss://example.com:99999", "is not a URL"),
+        ("wss://user:password@example.com/", "user name or password"),
         ("wss://example.com/" + "x" * 230 + "/subscribe", "at most 255 are allowed"),
     ],
 )
@@ -208,8 +213,8 @@ def test_it_takes_secrets(size: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "whsec_", "hunter2", secret(23), secret(65), secret(32).removeprefix("whsec_"), secret(32).replace("whsec", "WHSEC"), secret(32)[:-1], secret(32) + "!",
-     secret(32).replace("+", "-"), "whsec_" + "é" * 40],
+    ["", "whsec_", "hunter2", secret(23), secret(65), secret(32).removeprefix("whsec_"), secret(32).replace("whsec", "WHSEC"), secret(32)[:-1],
+     secret(32) + "!", secret(32).replace("+", "-"), "whsec_" + "é" * 40],
 )  # fmt: skip
 def test_it_refuses_secrets_without_repeating_them(value: str) -> None:
     with pytest.raises(ValidationError) as caught:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from delivery.models import AttemptTally, EventTally
+from delivery.models import AttemptTally, Delivery, EventTally
 
 
 class EventRow(NamedTuple):
@@ -110,7 +110,10 @@ class Engine(ABC):
 
     @abstractmethod
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:
-        """Move pending deliveries to a final state. Returns how many were still pending."""
+        """Move pending deliveries to a final state. Returns how many were.
+
+        A success is news however late it comes; a failure counts only while the delivery has seen no other attempt since.
+        """
 
     @abstractmethod
     def postpone(self, rows: Sequence[Settlement]) -> int:
@@ -139,6 +142,11 @@ class Engine(ABC):
         sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * len(rows))} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {sums}"
         with connection.cursor() as cursor:
             cursor.execute(sql, [value for row in rows for value in row])
+
+    @staticmethod
+    def fence(state: int, row: Settlement) -> int:
+        """The attempt count that a delivery must have to be settled so; below zero for any."""
+        return -1 if state == Delivery.State.DELIVERED else row.attempt_count
 
     @staticmethod
     def key(id: UUID) -> Any:

@@ -88,15 +88,15 @@ class PostgreSQL(Engine):
 
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:
         settled = 0
-        groups: dict[tuple[int | None, str], list[UUID]] = {}
+        groups: dict[tuple[int | None, str, int], list[UUID]] = {}
         for row in rows:
-            groups.setdefault((row.status, row.error), []).append(row.id)
+            groups.setdefault((row.status, row.error, self.fence(state, row)), []).append(row.id)
         with _cursor() as cursor:
-            for (status, error), ids in groups.items():
+            for (status, error, fence), ids in groups.items():
                 cursor.execute(
                     "UPDATE delivery_delivery SET state = %s, settled_at = %s, attempt_count = attempt_count + 1, tries = tries + 1,"
-                    " last_status = %s, last_error = %s WHERE id = ANY(%s) AND state = 0",
-                    [state, now, status, error, ids],
+                    " last_status = %s, last_error = %s WHERE id = ANY(%s) AND state = 0 AND (attempt_count = %s OR %s < 0)",
+                    [state, now, status, error, ids, fence, fence],
                 )
                 settled += cursor.rowcount
         return settled

@@ -79,8 +79,9 @@ class SQLite(Engine):
         with connection.cursor() as cursor:
             cursor.executemany(
                 "UPDATE delivery_delivery SET state = %s, settled_at = %s, attempt_count = attempt_count + 1, tries = tries + 1,"
-                " last_status = %s, last_error = %s WHERE id = %s AND state = 0",
-                [(state, moment, row.status, row.error, row.id.hex) for row in rows],
+                " last_status = %s, last_error = %s WHERE id = %s AND state = 0"
+                " AND (attempt_count = %s OR %s < 0)",
+                [(state, moment, row.status, row.error, row.id.hex, *[self.fence(state, row)] * 2) for row in rows],
             )
             return int(cursor.rowcount)
 

@@ -59,7 +59,8 @@ class _BoundedParts(continuous_frame):
         if self.cont_data is None:
             self._size = 0
             if not frame.fin:
-                frame.data = bytearray(frame.data)  # small parts are added to it in place
+                # Small parts are added to it in place.
+                frame.data = bytearray(frame.data)  # type: ignore[assignment, arg-type]
         else:
             frame.data = frame.data[: MAX_FRAME + 1 - len(self.cont_data[1])]
         # Parts without content count too, or they could go on for ever.

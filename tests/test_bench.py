@@ -1,0 +1,96 @@
+"""Benchmarks, as an operator starts them: one JSON document, and nothing left behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from tests.whole import ROOT, engines
+
+EVENTS = 500
+UNITS = ("_per_s", "_s", "_ms", "_bytes")
+COUNTS = {"ratio", "events", "requests", "delivered", "attempts"}
+
+
+def bench(env: dict[str, str], name: str, folder: Path) -> dict[str, Any]:
+    """Run it with temporary files in this folder, which must be empty again. Returns its document."""
+    folder.mkdir()
+    argv = [sys.executable, "manage.py", "bench", name, "--events", str(EVENTS), "--json"]
+    done = subprocess.run(argv, env=env | {"SECRET_KEY": "bench", "TMPDIR": str(folder)}, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert list(folder.iterdir()) == []
+    (line,) = done.stdout.splitlines()
+    found: dict[str, Any] = json.loads(line)
+    assert found["name"] == name
+    assert not [key for key, value in found.items() if isinstance(value, int | float) and key not in COUNTS and not key.endswith(UNITS)]
+    return found
+
+
+def assert_measured(found: dict[str, Any]) -> None:
+    assert found["events"] == found["delivered"] == found["attempts"] == EVENTS
+    assert 0 < found["ratio"] < 2
+    assert found["ratio"] == pytest.approx(found["pipeline_events_per_s"] / found["limit_requests_per_s"], abs=0.01)
+    assert 0 < found["stored_seconds_s"] <= found["seconds_s"]
+    assert found["mean_body_bytes"] > 100
+
+
+def test_it_measures_the_limit(tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        found = bench(env, "limit", tmp_path / "tmp")
+    assert (found["ratio"], found["requests"]) == (1.0, EVENTS)
+    assert found["limit_requests_per_s"] == pytest.approx(EVENTS / found["seconds_s"], rel=0.05)
+
+
+@pytest.mark.whole
+def test_it_measures_the_pipeline_on_the_embedded_engines(tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        found = bench(env, "pipeline", tmp_path / "tmp")
+    assert_measured(found)
+    assert found["database"] == "sqlite"
+    # The installation's own database was not touched: there is none yet.
+    assert not (tmp_path / "data" / "jetrelay.sqlite3").exists()
+
+
+@pytest.mark.whole
+def test_it_measures_the_pipeline_on_postgresql_and_redis(tmp_path: Path) -> None:
+    with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"]) as server, redis.Redis.from_url(env["BROKER_URL"]) as broker:
+        found = bench(env, "pipeline", tmp_path / "tmp")
+        assert server.execute("SELECT count(*) FROM pg_database WHERE datname LIKE 'jetrelay_bench_%'").fetchone() == (0,)
+        assert server.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+        assert broker.dbsize() == 0
+    assert_measured(found)
+    assert found["database"].startswith("postgres")
+
+
+def test_it_speaks_to_people_too(tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        argv = [sys.executable, "manage.py", "bench", "limit", "--events", "100"]
+        done = subprocess.run(argv, env=env | {"SECRET_KEY": "bench"}, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    figures = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert (figures["name"], figures["requests"]) == ("limit", "100")
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], [], ["limit", "--events", "many"]])
+def test_it_says_what_it_can_measure(arguments: list[str], tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        done = subprocess.run(
+            [sys.executable, "manage.py", "bench", *arguments], env=env | {"SECRET_KEY": "bench"}, cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 2
+    assert "usage: manage.py bench" in done.stderr
+
+
+def test_it_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    with engines("embedded", tmp_path / "data") as env:
+        env |= {"SECRET_KEY": "bench", "TMPDIR": str(folder), "BROKER_URL": "redis://127.0.0.1:9/0"}
+        argv = [sys.executable, "manage.py", "bench", "pipeline", "--events", "10", "--json"]
+        done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert list(folder.iterdir()) == []

@@ -1,0 +1,260 @@
+"""Settings from the environment, read by processes that have nothing else: defaults, and refusals by name."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jetrelay import generated_secrets
+from tests.whole import ROOT, engines
+
+# Reads the settings afresh for each environment on its input; says what they are, or what is wrong.
+READ = """
+import importlib, json, os, sys
+from django.core.exceptions import ImproperlyConfigured
+import jetrelay
+own, answers = dict(os.environ), []
+for environment in json.load(sys.stdin):
+    os.environ.clear()
+    os.environ.update(own | environment)
+    try:
+        settings = importlib.import_module("jetrelay.settings")
+        importlib.reload(settings)
+        answers.append({name: getattr(settings, name) for name in dir(settings) if name.isupper()})
+    except ImproperlyConfigured as error:
+        answers.append(str(error))
+json.dump(answers, sys.stdout, default=str)
+"""
+
+
+def read(folder: Path, *environments: Mapping[str, str]) -> list[Any]:
+    """What a process makes of each of these environments: its settings, or a message."""
+    with engines("embedded", folder / "data") as env:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", READ], env=env, cwd=ROOT, input=json.dumps(environments), capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 0, done.stderr
+    answers: list[Any] = json.loads(done.stdout)
+    return answers
+
+
+def assert_all(folder: Path, name: str, cases: Mapping[str, object], **others: str) -> None:
+    """Each value of the variable becomes the setting of that name."""
+    found = read(folder, *({**others, name: value} for value in cases))
+    assert {value: settings if isinstance(settings, str) else settings[name] for value, settings in zip(cases, found, strict=True)} == cases
+
+
+def assert_refused(folder: Path, cases: list[tuple[dict[str, str], str]]) -> None:
+    """Each environment is refused with a message that begins with these words."""
+    found = read(folder, *(environment for environment, _ in cases))
+    wrong = [(environment, answer) for (environment, words), answer in zip(cases, found, strict=True) if not str(answer).startswith(words)]
+    assert not wrong
+
+
+# --- Defaults ----------------------------------------------------------------------------------------------------------
+
+
+def test_it_needs_nothing(tmp_path: Path) -> None:
+    (found,) = read(tmp_path, {})
+    data = tmp_path / "data"
+    assert found["DATABASES"]["default"]["ENGINE"] == "django.db.backends.sqlite3"
+    assert found["DATABASES"]["default"]["NAME"] == str(data / "jetrelay.sqlite3")
+    assert found["CELERY_BROKER_URL"] == "filesystem://localhost"
+    assert found["CELERY_BROKER_TRANSPORT_OPTIONS"]["data_folder_in"] == str(data / "broker" / "messages")
+    assert (found["PORT"], found["JETRELAY_LANES"], found["DEBUG"], found["LOG_LEVEL"]) == (8000, 8, False, "INFO")
+    assert found["JETSTREAM_HOSTS"] == ["wss://jetstream.us-east.bsky.network/subscribe"]
+    assert (found["JETSTREAM_COLLECTIONS"], found["JETSTREAM_DIDS"], found["JETSTREAM_KINDS"]) == ([], [], ["commit"])
+    assert (found["WEBHOOK_URL"], found["WEBHOOK_SECRET"], found["WEBHOOK_BEARER_TOKEN"]) == ("", "", "")
+    assert found["JETRELAY_ALLOWED_NETWORKS"] == []
+    assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
+
+
+def test_it_takes_an_empty_variable_for_none(tmp_path: Path) -> None:
+    names = (
+        "DATABASE_URL",
+        "BROKER_URL",
+        "PORT",
+        "JETSTREAM_HOSTS",
+        "JETSTREAM_COLLECTIONS",
+        "JETSTREAM_KINDS",
+        "WEBHOOK_URL",
+        "JETRELAY_LANES",
+        "JETRELAY_DEBUG",
+    )
+    default, empty, blank = read(tmp_path, {}, dict.fromkeys(names, ""), dict.fromkeys(names, " "))
+    assert default == empty == blank
+
+
+# --- Values ------------------------------------------------------------------------------------------------------------
+
+
+def test_it_reads_lists(tmp_path: Path) -> None:
+    hook = {"JETSTREAM_DIDS": "did:plc:abc"}
+    assert_all(
+        tmp_path,
+        "JETSTREAM_COLLECTIONS",
+        {
+            "*": ["*"],
+            "app.bsky.feed.post": ["app.bsky.feed.post"],
+            " app.bsky.feed.post , app.bsky.graph.*,": ["app.bsky.feed.post", "app.bsky.graph.*"],
+            # A repeat would look like a change at every start.
+            "app.x.y,app.a.b,app.x.y": ["app.x.y", "app.a.b"],
+        },
+        **hook,
+    )
+
+
+def test_it_reads_addresses_of_webhooks(tmp_path: Path) -> None:
+    assert_all(
+        tmp_path,
+        "WEBHOOK_URL",
+        {
+            "http://localhost:3000/hook": "http://localhost:3000/hook",
+            "https://BÜCHER.example": "https://xn--bcher-kva.example/",
+            " https://a.example/b ": "https://a.example/b",
+        },
+        JETSTREAM_COLLECTIONS="*",
+    )
+
+
+def test_it_reads_the_host_of_a_stream(tmp_path: Path) -> None:
+    assert_all(
+        tmp_path,
+        "JETSTREAM_HOSTS",
+        {
+            "ws://127.0.0.1:6008": ["ws://127.0.0.1:6008/subscribe"],
+            "wss://JETSTREAM.example/subscribe": ["wss://jetstream.example/subscribe"],
+            "wss://a.example,wss://a.example/subscribe": ["wss://a.example/subscribe"],
+        },
+    )
+
+
+def test_it_reads_databases(tmp_path: Path) -> None:
+    postgres, sqlite = read(
+        tmp_path, {"DATABASE_URL": "postgres://someone:p%40ss@db.example:5433/relay"}, {"DATABASE_URL": f"sqlite:///{tmp_path}/deep/down/x.sqlite3"}
+    )
+    found = postgres["DATABASES"]["default"]
+    assert found["ENGINE"] == "django.db.backends.postgresql"
+    assert (found["USER"], found["PASSWORD"], found["HOST"], found["PORT"], found["NAME"]) == ("someone", "p@ss", "db.example", 5433, "relay")
+    assert sqlite["DATABASES"]["default"]["NAME"] == f"{tmp_path}/deep/down/x.sqlite3"
+    assert (tmp_path / "deep" / "down").is_dir()
+    assert sqlite["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+
+
+def test_it_trusts_the_proxy_only_where_there_is_one(tmp_path: Path) -> None:
+    none, plain, tls = read(tmp_path, {}, {"JETRELAY_PUBLIC_URL": "http://relay.example"}, {"JETRELAY_PUBLIC_URL": "https://relay.example/"})
+    assert "SECURE_PROXY_SSL_HEADER" not in none
+    assert "SESSION_COOKIE_SECURE" not in plain
+    assert (tls["SESSION_COOKIE_SECURE"], tls["CSRF_COOKIE_SECURE"], tls["CSRF_TRUSTED_ORIGINS"]) == (True, True, ["https://relay.example"])
+    assert tls["ALLOWED_HOSTS"][-1] == "relay.example"
+
+
+# --- Refusals ----------------------------------------------------------------------------------------------------------
+
+
+def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert_refused(
+        tmp_path,
+        [
+            ({"JETSTREAM_HOSTS": "https://example.com"}, "JETSTREAM_HOSTS: 'https://example.com' is not a URL"),
+            ({"JETSTREAM_HOSTS": "wss://a.example,wss://b.example"}, "JETSTREAM_HOSTS: name exactly one host"),
+            ({"JETSTREAM_HOSTS": ","}, "JETSTREAM_HOSTS: name exactly one host"),
+            ({"JETSTREAM_COLLECTIONS": "app.bsky.feed.post,app.bsky.fo*"}, "JETSTREAM_COLLECTIONS: 'app.bsky.fo*' is not a collection"),
+            ({"JETSTREAM_COLLECTIONS": "app.bsky.feed.post app.bsky.feed.like"}, "JETSTREAM_COLLECTIONS: 'app.bsky.feed.post app.bsky.feed.like' is not"),
+            ({"JETSTREAM_DIDS": "alice.example"}, "JETSTREAM_DIDS: 'alice.example' is not a DID"),
+            ({"JETSTREAM_KINDS": "posts"}, "JETSTREAM_KINDS: 'posts' is not a kind of event: use commit"),
+            ({"WEBHOOK_URL": "example.com/hook"}, "WEBHOOK_URL: 'example.com/hook' is not a URL"),
+            ({"WEBHOOK_URL": "https://user:hunter2@example.com/"}, "WEBHOOK_URL: The URL holds a user name or password"),
+            ({"WEBHOOK_URL": "https://example.com/"}, "WEBHOOK_URL is set, but nothing says what to send there: set JETSTREAM_COLLECTIONS"),
+            ({"WEBHOOK_SECRET": "hunter2"}, "WEBHOOK_SECRET: A signing secret is whsec_"),
+            ({"WEBHOOK_SECRET": "whsec_hünter2"}, "WEBHOOK_SECRET: A signing secret is whsec_"),
+            ({"WEBHOOK_BEARER_TOKEN": "two words"}, "WEBHOOK_BEARER_TOKEN: A bearer token is"),
+            ({"JETRELAY_ALLOWED_NETWORKS": "10.0.0.0/33"}, "JETRELAY_ALLOWED_NETWORKS: '10.0.0.0/33' is not valid"),
+            ({"JETRELAY_ALLOWED_NETWORKS": "10.0.0.1/8"}, "JETRELAY_ALLOWED_NETWORKS: '10.0.0.1/8' is not valid"),
+            ({"JETRELAY_LANES": "0"}, "JETRELAY_LANES is '0': use a whole number from 1 to 256."),
+            ({"JETRELAY_LANES": "257"}, "JETRELAY_LANES is '257'"),
+            ({"JETRELAY_LANES": "8.5"}, "JETRELAY_LANES is '8.5'"),
+            ({"PORT": "0"}, "PORT is '0': use a whole number from 1 to 65535."),
+            ({"PORT": "http"}, "PORT is 'http'"),
+            ({"DATABASE_URL": "mysql://localhost/x"}, "DATABASE_URL starts with 'mysql': use sqlite:///path or postgres://"),
+            ({"DATABASE_URL": "relay.sqlite3"}, "DATABASE_URL starts with 'relay.sqlite3'"),
+            ({"DATABASE_URL": "postgres://localhost"}, "DATABASE_URL names no database"),
+            ({"DATABASE_URL": "postgres://localhost:port/x"}, "DATABASE_URL is not a database URL"),
+            ({"BROKER_URL": "kafka://localhost"}, "BROKER_URL is 'kafka://localhost': use redis://host:6379/0"),
+            ({"JETRELAY_DEBUG": "perhaps"}, "JETRELAY_DEBUG is 'perhaps': use true or false."),
+            ({"JETRELAY_LOG_LEVEL": "loud"}, "JETRELAY_LOG_LEVEL is 'LOUD': use DEBUG, INFO, WARNING or ERROR."),
+            ({"JETRELAY_PUBLIC_URL": "relay.example.com"}, "JETRELAY_PUBLIC_URL is 'relay.example.com': use a URL such as"),
+            ({"JETRELAY_DATA_DIR": str(tmp_path / "file")}, "JETRELAY_DATA_DIR: "),
+        ],
+    )
+
+
+def test_it_keeps_secrets_out_of_its_messages(tmp_path: Path) -> None:
+    wrong = [{"WEBHOOK_SECRET": "whsec_hunter2"}, {"WEBHOOK_SECRET": "hunter2é"}, {"WEBHOOK_BEARER_TOKEN": "hunter2 x"}]
+    # A slash or a question mark in a password ends the part of a URL in which it would be seen as one.
+    passwords = ("hunter2", "hunter2/", "hunter2?", "hunter2#/", "[hunter2", " hunter2", "hunter2\\")
+    for name, scheme in (("WEBHOOK_URL", "https"), ("JETSTREAM_HOSTS", "wss")):
+        wrong += [{name: f"{scheme}://x:{password}@example.com/"} for password in passwords]
+    wrong += [{"WEBHOOK_URL": "x:hunter2@example.com"}, {"WEBHOOK_URL": "ftp://x:hunter2@example.com"}]
+    for environment, answer in zip(wrong, read(tmp_path, *({"JETSTREAM_COLLECTIONS": "*"} | one for one in wrong)), strict=True):
+        assert isinstance(answer, str), environment
+        assert "hunter2" not in answer
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["run_jetstream"], ["bootstrap"], ["bench", "limit"], ["play_jetstream", "x.ndjson"]])
+def test_it_ends_every_command_with_one_line(command: list[str], tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *command], env=env | {"SECRET_KEY": "x", "PORT": "no"}, cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "jetrelay: PORT is 'no': use a whole number from 1 to 65535.\n"
+
+
+def test_it_says_that_the_keys_are_missing(tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        env["SECRET_KEY"] = "x"
+        subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], env=env, cwd=ROOT, check=True, timeout=60)
+        env |= {"WEBHOOK_URL": "http://localhost:3000/", "JETSTREAM_COLLECTIONS": "*"}
+        done = subprocess.run([sys.executable, "manage.py", "bootstrap"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("jetrelay: JETRELAY_ENCRYPTION_KEYS is not set: `manage.py up` makes a key")
+
+
+# --- Generated secrets -------------------------------------------------------------------------------------------------
+
+
+def test_it_makes_missing_secrets_once_and_for_the_owner_alone(tmp_path: Path) -> None:
+    first = generated_secrets.ensure(tmp_path / "new")
+    assert generated_secrets.ensure(tmp_path / "new") == generated_secrets.load(tmp_path / "new") == first
+    assert set(first) == {"SECRET_KEY", "JETRELAY_ENCRYPTION_KEYS"}
+    assert (tmp_path / "new" / "secrets.json").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["secrets.json"]
+
+
+def test_it_keeps_the_secrets_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "secrets.json").write_text('{"SECRET_KEY": "mine", "OTHER": "kept"}')
+    found = generated_secrets.ensure(tmp_path)
+    assert (found["SECRET_KEY"], found["OTHER"]) == ("mine", "kept")
+    assert found["JETRELAY_ENCRYPTION_KEYS"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "\x00"])
+def test_it_overwrites_no_file_that_it_cannot_read(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"secrets\.json"):
+        generated_secrets.ensure(tmp_path)
+    assert path.read_text() == text
+
+
+def test_it_reads_generated_secrets_unless_the_environment_has_its_own(tmp_path: Path) -> None:
+    made = generated_secrets.ensure(tmp_path / "data")
+    found, own = read(tmp_path, {}, {"SECRET_KEY": "mine", "JETRELAY_ENCRYPTION_KEYS": "one, two"})
+    assert (found["SECRET_KEY"], found["JETRELAY_ENCRYPTION_KEYS"]) == (made["SECRET_KEY"], [made["JETRELAY_ENCRYPTION_KEYS"]])
+    assert (own["SECRET_KEY"], own["JETRELAY_ENCRYPTION_KEYS"]) == ("mine", ["one", "two"])
