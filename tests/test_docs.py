@@ -62,7 +62,7 @@ def test_it_names_commands_that_exist() -> None:
 def test_it_shows_commands_that_parse(line: str) -> None:
     words = shlex.split(line, comments=True)
     name, *arguments = words[words.index(next(word for word in words if word.endswith("manage.py"))) + 1 :]
-    parser = load_command_class(str(get_commands()[name]), name).create_parser("manage.py", name, called_from_command_line=False)
+    parser = load_command_class(str(get_commands()[name]), name).create_parser("manage.py", name)
     try:
         parser.parse_args(arguments)
     except CommandError as error:

@@ -12,6 +12,7 @@ netrc comes from the environment; only http and https; bodies are read to 64 KiB
 import enum
 import logging
 import math
+import resource
 import selectors
 import socket
 import threading
@@ -34,6 +35,8 @@ MAX_KEPT_BODY = 4 * 1024
 MAX_KEPT_HEADERS = 4 * 1024
 # Connections kept open for reuse, over all endpoints of a process.
 MAX_IDLE_CONNECTIONS = 1024
+# Fifty endpoints that hang take 1,600 descriptors; the usual soft limit is 1,024.
+MAX_DESCRIPTORS = 65_536
 
 
 class Error(enum.Enum):
@@ -222,6 +225,8 @@ class Sender:
         self._busy: dict[Any, _Transfer] = {}
         self._selector = selectors.DefaultSelector()
         self._deadline: float | None = None
+        # The rest is for idle connections, the database, the broker, and another sender.
+        self._most_open = _descriptors() // 3
         self._stopping = False
         self._asleep = False
         self._wake_out, self._wake_in = socket.socketpair()
@@ -230,7 +235,7 @@ class Sender:
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE_CONNECTIONS)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, min(MAX_IDLE_CONNECTIONS, self._most_open))
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._thread.start()
 
@@ -276,7 +281,8 @@ class Sender:
         """Start what was submitted, wait for sockets, timers or wakes, and report what has finished."""
         self._start_submitted()
         self._asleep = True
-        ready = self._selector.select(0 if self._submitted or self._gates else self._seconds_left())
+        startable = self._submitted or (self._gates and len(self._busy) < self._most_open)
+        ready = self._selector.select(0 if startable else self._seconds_left())
         self._asleep = False
         for key, events in ready:
             if key.fd == self._wake_out.fileno():
@@ -311,7 +317,8 @@ class Sender:
     def _start_submitted(self) -> None:
         while self._submitted:
             self._start(self._submitted.popleft())
-        while self._gates:
+        # Past what this process may open, requests wait for others to end instead of failing.
+        while self._gates and len(self._busy) < self._most_open:
             gate = self._gates.popleft()
             while gate.open < gate.limit and gate.waiting and monotonic() < gate.open_until:
                 try:
@@ -421,6 +428,15 @@ def _named(code: int, detail: str, curl: Any) -> Error:
     """Our name for libcurl's error. It uses two of its numbers for HTTP that it cannot read as well."""
     unreadable = (code == pycurl.E_UNSUPPORTED_PROTOCOL and curl.getinfo(pycurl.PRIMARY_IP)) or (code == pycurl.E_RECV_ERROR and detail.startswith(_UNREADABLE))
     return Error.BAD_RESPONSE if unreadable else _ERRORS.get(code, Error.OTHER)
+
+
+def _descriptors() -> int:
+    """How many descriptors this process may have, after asking for as many as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(soft, most)
 
 
 _senders: dict[Door, Sender] = {}
