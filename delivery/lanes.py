@@ -23,7 +23,7 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from delivery import leases
-from delivery.destinations.http import POKED, Inbox
+from delivery.destinations.exchange import POKED, Inbox
 from delivery.engines import engine
 from delivery.engines.base import Due, Settlement
 from delivery.leases import Holding, lane_lease

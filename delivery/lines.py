@@ -18,7 +18,8 @@ from django.conf import settings
 from django.utils import timezone
 
 from delivery import retry, signing
-from delivery.destinations.http import Gate, Inbox, Request, Result, Sender, sender
+from delivery.destinations.exchange import Gate, Inbox, Request, Result
+from delivery.destinations.http import Sender, sender
 from delivery.engines.base import AttemptRow, Due, Settlement, Want
 from delivery.retry import Outcome, Policy, Verdict
 from subscriptions.ids import new_id, to_public

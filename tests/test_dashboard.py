@@ -7,7 +7,7 @@ from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
-from delivery.destinations import http
+from delivery.destinations import exchange
 from delivery.models import AttemptTally, Delivery, Event, EventTally, StreamCursor
 from jetrelay.dashboard import bodies, figures, words
 from jetrelay.dashboard.explain import explain
@@ -330,7 +330,7 @@ def test_it_says_what_happens_next() -> None:
 
 
 def test_it_explains_every_error_of_the_sender() -> None:
-    assert all(explain(None, error.value).advice for error in http.Error)
+    assert all(explain(None, error.value).advice for error in exchange.Error)
     assert explain(301).advice.startswith("Redirects are never followed")
     assert explain(599).words == "599"
     assert explain(204) == ("204 No Content", "")

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from delivery.destinations import http as destination
 from delivery.destinations.addresses import Door
-from delivery.destinations.http import MAX_KEPT_BODY, MAX_KEPT_HEADERS, POKED, Error, Gate, Inbox, Request, Result, Sender
+from delivery.destinations.exchange import POKED, Error, Gate, Inbox, Request, Result
+from delivery.destinations.http import MAX_KEPT_BODY, MAX_KEPT_HEADERS, Sender
 from tests.receiver import Receiver
 
 LOOPBACK = Door(allowed=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")))

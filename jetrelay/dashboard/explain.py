@@ -22,7 +22,7 @@ _STATUS = {
     415: "The receiver does not take application/json: check what it expects.",
     429: "The receiver asks for fewer requests: lower the endpoint's requests in flight.",
 }
-# By the values of delivery.destinations.http.Error.
+# By the values of delivery.destinations.exchange.Error.
 _ERRORS = {
     "dns": Explanation("host name not found", "Check the host in the endpoint's URL, and this machine's DNS."),
     "refused_address": Explanation("address not allowed", "The host leads to an address that is not public. JETRELAY_ALLOWED_NETWORKS can open its network."),
