@@ -64,6 +64,9 @@ class Wire:
 
     async def _end(self) -> None:
         self._server.close()
+        for _ in range(3):
+            # A connection that was accepted this instant gets its transport, or cancelling would leave its socket open.
+            await asyncio.sleep(0)
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
