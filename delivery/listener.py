@@ -85,8 +85,7 @@ class Listener:
             self.reader.stop()
         while self._store():
             pass
-        StreamCursor.objects.filter(pk=self.row_id).update(connected_since=None, problem="the listener was stopped")
-        self.holding.release()
+        self._take_leave()
 
     def _store(self) -> bool:
         """Store one batch. Returns whether there was anything."""
@@ -124,6 +123,14 @@ class Listener:
         half = len(batch) // 2
         self._publish(batch[:half], None, rejected)
         return batch[half:], 0
+
+    def _take_leave(self) -> None:
+        """A courtesy: without it the lease runs out, and `seen_at` tells the pages that nobody listens."""
+        try:
+            StreamCursor.objects.filter(pk=self.row_id).update(connected_since=None, problem="the listener was stopped")
+            self.holding.release()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("The listener has stopped without giving its lease back; another may start in %d s. %s", LEASE_S, str(error).strip())
 
     def _wait_for_database(self, error: Exception) -> None:
         self._troubles += 1

@@ -348,6 +348,21 @@ def test_it_waits_for_a_database_that_is_not_ready(table: str, caplog: pytest.Lo
     assert counts()["invalid"] == 0
 
 
+def test_it_stops_cleanly_when_the_database_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    make_subscription()
+    with playing([frame(1)]) as url:
+        listener = Listener(make_source(), url)
+        run = Elsewhere(listener.run)
+        eventually(lambda: stored() == 1)
+        patiently(lambda: execute("ALTER TABLE delivery_lease RENAME TO somewhere_else"))
+        try:
+            listener.stop()
+            run.result()
+        finally:
+            patiently(lambda: execute("ALTER TABLE somewhere_else RENAME TO delivery_lease"))
+    assert "has stopped without giving its lease back" in caplog.text
+
+
 def test_it_waits_no_longer_after_an_hour_of_trouble() -> None:
     listener = Listener(make_source(), "ws://x")
     listener._troubles = 5_000
