@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 # The buffer: events, and bytes of their bodies.
 MAX_BUFFERED = 10_000
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
+# Of a host that sends garbage, one frame in so many seconds stands in the log.
+COMPLAIN_EVERY_S = 5.0
 # Seconds between connection attempts: doubling from the first to the last, less up to half by chance.
 _FIRST_WAIT_S = 0.5
 _LAST_WAIT_S = 30.0
@@ -41,7 +43,8 @@ class Reader:
         self._connection: Connection | None = None
         self._events: deque[Incoming] = deque()
         self._bytes_in = self._bytes_out = 0
-        self._rejected_in = self._rejected_out = 0
+        self._rejected_in = self._rejected_out = self._complained = 0
+        self._complain_at = 0.0
         self._some = threading.Event()
         self._enough = threading.Event()
         self._room = threading.Event()
@@ -87,7 +90,8 @@ class Reader:
             self._some.set()
         self._bytes_out += sum(len(event.body) for event in events)
         self._room.set()
-        rejected, self._rejected_out = self._rejected_in - self._rejected_out, self._rejected_in
+        counted = self._rejected_in
+        rejected, self._rejected_out = counted - self._rejected_out, counted
         return events, rejected
 
     def stop(self) -> None:
@@ -151,12 +155,20 @@ class Reader:
         finally:
             connection.close()
 
+    def _complain(self, error: InvalidFrame, body: bytes) -> None:
+        """Log the rejection, but not each of thousands: the tallies count them all."""
+        if monotonic() >= self._complain_at:
+            unsaid = self._rejected_in - self._complained - 1
+            self._complain_at, self._complained = monotonic() + COMPLAIN_EVERY_S, self._rejected_in
+            more = f" ({unsaid} more since the last line)" if unsaid else ""
+            logger.warning("%s: rejected a frame: %s: %.200r%s", self.url, error, body[:200], more)
+
     def _accept(self, body: bytes) -> None:
         try:
             event = parse(body)
         except InvalidFrame as error:
             self._rejected_in += 1
-            logger.warning("%s: rejected a frame: %s: %.200r", self.url, error, body[:200])
+            self._complain(error, body)
             self._some.set()
             return
         self.position.advance(event, time_ns() // 1000)
