@@ -7,6 +7,10 @@ import sys
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jetrelay.settings")
+    try:
+        import django  # noqa: F401
+    except ModuleNotFoundError:
+        sys.exit("jetrelay: Django is not installed for this Python. Run `make install`, then use .venv/bin/python manage.py ...")
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 

@@ -5,6 +5,8 @@ Endpoints made here are the operator's own: they need no verification, and their
 """
 
 import secrets
+import shlex
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,7 +43,12 @@ def _administrator() -> Iterator[str]:
     if not users.filter(is_superuser=True).exists():
         password = secrets.token_urlsafe(12)
         users.create_superuser(ADMIN, password=password)
-        yield f"Sign in as {ADMIN} with the password {password} (shown only now; `manage.py changepassword {ADMIN}` sets another)."
+        yield f"Sign in as {ADMIN} with the password {password} (shown only now; this sets another: {_command(f'changepassword {ADMIN}')})."
+
+
+def _command(words: str) -> str:
+    """A management command as it must be typed to reach this installation's data."""
+    return f"JETRELAY_DATA_DIR={shlex.quote(str(settings.DATA_DIR))} {shlex.quote(sys.executable)} {shlex.quote(str(settings.BASE_DIR / 'manage.py'))} {words}"
 
 
 def _webhook(tenant: Tenant, source: Source) -> Iterator[str]:

@@ -5,20 +5,24 @@ and what it should hold, because that sentence is all an operator sees when the 
 """
 
 import ipaddress
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import environ
+from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 
 T = TypeVar("T")
 
 _env = environ.Env()
+_read: set[str] = set()
 
 
 def text(name: str, default: str = "") -> str:
+    _read.add(name)
     return str(_env.str(name, default)).strip()
 
 
@@ -58,6 +62,39 @@ def one(name: str, value: str, clean: Callable[[str], T]) -> T:
         raise ImproperlyConfigured(f"{name}: {value!r} is not valid: {error}") from error
 
 
+def encryption_keys(name: str, value: str) -> list[str]:
+    """Fernet keys, comma-separated. The message never holds them."""
+    keys = [key.strip() for key in value.split(",") if key.strip()]
+    try:
+        for key in keys:
+            Fernet(key)
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"{name}: each key is the URL-safe base64 of 32 bytes."
+            ' Make one with: python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
+        ) from error
+    return keys
+
+
+def host_name(value: str) -> str:
+    """A name for ALLOWED_HOSTS."""
+    if "/" in value or "@" in value or " " in value:
+        raise ValueError("a host name without scheme or path, such as relay.example.com")
+    return value
+
+
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(f"JETRELAY_DATA_DIR: {path} cannot be made: {error.strerror}.") from error
+
+
+def unknown() -> list[str]:
+    """Variables that look like ours and that nothing reads: most likely misspelt."""
+    return sorted(name for name in os.environ if name.startswith(("JETRELAY_", "JETSTREAM_", "WEBHOOK_")) and name not in _read)
+
+
 def network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return ipaddress.ip_network(value)
 
@@ -68,6 +105,8 @@ def database(name: str, data_dir: Path) -> dict[str, object]:
     scheme = url.partition("://")[0]
     if scheme not in ("sqlite", "postgres", "postgresql"):
         raise ImproperlyConfigured(f"{name} starts with {scheme!r}: use sqlite:///path or postgres://user:password@host:5432/name.")
+    if scheme == "sqlite" and not url.startswith("sqlite:///"):
+        raise ImproperlyConfigured(f"{name} is {url!r}: a file is written with three slashes, or four for an absolute path: sqlite:////srv/jetrelay.sqlite3.")
     try:
         config: dict[str, object] = dict(_env.db_url_config(url))
     except (ValueError, ImproperlyConfigured) as error:
@@ -94,15 +133,20 @@ def broker(name: str, data_dir: Path) -> tuple[str, dict[str, object]]:
     if not url:
         folder = data_dir / "broker"
         for part in ("messages", "taken"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
+            make_folder(folder / part)
         return "filesystem://localhost", {
             "data_folder_in": str(folder / "messages"),
             "data_folder_out": str(folder / "messages"),
             "processed_folder": str(folder / "taken"),
             "polling_interval": 0.05,
         }
-    if urlsplit(url).scheme not in ("redis", "rediss", "amqp", "amqps"):
-        raise ImproperlyConfigured(f"{name} is {url!r}: use redis://host:6379/0, or leave it empty for files in the data directory.")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0 and (parts.path.strip("/") or "0").isdecimal()
+    except ValueError:
+        good = False
+    if not good:
+        # The URL may hold a password: it stays out of the message.
+        raise ImproperlyConfigured(f"{name} is not a Redis URL: write it like redis://host:6379/0, or leave it empty for files in the data directory.")
     # A broker that hangs must not hold up whoever sends a wake: losing a wake costs a second, waiting costs more.
-    timeouts = {"socket_connect_timeout": 2, "socket_timeout": 5} if url.startswith("redis") else {}
-    return url, dict(timeouts)
+    return url, {"socket_connect_timeout": 2, "socket_timeout": 5}

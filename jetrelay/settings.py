@@ -21,18 +21,20 @@ except ValueError as error:
 
 # Both may be empty here: `up` generates them, and every other command says so when it needs one.
 SECRET_KEY = env.text("SECRET_KEY") or _generated.get("SECRET_KEY", "")
-JETRELAY_ENCRYPTION_KEYS = [
-    key.strip() for key in (env.text("JETRELAY_ENCRYPTION_KEYS") or _generated.get("JETRELAY_ENCRYPTION_KEYS", "")).split(",") if key.strip()
-]
+JETRELAY_ENCRYPTION_KEYS = env.encryption_keys(
+    "JETRELAY_ENCRYPTION_KEYS", env.text("JETRELAY_ENCRYPTION_KEYS") or _generated.get("JETRELAY_ENCRYPTION_KEYS", "")
+)
 
 DEBUG = env.flag("JETRELAY_DEBUG", default=False)
 PORT = env.integer("PORT", 8000, 1, 65535)
+# Where `up` listens.
+HOST = env.text("JETRELAY_HOST") or "127.0.0.1"
 
 # Where people reach the site from outside, for a reverse proxy with TLS in front of it.
 PUBLIC_URL = env.text("JETRELAY_PUBLIC_URL").rstrip("/")
 if PUBLIC_URL and not (urlsplit(PUBLIC_URL).scheme in ("http", "https") and urlsplit(PUBLIC_URL).hostname):
     raise ImproperlyConfigured(f"JETRELAY_PUBLIC_URL is {PUBLIC_URL!r}: use a URL such as https://relay.example.com.")
-ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *env.items("JETRELAY_ALLOWED_HOSTS", str)]
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *env.items("JETRELAY_ALLOWED_HOSTS", env.host_name)]
 if PUBLIC_URL:
     ALLOWED_HOSTS.append(urlsplit(PUBLIC_URL).hostname or "")
     CSRF_TRUSTED_ORIGINS = [f"{urlsplit(PUBLIC_URL).scheme}://{urlsplit(PUBLIC_URL).netloc}"]
@@ -48,7 +50,7 @@ if len(JETSTREAM_HOSTS) != 1:
     raise ImproperlyConfigured("JETSTREAM_HOSTS: name exactly one host; this version listens to one at a time.")
 JETSTREAM_COLLECTIONS = env.items("JETSTREAM_COLLECTIONS", validation.clean_pattern)
 JETSTREAM_DIDS = env.items("JETSTREAM_DIDS", validation.clean_did)
-JETSTREAM_KINDS = env.items("JETSTREAM_KINDS", validation.clean_kind, "commit")
+JETSTREAM_KINDS = env.items("JETSTREAM_KINDS", validation.clean_stream_kind, "commit")
 
 WEBHOOK_URL = env.text("WEBHOOK_URL") and env.one("WEBHOOK_URL", env.text("WEBHOOK_URL"), validation.clean_webhook_url)
 WEBHOOK_SECRET = env.text("WEBHOOK_SECRET") and env.one("WEBHOOK_SECRET", env.text("WEBHOOK_SECRET"), validation.clean_secret)
@@ -68,7 +70,7 @@ JETRELAY_ALLOWED_NETWORKS = env.items("JETRELAY_ALLOWED_NETWORKS", env.network)
 
 DATABASES = {"default": env.database("DATABASE_URL", DATA_DIR)}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    Path(str(DATABASES["default"]["NAME"])).parent.mkdir(parents=True, exist_ok=True)
+    env.make_folder(Path(str(DATABASES["default"]["NAME"])).parent)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BROKER_URL, CELERY_BROKER_TRANSPORT_OPTIONS = env.broker("BROKER_URL", DATA_DIR)

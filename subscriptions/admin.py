@@ -91,7 +91,17 @@ class SubscriptionForm(forms.ModelForm):  # type: ignore[type-arg]
         return self.cleaned_data["operations"] or []
 
 
-class SubscriptionInline(admin.StackedInline):  # type: ignore[type-arg]
+class ChoosesTheOnlyOne:
+    """Where there is but one tenant or source to choose, it is chosen."""
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        candidates = list(db_field.remote_field.model._default_manager.values_list("pk", flat=True)[:2])
+        if len(candidates) == 1:
+            kwargs.setdefault("initial", candidates[0])
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]
+
+
+class SubscriptionInline(ChoosesTheOnlyOne, admin.StackedInline):  # type: ignore[type-arg]
     model = Subscription
     form = SubscriptionForm
     extra = 0
@@ -170,7 +180,7 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(Endpoint)
-class EndpointAdmin(SearchById, NeverDeleted):
+class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted):
     form = EndpointForm
     list_display = ("name", "url", "state", "state_reason", "origin", "tenant", "lane", "public_id")
     list_filter = ("state", "origin", "tenant")

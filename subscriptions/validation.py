@@ -21,6 +21,7 @@ MAX_URL = 2048
 MAX_STREAM_URL = 255
 
 KINDS = ("commit", "identity", "account", "sync", "api")
+STREAM_KINDS = ("commit", "identity", "account")
 OPERATIONS = ("create", "update", "delete")
 
 _SEGMENT = r"[a-zA-Z0-9]([a-zA-Z0-9_-]{0,62})"
@@ -61,6 +62,14 @@ def clean_kind(value: str) -> str:
     if value in KINDS:
         return value
     raise ValidationError(f"{value[:80]!r} is not a kind of event: use {', '.join(KINDS)}.")
+
+
+def clean_stream_kind(value: str) -> str:
+    """A kind of event that a Jetstream sends on the v1 wire."""
+    value = value.strip().lower()
+    if value in STREAM_KINDS:
+        return value
+    raise ValidationError(f"{value[:80]!r} is not a kind of event: use {', '.join(STREAM_KINDS)}.")
 
 
 def clean_operation(value: str) -> str:

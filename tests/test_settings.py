@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
 from jetrelay import generated_secrets
 from tests.whole import ROOT, engines
@@ -185,7 +186,12 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
             ({"DATABASE_URL": "relay.sqlite3"}, "DATABASE_URL starts with 'relay.sqlite3'"),
             ({"DATABASE_URL": "postgres://localhost"}, "DATABASE_URL names no database"),
             ({"DATABASE_URL": "postgres://localhost:port/x"}, "DATABASE_URL is not a database URL"),
-            ({"BROKER_URL": "kafka://localhost"}, "BROKER_URL is 'kafka://localhost': use redis://host:6379/0"),
+            ({"BROKER_URL": "kafka://localhost"}, "BROKER_URL is not a Redis URL: write it like redis://host:6379/0"),
+            ({"BROKER_URL": "redis://localhost/abc"}, "BROKER_URL is not a Redis URL"),
+            ({"BROKER_URL": "redis://localhost:x/0"}, "BROKER_URL is not a Redis URL"),
+            ({"DATABASE_URL": "sqlite://x.db"}, "DATABASE_URL is 'sqlite://x.db': a file is written with three slashes"),
+            ({"JETRELAY_ENCRYPTION_KEYS": "abc"}, "JETRELAY_ENCRYPTION_KEYS: each key is the URL-safe base64 of 32 bytes."),
+            ({"JETRELAY_ALLOWED_HOSTS": "https://a.example"}, "JETRELAY_ALLOWED_HOSTS: 'https://a.example' is not valid"),
             ({"JETRELAY_DEBUG": "perhaps"}, "JETRELAY_DEBUG is 'perhaps': use true or false."),
             ({"JETRELAY_LOG_LEVEL": "loud"}, "JETRELAY_LOG_LEVEL is 'LOUD': use DEBUG, INFO, WARNING or ERROR."),
             ({"JETRELAY_PUBLIC_URL": "relay.example.com"}, "JETRELAY_PUBLIC_URL is 'relay.example.com': use a URL such as"),
@@ -255,6 +261,7 @@ def test_it_overwrites_no_file_that_it_cannot_read(text: str, tmp_path: Path) ->
 
 def test_it_reads_generated_secrets_unless_the_environment_has_its_own(tmp_path: Path) -> None:
     made = generated_secrets.ensure(tmp_path / "data")
-    found, own = read(tmp_path, {}, {"SECRET_KEY": "mine", "JETRELAY_ENCRYPTION_KEYS": "one, two"})
+    keys = [Fernet.generate_key().decode() for _ in range(2)]
+    found, own = read(tmp_path, {}, {"SECRET_KEY": "mine", "JETRELAY_ENCRYPTION_KEYS": ", ".join(keys)})
     assert (found["SECRET_KEY"], found["JETRELAY_ENCRYPTION_KEYS"]) == (made["SECRET_KEY"], [made["JETRELAY_ENCRYPTION_KEYS"]])
-    assert (own["SECRET_KEY"], own["JETRELAY_ENCRYPTION_KEYS"]) == ("mine", ["one", "two"])
+    assert (own["SECRET_KEY"], own["JETRELAY_ENCRYPTION_KEYS"]) == ("mine", keys)

@@ -154,7 +154,9 @@ def test_it_names_the_demo_when_no_host_answers(tmp_path: Path) -> None:
         ("JETRELAY_ALLOWED_NETWORKS", "10.0.0.0/33", "JETRELAY_ALLOWED_NETWORKS: '10.0.0.0/33' is not valid"),
         ("JETRELAY_LANES", "many", "JETRELAY_LANES is 'many'"),
         ("DATABASE_URL", "mysql://localhost/x", "DATABASE_URL starts with 'mysql'"),
-        ("BROKER_URL", "kafka://localhost", "BROKER_URL is 'kafka://localhost'"),
+        ("BROKER_URL", "kafka://localhost", "BROKER_URL is not a Redis URL"),
+        ("BROKER_URL", "redis://127.0.0.1:1/0", "BROKER_URL: Redis does not answer"),
+        ("DATABASE_URL", "postgres://nobody:nothing@127.0.0.1:1/none", "The database could not be prepared"),
         ("PORT", "80000", "PORT is '80000'"),
     ],
 )
@@ -163,6 +165,17 @@ def test_it_refuses_a_wrong_setting_by_name(name: str, value: str, words: str, t
         assert program.process.wait(30) == 1
         assert words in program.output
         assert "Traceback" not in program.output
+
+
+def test_it_keeps_a_second_one_off_its_data(tmp_path: Path) -> None:
+    with (
+        engines("embedded", tmp_path / "data") as env,
+        up(env | {"JETSTREAM_HOSTS": "ws://127.0.0.1:9/subscribe"}, tmp_path / "first.log") as first,
+    ):
+        first.wait_for_output("Jetrelay is running")
+        with up(env, tmp_path / "second.log") as second:
+            assert second.process.wait(30) == 1
+            assert f"another `up` (process {first.process.pid}) uses" in second.output
 
 
 def wait_for_page(url: str, words: str, timeout_s: float = 30) -> None:

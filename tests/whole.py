@@ -89,7 +89,7 @@ class Program:
 
     def child(self, words: str) -> int:
         """The id of the process below this one whose command line holds these words."""
-        listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+        listing = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
         rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
         (found,) = [int(pid) for pid, parent, args in rows if int(parent) == self.process.pid and words in args]
         return found

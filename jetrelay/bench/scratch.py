@@ -6,6 +6,8 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -38,11 +40,27 @@ def _postgresql() -> Iterator[str]:
     url = os.environ["DATABASE_URL"]
     name = f"jetrelay_bench_{secrets.token_hex(6)}"
     with psycopg.connect(url, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}")
+        try:
+            server.execute(f"CREATE DATABASE {name}")
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise CommandError("DATABASE_URL: this role may not make databases, and a benchmark needs one of its own: ALTER ROLE … CREATEDB.") from error
         try:
             yield urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
         finally:
-            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            _drop(server, name)
+
+
+def _drop(server: psycopg.Connection[Any], name: str) -> None:
+    """Drop the database once its last visitor has left: autovacuum may be in it, and is not ours to end."""
+    deadline = monotonic() + 30
+    while True:
+        try:
+            server.execute(f"DROP DATABASE {name}")
+            return
+        except psycopg.errors.ObjectInUse:
+            if monotonic() > deadline:
+                raise
+            sleep(0.2)
 
 
 @contextlib.contextmanager
@@ -51,7 +69,11 @@ def _redis() -> Iterator[str]:
     for number in range(15, 0, -1):
         url = urlunsplit(urlsplit(settings.CELERY_BROKER_URL)._replace(path=f"/{number}"))
         client = redis.Redis.from_url(url)
-        if client.dbsize() == 0:
+        try:
+            empty = client.dbsize() == 0
+        except redis.RedisError as error:
+            raise CommandError(f"BROKER_URL: Redis does not answer: {error}") from error
+        if empty:
             try:
                 yield url
             finally:

@@ -27,7 +27,9 @@ _ERRORS = {
     "dns": Explanation("host name not found", "Check the host in the endpoint's URL, and this machine's DNS."),
     "refused_address": Explanation("address not allowed", "The host leads to an address that is not public. JETRELAY_ALLOWED_NETWORKS can open its network."),
     "connect": Explanation("could not connect", "Check that the receiver is running, and its port and firewall."),
-    "tls": Explanation("TLS failed", "Check the receiver's certificate: its name, its dates and its chain."),
+    "tls": Explanation(
+        "TLS failed", "Check the receiver's certificate: its name, its dates and its chain. A receiver that speaks plain HTTP wants http:// in the URL."
+    ),
     "timeout": Explanation("timed out", "Let the receiver answer first and work later, or raise the endpoint's timeout."),
     "reset": Explanation("connection broken", "The receiver, or something in between, broke the connection: see its log."),
     "empty_response": Explanation("no answer", "The receiver closed the connection without a word: see its log."),

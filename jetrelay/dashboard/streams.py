@@ -42,5 +42,6 @@ def _problem(row: StreamCursor, now: datetime) -> str:
     if now - row.seen_at > ALIVE:
         return f"The listener gave its last sign of life {ago(row.seen_at, now)}. “manage.py up” and “manage.py run_jetstream” start it."
     if row.problem:
-        return row.problem
+        offline = row.problem.startswith("cannot connect")
+        return row.problem + (". Is this machine offline, or JETSTREAM_HOSTS wrong? “make demo” needs no network." if offline else "")
     return "" if row.connected_since else "The listener is connecting."

@@ -3,6 +3,7 @@
 It makes missing secrets, prepares the database, and keeps web, listener, worker and beat running until Ctrl-C.
 """
 
+import fcntl
 import http.client
 import os
 import socket
@@ -11,12 +12,13 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import redis
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from jetrelay import generated_secrets
+from jetrelay import environment, generated_secrets
 from jetrelay.supervisor import Child, Supervisor
 
 # Requests take milliseconds: more threads would only hold more database connections open. (granian warns above 2n + 1.)
@@ -32,24 +34,30 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--port", type=port_number, default=settings.PORT, help="where the dashboard listens (PORT, else 8000)")
-        parser.add_argument("--host", default=os.environ.get("JETRELAY_HOST") or "127.0.0.1", help="the address it listens on (JETRELAY_HOST, else 127.0.0.1)")
+        parser.add_argument("--host", default=settings.HOST, help="the address it listens on (JETRELAY_HOST, else 127.0.0.1)")
         parser.add_argument("--demo", action="store_true", help="play made-up events into a database of its own, in <data dir>/demo")
 
     def handle(self, *, host: str, port: int, demo: bool, **_: Any) -> None:
         check_port_is_free(host, port)
+        for name in environment.unknown():
+            self.stderr.write(f"{name} is set, but nothing reads it: is it misspelt?")
         stream_port = free_port() if demo else None
         env = child_environment(os.environ, settings.DATA_DIR, host, port, stream_port)
         try:
             generated_secrets.ensure(Path(env["JETRELAY_DATA_DIR"]))
         except (OSError, ValueError) as error:
             raise CommandError(f"The data directory cannot be used (JETRELAY_DATA_DIR): {error}") from error
+        lock = only_one(Path(env["JETRELAY_DATA_DIR"]))
+        check_broker(env.get("BROKER_URL", ""))
         try:
             prepare(env)
         except KeyboardInterrupt:
             raise CommandError("stopped while the database was being prepared; run it again to go on", returncode=130) from None
         supervisor = Supervisor(children(env, host, port, stream_port))
         supervisor.probe = announcement(supervisor.say, host, port, demo)
-        sys.exit(supervisor.run())
+        code = supervisor.run()
+        lock.close()
+        sys.exit(code)
 
 
 def port_number(value: str) -> int:
@@ -125,11 +133,45 @@ def prepare(env: Mapping[str, str]) -> None:
         check=False,
     )
     if migrated.returncode:
-        sys.stderr.write(migrated.stdout)
-        raise CommandError("The database could not be prepared; the reason is above. Is it running, and is DATABASE_URL right?")
+        raise CommandError(f"The database could not be prepared. Is it running, and is DATABASE_URL right?\n\n{reason(migrated.stdout)}")
     # Straight to the terminal: it prints the admin's password, once.
     if subprocess.run(manage("bootstrap"), env=env, stdin=subprocess.DEVNULL, check=False).returncode:
         raise CommandError("The first tenant, source and endpoint could not be made; the reason is above.")
+
+
+def reason(output: str) -> str:
+    """The error at the end of a traceback, without the way there."""
+    lines = output.strip().splitlines()
+    starts = [number for number, line in enumerate(lines) if line and not line[0].isspace() and "Error" in line.partition(":")[0]]
+    return "\n".join(lines[starts[-1] :] if starts else lines[-20:])
+
+
+def only_one(data_dir: Path) -> IO[str]:
+    """Hold the data directory for this process; the lock ends with it, however it ends. Raises CommandError if it is taken."""
+    file = (data_dir / "up.lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise CommandError(
+            f"Nothing was started: another `up` (process {holder}) uses {data_dir}. Stop it, or set JETRELAY_DATA_DIR to another directory."
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def check_broker(url: str) -> None:
+    """Raise CommandError if a Redis is configured and does not answer."""
+    if url:
+        try:
+            with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+                client.ping()
+        except redis.RedisError as error:
+            raise CommandError(f"BROKER_URL: Redis does not answer ({error}). Is it running, and is the URL right?") from error
 
 
 def check_port_is_free(host: str, port: int) -> None:
