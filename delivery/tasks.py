@@ -9,15 +9,17 @@ from delivery import lanes, wakes
 @shared_task(name="delivery.drain", ignore_result=True)
 def drain(lane: int) -> None:
     """Drain the lane, and pass it on if there is more to do."""
-    if lanes.drain(lane):
-        wakes.send(lane)
+    while lanes.drain(lane):
+        if wakes.try_send(lane):
+            return
+        # The broker cannot pass the lane on: go on here.
 
 
 @shared_task(name="delivery.sweep", ignore_result=True)
 def sweep() -> None:
     """Wake every lane that has due work and no owner. Once a second, this makes up for every lost wake."""
     for lane in lanes.lanes_due():
-        wakes.send(lane)
+        wakes.try_send(lane)
 
 
 @worker_shutting_down.connect

@@ -82,4 +82,14 @@ def send(lane: int) -> None:
     current_app.send_task("delivery.drain", args=[lane], queue="lanes", expires=_EXPIRES_S, retry=False, ignore_result=True)
 
 
+def try_send(lane: int) -> bool:
+    """`send`, for those who can go on without the broker. Returns whether the wake was sent."""
+    try:
+        send(lane)
+    except Exception as error:  # noqa: BLE001 - as above
+        logger.debug("A wake for lane %d could not be sent: %s", lane, error)
+        return False
+    return True
+
+
 waker = Waker()

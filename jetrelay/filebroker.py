@@ -36,9 +36,12 @@ class Channel(filesystem.Channel):
                 waiting.rename(taken)
             except FileNotFoundError:
                 continue  # another worker was quicker
-            message = loads(taken.read_text())  # type: ignore[no-untyped-call]
+            written = taken.read_text()
             taken.unlink()
-            return message
+            try:
+                return loads(written)  # type: ignore[no-untyped-call]
+            except ValueError:
+                continue  # a full disk left half of it: one hint less
         raise Empty
 
 

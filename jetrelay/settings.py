@@ -175,6 +175,8 @@ LOGGING = {
         "subscriptions": {"level": LOG_LEVEL},
         "delivery": {"level": LOG_LEVEL},
         "django.server": {"level": "WARNING"},
+        # Its warnings name the path, and an inbox's path is its secret.
+        "django.request": {"level": "ERROR"},
         # Tasks wake lanes several times a second: a line for each would bury every other line.
         "celery": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},

@@ -36,6 +36,9 @@ MAX_KEPT_HEADERS = 4 * 1024
 MAX_IDLE_CONNECTIONS = 1024
 # Fifty endpoints that hang take 1,600 descriptors; the usual soft limit is 1,024.
 MAX_DESCRIPTORS = 65_536
+# Requests open at once in one sender, over all endpoints, where the descriptors allow it; and started in one turn.
+MAX_OPEN = 4096
+MAX_STARTS = 64
 
 
 # libcurl's numbers that pycurl has no name for.
@@ -108,7 +111,7 @@ class Sender:
         self._selector = selectors.DefaultSelector()
         self._deadline: float | None = None
         # The rest is for idle connections, the database, the broker, and another sender.
-        self._most_open = _descriptors() // 3
+        self._most_open = min(MAX_OPEN, _descriptors() // 3)
         self._stopping = False
         self._asleep = False
         self._wake_out, self._wake_in = socket.socketpair()
@@ -199,16 +202,21 @@ class Sender:
     def _start_submitted(self) -> None:
         while self._submitted:
             self._start(self._submitted.popleft())
-        # Past what this process may open, requests wait for others to end instead of failing.
-        while self._gates and len(self._busy) < self._most_open:
+        # One request of each gate in turn, and not too many before the sockets are looked at again: thousands of
+        # endpoints with a backlog must neither starve each other nor those that have answered already. Past what this
+        # process may open, requests wait for others to end instead of failing.
+        for _ in range(MAX_STARTS):
+            if not self._gates or len(self._busy) >= self._most_open:
+                return
             gate = self._gates.popleft()
-            while gate.open < gate.limit and gate.waiting and monotonic() < gate.open_until:
+            if gate.open < gate.limit and gate.waiting and monotonic() < gate.open_until:
                 try:
                     request = gate.waiting.popleft()
                 except IndexError:
-                    break  # it was withdrawn this instant
+                    continue  # it was withdrawn this instant
                 gate.open += 1
                 self._start(request)
+                self._gates.append(gate)
 
     def _start(self, request: Request) -> None:
         transfer = self._idle.pop() if self._idle else self._new_transfer()
