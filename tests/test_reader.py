@@ -258,9 +258,19 @@ def test_it_tells_the_running_connection_what_is_wanted_now() -> None:
 
 @pytest.mark.usefixtures("_impatient")
 def test_it_connects_with_what_is_wanted_by_then() -> None:
-    with Host(sends_and_leaves(frame(1)), sending()) as host, reading(host.url, wanted=Wanted((POST,))) as reader:
+    told = threading.Event()
+
+    def leaves_once_told(visit: Visit) -> None:
+        visit.accept()
+        visit.send(frame(1))
+        assert told.wait(PATIENCE_S)
+        visit.close(1001)
+        visit.wait_until_gone()
+
+    with Host(leaves_once_told, sending()) as host, reading(host.url, wanted=Wanted((POST,))) as reader:
         reader.take(1, 0.05, PATIENCE_S)
         reader.want(Wanted((LIKE,)))
+        told.set()
         visits = host.wait_for_visits(2)
     assert visits[1].query["wantedCollections"] == [LIKE]
 
