@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from delivery import replay
-from delivery.models import Attempt, AttemptTally, Delivery, Event, EventTally, Lease, StreamCursor
+from delivery.models import Attempt, AttemptTally, Delivery, Event, EventTally, Lease, StreamHost
 from subscriptions.ids import from_public, to_public
 from subscriptions.models import Endpoint
 
@@ -180,8 +180,8 @@ class AttemptAdmin(ReadOnlyAdmin):
         return attempt.response_text()
 
 
-@admin.register(StreamCursor)
-class StreamCursorAdmin(ReadOnlyAdmin):
+@admin.register(StreamHost)
+class StreamHostAdmin(ReadOnlyAdmin):
     list_display = ("host", "source", "cursor", "cursor_saved_at", "last_event_at", "connected_since", "seen_at", "problem")
     list_select_related = ("source",)
 

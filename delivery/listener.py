@@ -1,30 +1,36 @@
-"""The listener: from a Jetstream to the outbox, one host, one process at a time.
+"""The listener: from a Jetstream to the outbox, several hosts at once, one process at a time.
 
-The reader fills a buffer; this thread stores what is in it, batch by batch, each with the cursor that it reaches. The
-cursor is never ahead of the events, so a crash anywhere costs a repeat, and repeats are dropped by their dedup key.
+A reader for each host fills a buffer; this thread stores what is in them, batch by batch, each with the cursors that it
+reaches. A cursor is never ahead of the events, so a crash anywhere costs a repeat, and repeats are dropped by their
+dedup key, as are the copies that every other host brings.
 """
 
 import logging
 import threading
 from collections.abc import Sequence
+from itertools import chain
 from time import monotonic, time_ns
 
 from django.conf import settings
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
-from django.utils import timezone
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection, transaction
 
+from delivery import stream
+from delivery.hosts import ListenedHost
 from delivery.leases import Holding
-from delivery.models import StreamCursor
+from delivery.models import StreamHost
 from delivery.outbox import MAX_BATCH, MAX_WAIT_S, Outbox, Progress
-from delivery.sources.incoming import Incoming, moment
-from delivery.sources.jetstream.position import Position
-from delivery.sources.jetstream.reader import NOTHING_WANTED, Reader
+from delivery.sources.incoming import Incoming
+from delivery.sources.jetstream.comparison import Comparison
+from delivery.sources.jetstream.compression import Dictionaries, read_v1_dictionary
+from delivery.sources.jetstream.reader import NOTHING_WANTED, Kit
+from subscriptions.matching import Wanted
 from subscriptions.models import Source
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 9.0
-# How often the listener looks at its subscriptions, renews its lease and says that it lives.
+# A standby takes over within this, and a look at the lease, of the last sign of life.
+LEASE_S = 6.0
+# How often the listener looks at its subscriptions, its hosts' wishes and its lease, and says that it lives.
 TICK_S = 1.0
 # When nothing has answered for this long after the start, say so in words a newcomer can use.
 PATIENCE_S = 10.0
@@ -35,12 +41,13 @@ class LeaseLost(Exception):
 
 
 class Listener:
-    """Stores what one host sends until `stop` is called."""
+    """Stores what the hosts of one stream send until `stop` is called."""
 
-    def __init__(self, source: Source, url: str) -> None:
-        self.url = url
-        self.outbox = Outbox(source, origin=url)
+    def __init__(self, source: Source, urls: Sequence[str]) -> None:
+        self.urls = list(urls)
+        self.outbox = Outbox(source)
         self.holding = Holding(f"listener:{source.id}", LEASE_S)
+        self.hosts: list[ListenedHost] = []
         self._stop = threading.Event()
         self._troubles = 0
 
@@ -71,34 +78,82 @@ class Listener:
         return False
 
     def _listen(self) -> None:
-        row, _ = StreamCursor.objects.get_or_create(source=self.outbox.source, host=self.url)
-        self.stored = Position(row.cursor)
-        self.row_id = row.pk
-        self.reader = Reader(self.url, row.cursor, f"Jetrelay/{settings.VERSION}")
+        self._kit = _kit()
+        self._bell = self._kit.bell
         self._started, self._ticked_at, self._explained = monotonic(), 0.0, False
-        self.reader.start()
+        self._comparison = Comparison(self.urls)
+        self._compared: Wanted | None = None
+        self.hosts = self._meet_hosts()
         try:
+            for host in self.hosts:
+                host.reader.start()
             while not self._stop.is_set():
                 self._tick()
+                self._bell.wait(MAX_BATCH, MAX_WAIT_S, idle_s=TICK_S / 2)
                 self._store()
         finally:
-            self.reader.stop()
+            for host in self.hosts:
+                host.reader.stop(wait=False)
+            for host in self.hosts:
+                host.reader.stop()
         while self._store():
             pass
         self._take_leave()
 
+    def _meet_hosts(self) -> list[ListenedHost]:
+        while True:
+            try:
+                return [ListenedHost(self.outbox.source, url, self._kit) for url in self.urls]
+            except (DatabaseError, InterfaceError) as error:
+                self._wait_for_database(error)
+                self._keep_lease()
+
+    # --- storing -----------------------------------------------------------------------------------------------
+
     def _store(self) -> bool:
         """Store one batch. Returns whether there was anything."""
-        batch, rejected = self.reader.take(MAX_BATCH, MAX_WAIT_S, idle_s=TICK_S / 2)
-        if not batch and not rejected:
-            return False
         now_us = time_ns() // 1000
-        for event in batch:
-            self.stored.advance(event, now_us)
-        self._publish(batch, Progress(self.row_id, self.stored.cursor, moment(batch[-1].time_us) if batch else None), rejected)
-        return True
+        taken = self._take()
+        rejected = self._record()
+        progress = [each for each in (host.advance(events, now_us) for host, events in taken) if each is not None]
+        if not progress and not rejected:
+            return False
+        batch = list(chain.from_iterable(events for _, events in taken))
+        new = self._new(batch)
+        self._publish(batch, progress, rejected)
+        self._compare(taken, new)
+        return bool(batch)
 
-    def _publish(self, batch: Sequence[Incoming], progress: Progress | None, rejected: int) -> None:
+    def _take(self) -> list[tuple[ListenedHost, list[Incoming]]]:
+        """A share for each host, and what others leave of theirs for those that have more."""
+        taken, left = [], MAX_BATCH
+        # The one with most waiting comes last, and so gets what the others leave.
+        for place, host in enumerate(sorted(self.hosts, key=lambda each: len(each.reader.buffer))):
+            events = host.reader.take(left // (len(self.hosts) - place))
+            left -= len(events)
+            taken.append((host, events))
+        return taken
+
+    def _record(self) -> int:
+        """Write down what the readers could not read, and what they could not get. Returns how many frames were rejected."""
+        gaps = [(host, host.reader.gaps.popleft()) for host in self.hosts for _ in range(len(host.reader.gaps))]
+        rejected = [host.reader.rejects.take() for host in self.hosts]
+        rows = list(chain.from_iterable(kept for _, kept in rejected))
+        while gaps or rows:
+            try:
+                with transaction.atomic():
+                    for host, gap in gaps:
+                        stream.record_gap(self.outbox.source, host.url, gap)
+                    stream.record_rejects(self.outbox.source, rows)
+                for host, gap in gaps:
+                    host.note(gap)
+                    logger.warning("%s: %s, so events may be missing from %s.", host.url, gap.reason, gap.words())
+                break
+            except (DatabaseError, InterfaceError) as error:
+                self._survive(error)
+        return sum(count for count, _ in rejected)
+
+    def _publish(self, batch: Sequence[Incoming], progress: Sequence[Progress], rejected: int) -> None:
         """Publish, through any trouble with the database; an event that it refuses is rejected alone."""
         while True:
             try:
@@ -110,10 +165,7 @@ class Listener:
                 if batch and isinstance(error, DataError | IntegrityError):
                     batch, rejected = self._without_the_refused(batch, rejected, error)
                     continue
-                self._wait_for_database(error)
-                if self._stop.is_set() and self._troubles > 5:
-                    raise
-                self._keep_lease()
+                self._survive(error)
 
     def _without_the_refused(self, batch: Sequence[Incoming], rejected: int, error: Exception) -> tuple[Sequence[Incoming], int]:
         """Publish the first half. Returns what is left to publish; an event that is alone is counted instead."""
@@ -121,16 +173,14 @@ class Listener:
             logger.error("The database refuses an event; it counts as rejected. %s: %.200r", error, batch[0].body[:200])
             return [], rejected + 1
         half = len(batch) // 2
-        self._publish(batch[:half], None, rejected)
+        self._publish(batch[:half], (), rejected)
         return batch[half:], 0
 
-    def _take_leave(self) -> None:
-        """A courtesy: without it the lease runs out, and `seen_at` tells the pages that nobody listens."""
-        try:
-            StreamCursor.objects.filter(pk=self.row_id).update(connected_since=None, problem="the listener was stopped")
-            self.holding.release()
-        except (DatabaseError, InterfaceError) as error:
-            logger.warning("The listener has stopped without giving its lease back; another may start in %d s. %s", LEASE_S, str(error).strip())
+    def _survive(self, error: Exception) -> None:
+        self._wait_for_database(error)
+        if self._stop.is_set() and self._troubles > 5:
+            raise error
+        self._keep_lease()
 
     def _wait_for_database(self, error: Exception) -> None:
         self._troubles += 1
@@ -139,6 +189,39 @@ class Listener:
         connection.close()
         # Bounded before it is raised: after an hour of trouble the power would be no float any more.
         self._stop.wait(0.1 * 2 ** min(self._troubles, 4))
+
+    def _take_leave(self) -> None:
+        """A courtesy: without it the lease runs out, and `seen_at` tells the pages that nobody listens."""
+        try:
+            rows = StreamHost.objects.filter(pk__in=[host.row_id for host in self.hosts])
+            rows.update(connected_since=None, problem="the listener was stopped", events_per_s=0, bytes_per_s=0)
+            self.holding.release()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("The listener has stopped without giving its lease back; another may start in %d s. %s", LEASE_S, str(error).strip())
+
+    # --- comparing hosts ---------------------------------------------------------------------------------------
+
+    def _live(self) -> set[str]:
+        return {host.url for host in self.hosts if host.reader.liveness.live}
+
+    def _new(self, batch: Sequence[Incoming]) -> set[bytes]:
+        """The keys that are not stored yet, as far as this process knows. Nothing to compare costs nothing."""
+        return {event.dedup_key for event in batch if not self.outbox.has_stored(event.dedup_key)} if len(self._live()) > 1 else set()
+
+    def _compare(self, taken: Sequence[tuple[ListenedHost, Sequence[Incoming]]], new: set[bytes]) -> None:
+        if len(self.hosts) < 2:
+            return
+        live, now_s, stored = self._live(), monotonic(), self.outbox.has_stored
+        for host, events in taken:
+            present = host.url in live
+            for event in events:
+                key = event.dedup_key
+                if key not in new:
+                    self._comparison.brought_again(host.url, key)
+                elif stored(key):
+                    new.remove(key)
+                    if present and event.kind == "commit":
+                        self._comparison.brought_first(host.url, key, event.type, now_s, live)
 
     # --- once a second -----------------------------------------------------------------------------------------
 
@@ -149,13 +232,31 @@ class Listener:
         try:
             self._keep_lease()
             self.outbox.compiled.refresh()
-            self.reader.want(self.outbox.compiled.wanted)
-            StreamCursor.objects.filter(pk=self.row_id).update(
-                seen_at=timezone.now(), connected_since=self.reader.connected_since, problem=self.reader.problem[:300]
-            )
+            self._want(self.outbox.compiled.wanted)
+            rows = StreamHost.objects.in_bulk([host.row_id for host in self.hosts])
+            for host in self.hosts:
+                if host.row_id in rows:
+                    host.obey(rows[host.row_id], self.outbox.compiled.wanted)
+                host.reader.watch()
+            self._look()
         except (DatabaseError, InterfaceError) as error:
             self._wait_for_database(error)
         self._explain()
+
+    def _want(self, wanted: Wanted | None) -> None:
+        if wanted != self._compared:
+            self._compared = wanted
+            self._comparison.start_over()
+        for host in self.hosts:
+            host.reader.want(wanted)
+
+    def _look(self) -> None:
+        for alarm in self._comparison.look(monotonic(), self._live()):
+            logger.warning("%s leaves out %s, which %s brings.", alarm.host, alarm.collection, alarm.brought_by)
+        for host in self.hosts:
+            host.show(self._comparison.alarms(host.url))
+        for gap in stream.fill_gaps(self.outbox.source):
+            logger.info("%s has stored what may be missing from %s.", gap.filled_by, gap)
 
     def _keep_lease(self) -> None:
         try:
@@ -168,11 +269,19 @@ class Listener:
         if self._explained or monotonic() - self._started < PATIENCE_S:
             return
         self._explained = True
-        if self.reader.connected_since is None and self.reader.problem != NOTHING_WANTED:
+        silent = [host for host in self.hosts if host.reader.connected_since is None and host.reader.problem != NOTHING_WANTED]
+        if len(silent) == len(self.hosts):
             logger.warning(
-                "No Jetstream host has answered for %d s (%s: %s). Is this machine offline, or JETSTREAM_HOSTS wrong?"
+                "No Jetstream host has answered for %d s (%s). Is this machine offline, or JETSTREAM_HOSTS wrong?"
                 " `make demo` shows everything at work without a network.",
                 PATIENCE_S,
-                self.url,
-                self.reader.problem,
+                "; ".join(f"{host.url}: {host.reader.problem}" for host in silent),
             )
+
+
+def _kit() -> Kit:
+    user_agent = f"Jetrelay/{settings.VERSION}"
+    path = settings.JETSTREAM_ZSTD_DICTIONARY
+    return Kit(
+        user_agent, v1_dictionary=read_v1_dictionary(path) if path else None, v2_dictionaries=Dictionaries(settings.DATA_DIR / "dictionaries", user_agent)
+    )

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from uuid import UUID
 
 from django.conf import settings
@@ -18,7 +19,7 @@ from django.utils import timezone
 
 from delivery.engines import engine
 from delivery.engines.base import DeliveryRow, EventCounts, EventRow
-from delivery.models import StreamCursor
+from delivery.models import StreamHost
 from delivery.sources.incoming import Incoming, moment
 from delivery.wakes import waker
 from subscriptions.compiled import Compiled
@@ -28,48 +29,71 @@ from subscriptions.models import Source
 # A batch closes at this many events, or this long after its first one.
 MAX_BATCH = 1000
 MAX_WAIT_S = 0.05
+# Keys of stored events that are kept in memory: minutes of the whole network, in about 25 MB.
+MAX_REMEMBERED = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a host's stream has been read once this batch is stored."""
+    """How far one host's stream has been read once this batch is stored."""
 
-    cursor_id: int
+    host_id: int
     cursor: int | None
-    last_event_at: datetime | None
+    reached_at: datetime | None = None
+    covered_from: datetime | None = None
+    last_event_at: datetime | None = None
 
 
 class Outbox:
     """Publishes the events of one source. Not thread-safe: one for each thread that publishes."""
 
-    def __init__(self, source: Source, origin: str = "") -> None:
+    def __init__(self, source: Source) -> None:
         self.source = source
-        self.origin = origin
         self.compiled = Compiled(source)
+        # Dedup keys of events that are in the database for sure, the newest last: a second host brings them all again.
+        self._stored: dict[bytes, None] = {}
 
-    def publish(self, batch: Sequence[Incoming], progress: Progress | None = None, rejected: int = 0) -> EventCounts:
+    def publish(self, batch: Sequence[Incoming], progress: Sequence[Progress] = (), rejected: int = 0) -> EventCounts:
         """Store a batch. `rejected` counts what arrived with it and could not be read. Returns what became of it all."""
         with transaction.atomic():
             self.compiled.refresh()
             now = timezone.now()
-            rows, wanted_by = self._match(batch, now)
+            rows, wanted_by, known = self._match(batch, now)
             stored = engine().insert_events(rows) if rows else set()
             deliveries = [DeliveryRow(new_id(), row.id, endpoint) for row in rows if row.id in stored for endpoint in wanted_by[row.id]]
             if deliveries:
                 engine().insert_deliveries(deliveries, now)
-            counts = _count(batch, rows, stored, rejected)
+            counts = _count(batch, rows, stored, known, rejected)
             engine().add_event_tallies(now.replace(second=0, microsecond=0), self.source.id, counts)
-            if progress:
-                _move(progress, now)
+            for each in progress:
+                _move(each, now)
+        self._remember(rows)
         self._wake(deliveries)
         return EventCounts(*(sum(column) for column in zip(*counts.values(), strict=True))) if counts else EventCounts(0, 0, 0, 0, 0)
 
-    def _match(self, batch: Sequence[Incoming], now: datetime) -> tuple[list[EventRow], dict[UUID, tuple[UUID, ...]]]:
-        rows, wanted_by = [], {}
-        match, source_id, keep, origin = self.compiled.matcher.match, self.source.id, self.source.keep_unmatched, self.origin
+    def has_stored(self, key: bytes) -> bool:
+        """Whether this outbox remembers that the event is stored. It forgets the oldest."""
+        return key in self._stored
+
+    def _remember(self, rows: Sequence[EventRow]) -> None:
+        self._stored.update(dict.fromkeys(row.dedup_key for row in rows))
+        for key in list(islice(self._stored, max(len(self._stored) - MAX_REMEMBERED, 0))):
+            del self._stored[key]
+
+    def _match(self, batch: Sequence[Incoming], now: datetime) -> tuple[list[EventRow], dict[UUID, tuple[UUID, ...]], list[Incoming]]:
+        """The rows to store, who wants them, and the events that are known to be stored already."""
+        rows: list[EventRow] = []
+        wanted_by: dict[UUID, tuple[UUID, ...]] = {}
+        known: list[Incoming] = []
+        match, source_id, keep, stored, here = self.compiled.matcher.match, self.source.id, self.source.keep_unmatched, self._stored, set()
         for event in batch:
             endpoints = match(event.kind, event.type, event.operation, event.subject)
             if endpoints or keep:
+                key = event.dedup_key
+                if key in stored or key in here:
+                    known.append(event)
+                    continue
+                here.add(key)
                 id = new_id()
                 wanted_by[id] = endpoints
                 rows.append(
@@ -81,24 +105,27 @@ class Outbox:
                         event.type,
                         event.operation,
                         event.subject,
-                        origin,
+                        event.origin,
                         event.cursor,
                         moment(event.time_us),
                         now,
                         event.body,
                     )
                 )
-        return rows, wanted_by
+        return rows, wanted_by, known
 
     def _wake(self, deliveries: Sequence[DeliveryRow]) -> None:
         shards = self.compiled.shards
         waker.wake({shards[endpoint] % settings.JETRELAY_LANES for endpoint in {row.endpoint_id for row in deliveries}})
 
 
-def _count(batch: Sequence[Incoming], rows: Sequence[EventRow], stored: set[UUID], rejected: int) -> dict[tuple[str, str], EventCounts]:
+def _count(
+    batch: Sequence[Incoming], rows: Sequence[EventRow], stored: set[UUID], known: Sequence[Incoming], rejected: int
+) -> dict[tuple[str, str], EventCounts]:
     """received = stored + duplicate + unmatched + invalid, for each kind and type."""
     received = Counter((event.kind, event.type) for event in batch)
     matched = Counter((row.kind, row.type) for row in rows)
+    matched.update((event.kind, event.type) for event in known)
     new = Counter((row.kind, row.type) for row in rows if row.id in stored)
     counts = {key: EventCounts(count, new[key], matched[key] - new[key], count - matched[key], 0) for key, count in received.items()}
     if rejected:
@@ -107,9 +134,10 @@ def _count(batch: Sequence[Incoming], rows: Sequence[EventRow], stored: set[UUID
 
 
 def _move(progress: Progress, now: datetime) -> None:
-    news: dict[str, object] = {"cursor_saved_at": now}
-    if progress.cursor is not None:
-        news["cursor"] = progress.cursor
-    if progress.last_event_at is not None:
-        news["last_event_at"] = progress.last_event_at
-    StreamCursor.objects.filter(pk=progress.cursor_id).update(**news)
+    news = {
+        "cursor": progress.cursor,
+        "reached_at": progress.reached_at,
+        "covered_from": progress.covered_from,
+        "last_event_at": progress.last_event_at,
+    }
+    StreamHost.objects.filter(pk=progress.host_id).update(cursor_saved_at=now, **{name: value for name, value in news.items() if value is not None})

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 import jetrelay
+from delivery.sources.jetstream.compression import read_v1_dictionary
 from jetrelay import environment as env
 from jetrelay import generated_secrets
 from subscriptions import validation
@@ -45,9 +46,17 @@ if PUBLIC_URL.startswith("https://"):
 
 # --- The stream and the first endpoint -------------------------------------------------------------------------
 
-JETSTREAM_HOSTS = env.items("JETSTREAM_HOSTS", validation.clean_stream_url, "wss://jetstream.us-east.bsky.network/subscribe")
-if len(JETSTREAM_HOSTS) != 1:
-    raise ImproperlyConfigured("JETSTREAM_HOSTS: name exactly one host; this version listens to one at a time.")
+# Two by default: a host can be silent, or leave something out, and only another one shows it. They differ in coast and wire.
+JETSTREAM_HOSTS = env.items(
+    "JETSTREAM_HOSTS",
+    validation.clean_stream_url,
+    f"wss://jetstream.us-east.bsky.network{validation.V2_PATH},wss://jetstream.us-west.bsky.network{validation.V1_PATH}",
+)
+if not 1 <= len(JETSTREAM_HOSTS) <= 8:
+    raise ImproperlyConfigured(f"JETSTREAM_HOSTS: {len(JETSTREAM_HOSTS)} hosts; name one to eight (two is a good number).")
+JETSTREAM_ZSTD_DICTIONARY = env.text("JETSTREAM_ZSTD_DICTIONARY")
+if JETSTREAM_ZSTD_DICTIONARY:
+    env.one("JETSTREAM_ZSTD_DICTIONARY", JETSTREAM_ZSTD_DICTIONARY, read_v1_dictionary)
 JETSTREAM_COLLECTIONS = env.items("JETSTREAM_COLLECTIONS", validation.clean_pattern)
 JETSTREAM_DIDS = env.items("JETSTREAM_DIDS", validation.clean_did)
 JETSTREAM_KINDS = env.items("JETSTREAM_KINDS", validation.clean_stream_kind, "commit")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from subscriptions.validation import MAX_WANTED_COLLECTIONS, MAX_WANTED_DIDS, is_collection
+from subscriptions.validation import MAX_WANTED_COLLECTIONS, MAX_WANTED_DIDS, STREAM_KINDS, is_collection
 
 Endpoints = tuple[UUID, ...]
 
@@ -35,6 +35,13 @@ class Wanted:
 
     collections: tuple[str, ...] = ()
     dids: tuple[str, ...] = ()
+    # Asked for on the v2 wire alone: v1 sends identity and account events to everybody.
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def broad(self) -> bool:
+        """Whether a living host always has something to send."""
+        return not self.collections and not self.dids and (not self.kinds or "commit" in self.kinds)
 
 
 def patterns_covering(type: str) -> list[str]:
@@ -103,4 +110,5 @@ def wanted(filters: Iterable[Filter]) -> Wanted | None:
         collections = set()
     if len(dids) > MAX_WANTED_DIDS or any(not each.dids for each in every):
         dids = set()
-    return Wanted(tuple(sorted(collections)), tuple(sorted(dids)))
+    kinds = {kind for each in every for kind in each.kinds if kind in STREAM_KINDS}
+    return Wanted(tuple(sorted(collections)), tuple(sorted(dids)), () if len(kinds) == len(STREAM_KINDS) else tuple(sorted(kinds)))

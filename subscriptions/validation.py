@@ -19,9 +19,12 @@ MAX_WANTED_COLLECTIONS = 100
 MAX_WANTED_DIDS = 10_000
 MAX_URL = 2048
 MAX_STREAM_URL = 255
+# The two wires of a Jetstream, told apart by the path of its URL (jetstream.md).
+V1_PATH = "/subscribe"
+V2_PATH = "/xrpc/network.bsky.jetstream.subscribeEvents"
 
 KINDS = ("commit", "identity", "account", "sync", "api")
-STREAM_KINDS = ("commit", "identity", "account")
+STREAM_KINDS = ("commit", "identity", "account", "sync")
 OPERATIONS = ("create", "update", "delete")
 
 _SEGMENT = r"[a-zA-Z0-9]([a-zA-Z0-9_-]{0,62})"
@@ -65,7 +68,7 @@ def clean_kind(value: str) -> str:
 
 
 def clean_stream_kind(value: str) -> str:
-    """A kind of event that a Jetstream sends on the v1 wire."""
+    """A kind of event that a Jetstream sends; `sync` comes on the v2 wire alone."""
     value = value.strip().lower()
     if value in STREAM_KINDS:
         return value
@@ -88,13 +91,13 @@ def clean_webhook_url(value: str) -> str:
 
 
 def clean_stream_url(value: str) -> str:
-    """A Jetstream's WebSocket URL on the v1 wire; a URL without a path gets `/subscribe`."""
+    """A Jetstream's WebSocket URL; its path says which wire it speaks, and without one it is v1."""
     parts = _split(value, ("ws", "wss"), "wss://jetstream.us-east.bsky.network/subscribe")
     if parts.username is not None or parts.password is not None:
         raise ValidationError("The URL holds a user name or password: Jetstreams take none.")
-    path = parts.path.rstrip("/") or "/subscribe"
-    if not path.endswith("/subscribe"):
-        raise ValidationError(f"{_shown(value)} has the path {_shown(path)}: this version speaks the v1 wire, whose path is /subscribe.")
+    path = parts.path.rstrip("/") or V1_PATH
+    if not path.endswith((V1_PATH, V2_PATH)):
+        raise ValidationError(f"{_shown(value)} has the path {_shown(path)}: use {V1_PATH} for the v1 wire or {V2_PATH} for v2.")
     if parts.query:
         raise ValidationError(f"{_shown(value)} has a query: leave it out, Jetrelay asks for what the subscriptions want.")
     return _bounded(urlunsplit((parts.scheme, _ascii_netloc(parts), _ascii(path), "", "")), MAX_STREAM_URL)

@@ -9,7 +9,7 @@ from django.db.models import Count, Sum
 from django.utils import timezone
 
 from delivery import lanes
-from delivery.models import Attempt, AttemptTally, Delivery, Event, EventTally, StreamCursor
+from delivery.models import Attempt, AttemptTally, Delivery, Event, EventTally, StreamHost
 from delivery.outbox import Outbox, Progress
 from delivery.replay import replay
 from delivery.sources.incoming import Incoming
@@ -102,8 +102,8 @@ def test_it_counts_what_is_unmatched_and_kept_as_stored() -> None:
 
 def test_it_counts_nothing_of_a_batch_that_was_rolled_back() -> None:
     source = make_source(keep_unmatched=True)
-    cursor = StreamCursor.objects.create(source=source, host="wss://stream.example")
+    cursor = StreamHost.objects.create(source=source, host="wss://stream.example")
     with pytest.raises((DatabaseError, OverflowError)):
-        Outbox(source).publish([make_incoming()], Progress(cursor.id, 2**64, None))
+        Outbox(source).publish([make_incoming()], [Progress(cursor.id, 2**64)])
     assert (Event.objects.count(), EventTally.objects.count()) == (0, 0)
-    assert Outbox(source).publish([make_incoming()], Progress(cursor.id, 2**62, None)).stored == 1
+    assert Outbox(source).publish([make_incoming()], [Progress(cursor.id, 2**62)]).stored == 1

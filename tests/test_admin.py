@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from delivery.admin import BoundedPaginator
-from delivery.models import AttemptTally, Delivery, Event, EventTally, Lease, StreamCursor
+from delivery.models import AttemptTally, Delivery, Event, EventTally, Lease, StreamHost
 from jetrelay.inbox.models import Inbox, InboxMessage
 from subscriptions.models import ApiKey, ConfigVersion, Endpoint, Source, Subscription, Tenant, new_secret
 from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_source, make_tenant
@@ -34,7 +34,7 @@ def endpoint() -> Endpoint:
     source = make_source()
     Subscription.objects.create(endpoint=endpoint, source=source)
     make_attempt(delivery=make_delivery(endpoint=endpoint, event=make_event(source=source, body=b"\xff\x00")))
-    StreamCursor.objects.create(source=source, host="jetstream.example")
+    StreamHost.objects.create(source=source, host="jetstream.example")
     Lease.objects.create(name="lane-0", expires_at=now)
     EventTally.objects.create(source=source, minute=now, kind="commit", type="a.b.c")
     AttemptTally.objects.create(endpoint=endpoint, minute=now, outcome="delivered", attempts=2, total_ms=3)

@@ -8,7 +8,7 @@ from django.test import Client
 from django.utils import timezone
 
 from delivery.destinations import exchange
-from delivery.models import AttemptTally, Delivery, Event, EventTally, StreamCursor
+from delivery.models import AttemptTally, Delivery, Event, EventTally, StreamHost
 from jetrelay.dashboard import bodies, figures, words
 from jetrelay.dashboard.explain import explain
 from jetrelay.dashboard.filters import PAGE
@@ -37,10 +37,10 @@ def make_event_tally(**over: Any) -> EventTally:
     return EventTally.objects.create(**{"minute": timezone.now(), "kind": "commit", "type": "app.bsky.feed.post"} | over)
 
 
-def make_cursor(**over: Any) -> StreamCursor:
+def make_cursor(**over: Any) -> StreamHost:
     now = timezone.now()
     plain = {"host": "jetstream.example", "connected_since": now - timedelta(minutes=5), "seen_at": now, "last_event_at": now}
-    return StreamCursor.objects.create(**{"source": make_source()} | plain | over)
+    return StreamHost.objects.create(**{"source": make_source()} | plain | over)
 
 
 def page(client: Client, url: str, **headers: str) -> str:

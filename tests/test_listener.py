@@ -14,7 +14,7 @@ from django.db.models import OuterRef, Subquery, Sum
 from delivery import listener as module
 from delivery.leases import Holding
 from delivery.listener import Listener
-from delivery.models import Delivery, Event, EventTally, Lease, StreamCursor
+from delivery.models import Delivery, Event, EventTally, Lease, StreamHost
 from delivery.sources.incoming import moment
 from delivery.sources.jetstream import reader
 from delivery.sources.jetstream.position import OVERLAP_US
@@ -39,7 +39,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def listening(url: str) -> Iterator[Listener]:
-    listener = Listener(make_source(), url)
+    listener = Listener(make_source(), [url])
     run = Elsewhere(listener.run)
     try:
         yield listener
@@ -130,25 +130,25 @@ def test_it_hears_of_a_subscription_made_while_it_runs() -> None:
 
 def test_it_stays_away_until_somebody_wants_something() -> None:
     with playing([frame(1)]) as url, listening(url):
-        eventually(lambda: StreamCursor.objects.filter(host=url, problem=NOTHING_WANTED).exists())
+        eventually(lambda: StreamHost.objects.filter(host=url, problem=NOTHING_WANTED).exists())
         patiently(make_subscription)
         eventually(lambda: stored() == 1)
         patiently(lambda: [one.delete() for one in Subscription.objects.all()])
-        eventually(lambda: StreamCursor.objects.filter(host=url, problem=NOTHING_WANTED, connected_since=None).exists())
+        eventually(lambda: StreamHost.objects.filter(host=url, problem=NOTHING_WANTED, connected_since=None).exists())
 
 
 def test_it_shows_how_its_connection_is_doing() -> None:
     make_subscription()
 
-    def row() -> StreamCursor:
-        return StreamCursor.objects.get(source=make_source())
+    def row() -> StreamHost:
+        return StreamHost.objects.get(source=make_source())
 
     with Host(refusing("503 Service Unavailable", b"warming up"), sending(frame(1))) as host:
         with listening(host.url):
             eventually(lambda: stored() == 1)
             eventually(lambda: row().connected_since is not None and row().problem == "")
             assert patiently(row).seen_at is not None
-            assert patiently(row).last_event_at == moment(1_780_000_000_000_001)
+            assert patiently(row).reached_at == moment(1_780_000_000_000_001)
         assert (row().connected_since, row().problem, row().host) == (None, "the listener was stopped", host.url)
 
 
@@ -172,7 +172,7 @@ def test_its_cursor_is_always_that_of_the_newest_stored_event() -> None:
 
         def agrees() -> bool:
             # One statement, so one state of the database.
-            row = StreamCursor.objects.annotate(newest=Subquery(newest)).filter(host=url).first()
+            row = StreamHost.objects.annotate(newest=Subquery(newest)).filter(host=url).first()
             if row is not None and row.cursor is not None:
                 assert row.newest == moment(row.cursor)
                 seen.add(row.cursor)
@@ -213,7 +213,7 @@ def test_it_stores_what_it_has_read_before_it_stops() -> None:
         with listening(url):
             eventually(lambda: stored() > 0)
         kept = stored()
-        cursor = StreamCursor.objects.get(host=url).cursor
+        cursor = StreamHost.objects.get(host=url).cursor
     assert cursor == 1_780_000_000_000_000 + kept - 1
     assert bodies() == lines[:kept]
 
@@ -228,17 +228,17 @@ def test_a_second_one_stands_by_and_takes_over(caplog: pytest.LogCaptureFixture)
         eventually(lambda: stored() > 0)
         with listening(url) as second:
             eventually(lambda: "this one stands by" in caplog.text)
-            assert not hasattr(second, "reader")
+            assert not bool(second.hosts)
             before = patiently(stored)
             first.stop()
-            eventually(lambda: stored() > before and hasattr(second, "reader"))
+            eventually(lambda: stored() > before and bool(second.hosts))
             eventually(lambda: stored() == len(lines))
     assert sorted(bodies()) == sorted(lines)
 
 
 def test_it_takes_over_from_one_that_died() -> None:
     make_subscription()
-    name = Listener(make_source(), "ws://x").holding.name
+    name = Listener(make_source(), ["ws://x"]).holding.name
     assert Holding(name, 0.3).take()
     with playing([frame(1)]) as url, listening(url):
         eventually(lambda: stored() == 1)
@@ -327,11 +327,11 @@ def test_it_counts_events_that_the_database_refuses_and_stores_the_rest(caplog: 
         eventually(lambda: counts()["received"] == 100)
     assert bodies() == [line for number, line in enumerate(lines) if number not in refused]
     assert counts() == {"received": 100, "stored": 96, "duplicate": 0, "unmatched": 0, "invalid": 4}
-    assert StreamCursor.objects.get(host=url).cursor == 1_780_000_000_000_099
+    assert StreamHost.objects.get(host=url).cursor == 1_780_000_000_000_099
     assert caplog.text.count("The database refuses an event") == 4
 
 
-@pytest.mark.parametrize("table", ["delivery_eventtally", "delivery_event", "delivery_streamcursor", "subscriptions_configversion"])
+@pytest.mark.parametrize("table", ["delivery_eventtally", "delivery_event", "delivery_streamhost", "subscriptions_configversion"])
 def test_it_waits_for_a_database_that_is_not_ready(table: str, caplog: pytest.LogCaptureFixture) -> None:
     make_subscription()
     lines = [frame(number) for number in range(2_000)]
@@ -351,7 +351,7 @@ def test_it_waits_for_a_database_that_is_not_ready(table: str, caplog: pytest.Lo
 def test_it_stops_cleanly_when_the_database_is_gone(caplog: pytest.LogCaptureFixture) -> None:
     make_subscription()
     with playing([frame(1)]) as url:
-        listener = Listener(make_source(), url)
+        listener = Listener(make_source(), [url])
         run = Elsewhere(listener.run)
         eventually(lambda: stored() == 1)
         patiently(lambda: execute("ALTER TABLE delivery_lease RENAME TO somewhere_else"))
@@ -364,7 +364,7 @@ def test_it_stops_cleanly_when_the_database_is_gone(caplog: pytest.LogCaptureFix
 
 
 def test_it_waits_no_longer_after_an_hour_of_trouble() -> None:
-    listener = Listener(make_source(), "ws://x")
+    listener = Listener(make_source(), ["ws://x"])
     listener._troubles = 5_000
     listener.stop()
     Elsewhere(lambda: listener._wait_for_database(OSError("gone"))).result()

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from delivery import outbox as module
 from delivery.engines.base import EventCounts
 from delivery.leases import Holding, lane_lease
-from delivery.models import Delivery, Event, EventTally, StreamCursor
+from delivery.models import Delivery, Event, EventTally, StreamHost
 from delivery.outbox import Outbox, Progress
 from delivery.sources.incoming import Incoming
 from delivery.wakes import Waker
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 LIKE = "app.bsky.feed.like"
 
 
-def make_cursor(**over: Any) -> StreamCursor:
-    return StreamCursor.objects.create(**{"source": make_source(), "host": "wss://host.example/subscribe", "cursor": 5} | over)
+def make_cursor(**over: Any) -> StreamHost:
+    return StreamHost.objects.create(**{"source": make_source(), "host": "wss://host.example/subscribe", "cursor": 5} | over)
 
 
 def many(count: int, **over: Any) -> list[Incoming]:
@@ -49,9 +49,9 @@ def owed() -> set[tuple[UUID, UUID]]:
 
 def test_it_stores_an_event_as_it_came() -> None:
     make_subscription()
-    incoming = make_incoming(body=b'{"odd" :  "\xf0\x9f\x91\xa9"}\r', cursor=77, time_us=1_780_000_000_123_456)
+    incoming = make_incoming(origin="wss://host.example/subscribe", body=b'{"odd" :  "\xf0\x9f\x91\xa9"}\r', cursor=77, time_us=1_780_000_000_123_456)
     before = datetime.now(UTC)
-    assert Outbox(make_source(), origin="wss://host.example/subscribe").publish([incoming]) == EventCounts(1, 1, 0, 0, 0)
+    assert Outbox(make_source()).publish([incoming]) == EventCounts(1, 1, 0, 0, 0)
     event = Event.objects.get()
     assert (bytes(event.body), bytes(event.dedup_key)) == (incoming.body, incoming.dedup_key)
     assert (event.kind, event.type, event.operation, event.subject) == ("commit", POST, "create", DID)
@@ -217,6 +217,53 @@ def test_it_reads_the_subscriptions_only_when_they_changed() -> None:
     assert [query for query in queries if "subscriptions_subscription" in query["sql"]]
 
 
+# --- Copies from several hosts -----------------------------------------------------------------------------------------
+
+
+def test_it_knows_what_it_has_stored_without_asking() -> None:
+    make_subscription(collections=[POST])
+    outbox, batch, unwanted = Outbox(make_source()), many(3), make_incoming(type=LIKE)
+    outbox.publish([*batch, unwanted])
+    assert [outbox.has_stored(event.dedup_key) for event in [*batch, unwanted]] == [True, True, True, False]
+    with CaptureQueriesContext(connection) as queries:
+        assert outbox.publish(batch) == EventCounts(3, 0, 3, 0, 0)
+    assert not [query for query in queries if "delivery_event " in query["sql"]]
+
+
+def test_it_stores_a_later_copy_of_what_was_not_wanted_before() -> None:
+    outbox, event = Outbox(make_source()), make_incoming(type=LIKE)
+    make_subscription(collections=[POST])
+    assert outbox.publish([event]).unmatched == 1
+    make_subscription(collections=[LIKE])
+    assert outbox.publish([event]) == EventCounts(1, 1, 0, 0, 0)
+
+
+def test_it_remembers_nothing_of_a_batch_that_was_rolled_back() -> None:
+    make_subscription()
+    outbox, batch = Outbox(make_source()), many(2)
+    with pytest.raises((DataError, OverflowError)):
+        outbox.publish(batch, [Progress(make_cursor().pk, 2**63)])
+    assert not any(outbox.has_stored(event.dedup_key) for event in batch)
+    assert outbox.publish(batch) == EventCounts(2, 2, 0, 0, 0)
+
+
+def test_it_forgets_the_oldest_and_still_stores_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 3)
+    make_subscription()
+    outbox, batch = Outbox(make_source()), many(5)
+    outbox.publish(batch)
+    assert [outbox.has_stored(event.dedup_key) for event in batch] == [False, False, True, True, True]
+    assert outbox.publish(batch) == EventCounts(5, 0, 5, 0, 0)
+
+
+def test_it_moves_the_cursor_of_every_host() -> None:
+    make_subscription()
+    first = make_cursor()
+    second = StreamHost.objects.create(source=make_source(), host="wss://other.example")
+    Outbox(make_source()).publish(many(1), [Progress(first.pk, 7), Progress(second.pk, 8)])
+    assert dict(StreamHost.objects.values_list("pk", "cursor")) == {first.pk: 7, second.pk: 8}
+
+
 # --- Counting ----------------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +311,7 @@ def test_it_accounts_for_everything_in_any_mixture() -> None:
 def test_it_moves_the_cursor_with_the_events() -> None:
     make_subscription()
     row, newest = make_cursor(), datetime(2026, 5, 28, tzinfo=UTC)
-    Outbox(make_source()).publish(many(2), Progress(row.pk, 99, newest))
+    Outbox(make_source()).publish(many(2), [Progress(row.pk, 99, last_event_at=newest)])
     row.refresh_from_db()
     assert (row.cursor, row.last_event_at) == (99, newest)
     assert row.cursor_saved_at is not None
@@ -272,7 +319,7 @@ def test_it_moves_the_cursor_with_the_events() -> None:
 
 def test_it_keeps_what_it_was_not_told() -> None:
     row = make_cursor(last_event_at=datetime(2026, 5, 28, tzinfo=UTC))
-    Outbox(make_source()).publish([], Progress(row.pk, None, None), rejected=1)
+    Outbox(make_source()).publish([], [Progress(row.pk, None)], rejected=1)
     row.refresh_from_db()
     assert (row.cursor, row.last_event_at) == (5, datetime(2026, 5, 28, tzinfo=UTC))
 
@@ -281,20 +328,20 @@ def test_it_stores_nothing_when_the_cursor_cannot_move() -> None:
     make_subscription()
     row, batch, outbox = make_cursor(), many(3), Outbox(make_source())
     with pytest.raises((DataError, OverflowError)):
-        outbox.publish(batch, Progress(row.pk, 2**63, None))
+        outbox.publish(batch, [Progress(row.pk, 2**63)])
     row.refresh_from_db()
     assert row.cursor == 5
     assert not Event.objects.exists()
     assert not Delivery.objects.exists()
     assert not EventTally.objects.exists()
-    assert outbox.publish(batch, Progress(row.pk, 6, None)) == EventCounts(3, 3, 0, 0, 0)
+    assert outbox.publish(batch, [Progress(row.pk, 6)]) == EventCounts(3, 3, 0, 0, 0)
 
 
 def test_it_moves_no_cursor_when_an_event_cannot_be_stored() -> None:
     make_subscription()
     row = make_cursor()
     with pytest.raises((DataError, OverflowError)):
-        Outbox(make_source()).publish([*many(2), make_incoming(cursor=2**63)], Progress(row.pk, 9, None))
+        Outbox(make_source()).publish([*many(2), make_incoming(cursor=2**63)], [Progress(row.pk, 9)])
     row.refresh_from_db()
     assert row.cursor == 5
     assert not Event.objects.exists()
@@ -354,6 +401,6 @@ def test_it_wakes_nobody_when_nothing_was_stored(lanes: Any) -> None:
     make_subscription(endpoint=make_endpoint(shard=5), collections=[LIKE])
     outbox, row = Outbox(make_source()), make_cursor()
     with pytest.raises((DataError, OverflowError)):
-        outbox.publish(many(1), Progress(row.pk, 2**63, None))
+        outbox.publish(many(1), [Progress(row.pk, 2**63)])
     outbox.publish([make_incoming(type=LIKE)])
     assert woken(lanes) == 5

@@ -11,6 +11,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from jetrelay import generated_secrets
+from subscriptions.validation import V2_PATH
 from tests.whole import ROOT, engines
 
 # Reads the settings afresh for each environment on its input; says what they are, or what is wrong.
@@ -67,7 +68,10 @@ def test_it_needs_nothing(tmp_path: Path) -> None:
     assert found["CELERY_BROKER_URL"] == "filesystem://localhost"
     assert found["CELERY_BROKER_TRANSPORT_OPTIONS"]["data_folder_in"] == str(data / "broker" / "messages")
     assert (found["PORT"], found["JETRELAY_LANES"], found["DEBUG"], found["LOG_LEVEL"]) == (8000, 8, False, "INFO")
-    assert found["JETSTREAM_HOSTS"] == ["wss://jetstream.us-east.bsky.network/subscribe"]
+    assert found["JETSTREAM_HOSTS"] == [
+        "wss://jetstream.us-east.bsky.network/xrpc/network.bsky.jetstream.subscribeEvents",
+        "wss://jetstream.us-west.bsky.network/subscribe",
+    ]
     assert (found["JETSTREAM_COLLECTIONS"], found["JETSTREAM_DIDS"], found["JETSTREAM_KINDS"]) == ([], [], ["commit"])
     assert (found["WEBHOOK_URL"], found["WEBHOOK_SECRET"], found["WEBHOOK_BEARER_TOKEN"]) == ("", "", "")
     assert found["JETRELAY_ALLOWED_NETWORKS"] == []
@@ -130,6 +134,8 @@ def test_it_reads_the_host_of_a_stream(tmp_path: Path) -> None:
             "ws://127.0.0.1:6008": ["ws://127.0.0.1:6008/subscribe"],
             "wss://JETSTREAM.example/subscribe": ["wss://jetstream.example/subscribe"],
             "wss://a.example,wss://a.example/subscribe": ["wss://a.example/subscribe"],
+            "wss://a.example, wss://b.example/x/subscribe": ["wss://a.example/subscribe", "wss://b.example/x/subscribe"],
+            f"wss://A.example{V2_PATH}/": [f"wss://a.example{V2_PATH}"],
         },
     )
 
@@ -163,8 +169,11 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
         tmp_path,
         [
             ({"JETSTREAM_HOSTS": "https://example.com"}, "JETSTREAM_HOSTS: 'https://example.com' is not a URL"),
-            ({"JETSTREAM_HOSTS": "wss://a.example,wss://b.example"}, "JETSTREAM_HOSTS: name exactly one host"),
-            ({"JETSTREAM_HOSTS": ","}, "JETSTREAM_HOSTS: name exactly one host"),
+            ({"JETSTREAM_HOSTS": ","}, "JETSTREAM_HOSTS: 0 hosts; name one to eight"),
+            ({"JETSTREAM_HOSTS": ",".join(f"wss://{number}.example" for number in range(9))}, "JETSTREAM_HOSTS: 9 hosts; name one to eight"),
+            ({"JETSTREAM_HOSTS": "wss://a.example/xrpc"}, "JETSTREAM_HOSTS: 'wss://a.example/xrpc' has the path '/xrpc': use /subscribe for the v1 wire or /xrpc/network.bsky"),
+            ({"JETSTREAM_ZSTD_DICTIONARY": "/nowhere"}, "JETSTREAM_ZSTD_DICTIONARY: '/nowhere' is not valid: the file cannot be read: No such file"),
+            ({"JETSTREAM_ZSTD_DICTIONARY": str(tmp_path / "file")}, f"JETSTREAM_ZSTD_DICTIONARY: '{tmp_path}/file' is not valid: these bytes are no zstd dictionary"),
             ({"JETSTREAM_COLLECTIONS": "app.bsky.feed.post,app.bsky.fo*"}, "JETSTREAM_COLLECTIONS: 'app.bsky.fo*' is not a collection"),
             ({"JETSTREAM_COLLECTIONS": "app.bsky.feed.post app.bsky.feed.like"}, "JETSTREAM_COLLECTIONS: 'app.bsky.feed.post app.bsky.feed.like' is not"),
             ({"JETSTREAM_DIDS": "alice.example"}, "JETSTREAM_DIDS: 'alice.example' is not a DID"),

@@ -8,6 +8,7 @@ import msgspec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_US = 253_402_300_799_000_000  # the end of the year 9999
+_US = timedelta(microseconds=1)
 
 
 class Incoming(msgspec.Struct, frozen=True, gc=False):
@@ -21,6 +22,8 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
     time_us: int
     cursor: int | None
     body: bytes
+    # The host that brought this copy.
+    origin: str = ""
 
 
 def dedup_key(parts: Iterable[str]) -> bytes:
@@ -31,3 +34,8 @@ def dedup_key(parts: Iterable[str]) -> bytes:
 def moment(time_us: int) -> datetime:
     """The time of an event, kept within what a database can hold."""
     return _EPOCH + timedelta(microseconds=min(max(time_us, 0), _MAX_US))
+
+
+def microseconds(moment: datetime) -> int:
+    """Unix microseconds, exactly."""
+    return (moment - _EPOCH) // _US

@@ -12,19 +12,27 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.delivered = self.attempts = 0
+        self.delivered = self.attempts = self.owed = self.stored = 0
         self.seconds = self.stored_seconds = 0.0
 
     def read(self) -> None:
         """Take the figures as they are now."""
         (self.delivered,) = self._one("SELECT count(*) FROM delivery_delivery WHERE state = 1")
+        (self.owed,) = self._one("SELECT count(*) FROM delivery_delivery WHERE state = 0")
         (self.attempts,) = self._one("SELECT count(*) FROM delivery_attempt")
         began, stored, settled = self._one(
-            "SELECT (SELECT min(connected_since) FROM delivery_streamcursor), (SELECT max(received_at) FROM delivery_event),"
+            "SELECT (SELECT min(connected_since) FROM delivery_streamhost), (SELECT max(received_at) FROM delivery_event),"
             " (SELECT max(settled_at) FROM delivery_delivery)"
         )
-        if began and stored and settled:
-            self.seconds, self.stored_seconds = _seconds(began, settled), _seconds(began, stored)
+        if began and stored:
+            self.stored_seconds = _seconds(began, stored)
+        if began and settled:
+            self.seconds = _seconds(began, settled)
+
+    def count_stored(self) -> int:
+        """How many events are stored, and owed to the one endpoint there is, by the tallies: cheap at any size."""
+        (self.stored,) = self._one("SELECT coalesce(sum(stored), 0) FROM delivery_eventtally")
+        return int(self.stored)
 
     def _one(self, sql: str) -> Any:
         if self._url.startswith("sqlite"):

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from delivery.models import StreamCursor
+from delivery.models import StreamHost
 from jetrelay.dashboard.words import ago
 
 # A living listener renews `seen_at` every few seconds.
@@ -25,18 +25,18 @@ class Stream:
 def streams(now: datetime | None = None) -> list[Stream]:
     """The streams that are or were lately listened to; when all are long gone, the last of them."""
     now = now or timezone.now()
-    rows = sorted(StreamCursor.objects.all(), key=lambda row: row.seen_at.timestamp() if row.seen_at else 0, reverse=True)
+    rows = sorted(StreamHost.objects.all(), key=lambda row: row.seen_at.timestamp() if row.seen_at else 0, reverse=True)
     lately = [row for row in rows if row.seen_at and now - row.seen_at < FORGOTTEN] or rows[:1]
     return [_stream(row, now) for row in lately]
 
 
-def _stream(row: StreamCursor, now: datetime) -> Stream:
+def _stream(row: StreamHost, now: datetime) -> Stream:
     problem = _problem(row, now)
     words = problem or f"connected for {ago(row.connected_since, now).removesuffix(' ago')}"
     return Stream(row.host, not problem, words, row.last_event_at)
 
 
-def _problem(row: StreamCursor, now: datetime) -> str:
+def _problem(row: StreamHost, now: datetime) -> str:
     if row.seen_at is None:
         return "The listener has not started yet."
     if now - row.seen_at > ALIVE:

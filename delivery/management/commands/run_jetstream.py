@@ -11,13 +11,13 @@ from subscriptions.models import Source
 
 
 class Command(BaseCommand):
-    help = "Listen to the Jetstream named by JETSTREAM_HOSTS. SIGTERM stores what has been read and ends it. A second one stands by."
+    help = "Listen to the Jetstream hosts named by JETSTREAM_HOSTS. SIGTERM stores what has been read and ends it. A second one stands by."
 
     def handle(self, *args: Any, **options: Any) -> None:
         source = Source.objects.filter(kind=Source.Kind.JETSTREAM, tenant=None).first()
         if source is None:
             raise CommandError("There is no Jetstream source yet: run `manage.py bootstrap` first (`manage.py up` does).")
-        listener = Listener(source, settings.JETSTREAM_HOSTS[0])
+        listener = Listener(source, settings.JETSTREAM_HOSTS)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: listener.stop())
         listener.run()

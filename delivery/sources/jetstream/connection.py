@@ -1,30 +1,42 @@
-"""One WebSocket connection to a Jetstream on the v1 wire. Bytes in, frames out; no model, no database."""
+"""One WebSocket connection to a Jetstream. Bytes in, frames out; no model, no database."""
 
 import os
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlencode
 
 import certifi
 import msgspec
 import websocket
 from websocket._abnf import ABNF, continuous_frame, frame_buffer
 
+from delivery.sources.jetstream.compression import Dictionary, Undecodable
 from delivery.sources.jetstream.frames import MAX_FRAME
+from delivery.sources.jetstream.wires import Asked, Wire
 from subscriptions.matching import Wanted
 
 CONNECT_TIMEOUT_S = 10.0
+# For connecting and the handshake together, however slowly a host answers.
+HANDSHAKE_TIMEOUT_S = 20.0
 # After this much silence a ping goes out; after as much again the host counts as gone.
 SILENCE_S = 30.0
 # A message that is larger than this is not skipped but ends the connection: no event is near it. In bytes.
 _MAX_SKIPPED = 64 * 1024 * 1024
-# Filters longer than this do not go into the URL: servers refuse long request lines. In characters.
-_MAX_QUERY = 4000
 
 
 class Disconnected(Exception):
     """The connection could not be made, or it ended; the message says how."""
+
+
+class Refused(Disconnected):
+    """The host answered the handshake with this HTTP status instead, and an error name on the v2 wire."""
+
+    def __init__(self, status: int, body: str, retry_after_s: float | None) -> None:
+        super().__init__(f"the host answered {status}{f': {body[:200]}' if body else ''}")
+        self.status = status
+        self.error = _error_name(body)
+        self.retry_after_s = retry_after_s
 
 
 class _BoundedFrames(frame_buffer):
@@ -78,100 +90,131 @@ class _WebSocket(websocket.WebSocket):
 
 
 class Connection:
-    """An open subscription. `receive` belongs to one thread; `update` and `close` may come from another."""
+    """A subscription, made by `open`. `open` and `receive` belong to one thread; `update` and `close` may come from another."""
 
-    def __init__(self, url: str, wanted: Wanted, cursor: int | None, user_agent: str) -> None:
+    def __init__(self, wire: Wire, asked: Asked, user_agent: str, dictionary: Dictionary | None = None) -> None:
+        self.asked = asked
+        self.bytes_in = 0
+        self._wire = wire
+        self._user_agent = user_agent
+        self._dictionary = dictionary
         self._closing = threading.Lock()
-        hello = len(query(wanted, cursor)) > _MAX_QUERY
-        asked = query(Wanted(), cursor, hello=True) if hello else query(wanted, cursor)
+        self._telling = threading.Lock()
+        self._closed = self._silent = False
+        # Validation of UTF-8 is the parser's: the library's own, in Python, is slower than all the rest.
+        self._socket = _WebSocket(skip_utf8_validation=True, enable_multithread=True, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], sslopt=_tls())
+
+    def open(self, silence_s: float = SILENCE_S) -> None:
+        """Connect and subscribe. Raises Disconnected. `close` ends it from another thread, whatever the host does.
+
+        After `silence_s` without a word a ping goes out; after as long again the host counts as gone.
+        """
+        self._silence_s = silence_s
+        url, hello = self._wire.address(self.asked)
+        # The library bounds every step of the handshake, but not all of them together.
+        deadline = threading.Timer(HANDSHAKE_TIMEOUT_S, self.close)
+        deadline.daemon = True
+        deadline.start()
         try:
-            # Validation of UTF-8 is the parser's: the library's own, in Python, is slower than all the rest.
-            self._socket = websocket.create_connection(
-                f"{url}?{asked}" if asked else url,
-                timeout=CONNECT_TIMEOUT_S,
-                class_=_WebSocket,
-                skip_utf8_validation=True,
-                enable_multithread=True,
-                header=[f"User-Agent: {user_agent}"],
-                suppress_origin=True,
-                redirect_limit=0,
-                sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-                sslopt={} if os.environ.get("SSL_CERT_FILE") else {"ca_certs": certifi.where()},
-            )
+            self._socket.connect(url, timeout=CONNECT_TIMEOUT_S, header=[f"User-Agent: {self._user_agent}"], suppress_origin=True, redirect_limit=0)  # type: ignore[no-untyped-call]
         except websocket.WebSocketBadStatusException as error:
-            raise Disconnected(_refusal(error)) from error
-        except (websocket.WebSocketException, OSError, ValueError) as error:
-            raise Disconnected(f"cannot connect: {error}") from error
-        self._socket.settimeout(SILENCE_S)
+            raise _refusal(error) from error
+        except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
+            # AttributeError: `close` took the socket away under the handshake.
+            raise Disconnected("the handshake was cut off" if self._closed else f"cannot connect: {error}") from error
+        finally:
+            deadline.cancel()
+        if self._closed:
+            self.close()
+            raise Disconnected("the handshake was cut off")
+        self._socket.settimeout(silence_s)
         if hello:
             try:
-                self.update(wanted)
+                self.update(lambda: self.asked.wanted)
             except Disconnected:
                 self.close()
                 raise
 
-    def receive(self) -> bytes:
-        """The next message, as it came over the wire. Raises Disconnected; never returns a control frame."""
-        silent = False
-        while True:
-            try:
-                code, data = self._socket.recv_data(control_frame=True)
-            except websocket.WebSocketTimeoutException as error:
-                if silent:
-                    raise Disconnected(f"no word from the host for {2 * SILENCE_S:.0f} s, not even a pong") from error
-                silent = True
-                self._ping()
-                continue
-            except (websocket.WebSocketException, OSError, ValueError) as error:
-                # ValueError: `close` was called while this waited for the socket.
-                raise Disconnected(str(error) or type(error).__name__) from error
-            if code in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
-                return bytes(data)
-            if code == websocket.ABNF.OPCODE_CLOSE:
-                raise Disconnected(_close_reason(bytes(data)))
-            silent = False
+    def receive(self) -> bytes | None:
+        """The next message, as text. None: no event for a while, but the host is alive.
 
-    def update(self, wanted: Wanted) -> None:
-        """Replace the filter of the running connection. Raises Disconnected."""
-        payload = {"wantedCollections": wanted.collections, "wantedDids": wanted.dids, "maxMessageSizeBytes": 0}
-        message = msgspec.json.encode({"type": "options_update", "payload": payload})
+        Raises Disconnected, and Undecodable for a compressed frame that does not decompress.
+        """
         try:
-            self._socket.send(message.decode())
-        except (websocket.WebSocketException, OSError) as error:
-            raise Disconnected(str(error)) from error
+            code, data = self._socket.recv_data(control_frame=True)
+        except websocket.WebSocketTimeoutException as error:
+            if self._silent:
+                raise Disconnected(f"no word from the host for {2 * self._silence_s:.0f} s, not even a pong") from error
+            self._silent = True
+            self._ping()
+            return None
+        except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
+            # ValueError, AttributeError: `close` was called while this waited for the socket.
+            raise Disconnected(str(error) or type(error).__name__) from error
+        self._silent = False
+        if code in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
+            self.bytes_in += len(data)
+            if code == websocket.ABNF.OPCODE_BINARY and self._dictionary is not None:
+                try:
+                    return self._dictionary.decompress(bytes(data))
+                except Undecodable as error:
+                    error.frame = bytes(data)
+                    raise
+            return bytes(data)
+        if code == websocket.ABNF.OPCODE_CLOSE:
+            raise Disconnected(_close_reason(bytes(data)))
+        return None
+
+    def update(self, newest: Callable[[], Wanted | None]) -> None:
+        """Replace the filter of the running connection, on the v1 wire. Raises Disconnected.
+
+        The filter is asked for when it is its turn, so that of two changes the later one stays.
+        """
+        with self._telling:
+            wanted = newest() or Wanted()
+            payload = {"wantedCollections": wanted.collections, "wantedDids": wanted.dids, "maxMessageSizeBytes": 0}
+            message = msgspec.json.encode({"type": "options_update", "payload": payload})
+            try:
+                self._socket.send(message.decode())
+            except (websocket.WebSocketException, OSError, AttributeError) as error:
+                raise Disconnected(str(error)) from error
 
     def close(self) -> None:
-        """End the connection, also under a thread that is waiting in `receive`."""
+        """End the connection, also under a thread that is waiting in `open` or `receive`."""
         with self._closing:
+            self._closed = True
             try:
                 if self._socket.sock is not None:
                     self._socket.sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # it has ended already
-            self._socket.shutdown()  # type: ignore[no-untyped-call]
+            if self._socket.connected:
+                self._socket.shutdown()  # type: ignore[no-untyped-call]
 
     def _ping(self) -> None:
         try:
             self._socket.ping()
-        except (websocket.WebSocketException, OSError) as error:
+        except (websocket.WebSocketException, OSError, AttributeError) as error:
             raise Disconnected(str(error)) from error
 
 
-def query(wanted: Wanted, cursor: int | None, *, hello: bool = False) -> str:
-    """The query string of a subscription."""
-    fields: list[tuple[str, str]] = [("wantedCollections", each) for each in wanted.collections]
-    fields += [("wantedDids", did) for did in wanted.dids]
-    if cursor is not None:
-        fields.append(("cursor", str(cursor)))
-    if hello:
-        fields.append(("requireHello", "true"))
-    return urlencode(fields, safe="*:.")
+def _tls() -> dict[str, str]:
+    return {} if os.environ.get("SSL_CERT_FILE") else {"ca_certs": certifi.where()}
 
 
-def _refusal(error: websocket.WebSocketBadStatusException) -> str:
+def _refusal(error: websocket.WebSocketBadStatusException) -> Refused:
     body = getattr(error, "resp_body", None) or b""
-    text = body.decode(errors="replace").strip()[:200] if isinstance(body, bytes) else str(body)[:200]
-    return f"the host answered {error.status_code}{f': {text}' if text else ''}"
+    text = body.decode(errors="replace").strip() if isinstance(body, bytes) else str(body)
+    after = str((getattr(error, "resp_headers", None) or {}).get("retry-after", ""))
+    return Refused(error.status_code, text, float(after) if after.isascii() and after.isdigit() else None)
+
+
+def _error_name(body: str) -> str:
+    """What an XRPC error calls itself."""
+    try:
+        return str(msgspec.json.decode(body, type=dict)["error"])
+    except (msgspec.MsgspecError, KeyError):
+        return ""
 
 
 def _close_reason(data: bytes) -> str:

@@ -1,56 +1,100 @@
-"""Reads one host on a thread of its own: connects, parses, reconnects, and keeps a bounded buffer for whoever stores.
+"""Reads one host on a thread of its own: connects, parses, notices what is wrong, and connects again where it was.
 
-When the buffer is full the reader stops reading, and the host's own buffer holds what comes next.
+What reading again cannot put right becomes a `Gap`, for the storing thread to write down.
 """
 
 import logging
 import random
 import threading
 from collections import deque
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic, time_ns
 
 from delivery.sources.incoming import Incoming
-from delivery.sources.jetstream.connection import Connection, Disconnected
-from delivery.sources.jetstream.frames import InvalidFrame, parse
+from delivery.sources.jetstream.buffer import Bell, Buffer
+from delivery.sources.jetstream.compression import Compression, Dictionaries, Dictionary, Undecodable
+from delivery.sources.jetstream.connection import Connection, Disconnected, Refused
+from delivery.sources.jetstream.frames import InvalidFrame
+from delivery.sources.jetstream.frames_v2 import HostError, Info
+from delivery.sources.jetstream.liveness import Liveness
 from delivery.sources.jetstream.position import Position
+from delivery.sources.jetstream.rejects import Rejects
+from delivery.sources.jetstream.resuming import Gap, Renumbered, Resumption
+from delivery.sources.jetstream.seam import Seam
+from delivery.sources.jetstream.wires import Asked, wire_of
 from subscriptions.matching import Wanted
 
 logger = logging.getLogger(__name__)
 
-# The buffer: events, and bytes of their bodies.
-MAX_BUFFERED = 10_000
-MAX_BUFFERED_BYTES = 64 * 1024 * 1024
-# Of a host that sends garbage, one frame in so many seconds stands in the log.
-COMPLAIN_EVERY_S = 5.0
 # Seconds between connection attempts: doubling from the first to the last, less up to half by chance.
 _FIRST_WAIT_S = 0.5
 _LAST_WAIT_S = 30.0
+# No event for so long although everything was asked for: the host stands still. Twice as long each time connecting again did not help.
+STALL_S = 30.0
+_LAST_STALL_S = 600.0
+# A narrow filter may be quiet for long; connecting again now and then shows that it really was.
+QUIET_S = 600.0
+# A connection that has brought nothing for so long has nothing to replay.
+SETTLED_S = 5.0
+# How far before its connection a quiet host's cursor is put, because clocks differ. In µs.
+_QUIET_MARGIN_US = 60_000_000
+# So often in a row a host's objection is met at once by asking for something else.
+_MAX_RETRIES = 5
 NOTHING_WANTED = "no active subscription wants anything from this stream"
 
 
-class Reader:
-    """One host. `start`, `want`, `take` and `stop` belong to the thread that stores."""
+@dataclass(frozen=True)
+class Kit:
+    """What the readers of one listener share. Without dictionaries, frames come uncompressed."""
 
-    def __init__(self, url: str, cursor: int | None, user_agent: str) -> None:
+    user_agent: str
+    bell: Bell = field(default_factory=Bell)
+    v1_dictionary: bytes | None = None
+    v2_dictionaries: Dictionaries | None = None
+
+    def compression(self, url: str, *, v1: bool) -> Compression:
+        if v1:
+            return Compression(url, Dictionary(self.v1_dictionary) if self.v1_dictionary else None)
+        return Compression(url, self.v2_dictionaries)
+
+
+class Reader:
+    """One host. `start`, `want`, `take`, `watch`, `reconnect` and `stop` belong to the thread that stores."""
+
+    def __init__(self, url: str, position: Position, kit: Kit) -> None:
         self.url = url
-        self.user_agent = user_agent
+        self.wire = wire_of(url)
         # Of what has been read, which is ahead of what has been stored.
-        self.position = Position(cursor)
+        self.position = position
+        self.buffer = Buffer(kit.bell)
+        self.rejects = Rejects(url)
+        self.liveness = Liveness()
+        self.seam = Seam(self.wire, position, self.buffer, kit.user_agent)
+        self.gaps: deque[Gap] = deque()
         self.connected_since: datetime | None = None
         self.problem = "not connected yet"
+        self.compressed = False
+        # Since the start.
+        self.connections = self.events_in = self.bytes_in = 0
+        # Up to where a quiet host has nothing. In µs.
+        self.settled_us: int | None = None
+        self._user_agent = kit.user_agent
+        self._bell = kit.bell
+        self._compression = kit.compression(url, v1=self.wire.updates)
+        self._resumption = Resumption(position)
         self._wanted: Wanted | None = None
         self._connection: Connection | None = None
-        self._events: deque[Incoming] = deque()
-        self._bytes_in = self._bytes_out = 0
-        self._rejected_in = self._rejected_out = self._complained = 0
-        self._complain_at = 0.0
-        self._some = threading.Event()
-        self._enough = threading.Event()
-        self._room = threading.Event()
+        self._connected_at = 0.0
+        self._connected_us = 0
+        self._asked = Asked(Wanted())
+        self._stall_s = STALL_S
+        self._again = ""
+        self._retries = 0
+        self._pause_s = 0.0
+        self._without_dids = False
         self._changed = threading.Event()
         self._stopping = threading.Event()
-        self._batch = 1
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
 
     # --- for the thread that stores ----------------------------------------------------------------------------
@@ -59,128 +103,212 @@ class Reader:
         self._thread.start()
 
     def want(self, wanted: Wanted | None) -> None:
-        """Change what the stream is asked for, on the running connection where there is one."""
+        """Change what the stream is asked for: on the running connection where the wire allows it, else by another one."""
         if wanted == self._wanted:
             return
         self._wanted = wanted
         connection = self._connection
-        if connection and wanted is None:
-            connection.close()
-        elif connection and wanted is not None:
-            try:
-                connection.update(wanted)
-            except Disconnected:
-                # Half of the message may be out: the reading thread connects again, with the new filter.
-                connection.close()
+        if connection is not None and wanted is not None and self.wire.updates:
+            # Not on this thread: a host that reads nothing would hold it.
+            threading.Thread(target=self._tell, args=[connection], name="filter", daemon=True).start()
+            self._changed.set()
+        else:
+            self.reconnect("what is wanted has changed")
+
+    def reconnect(self, why: str) -> None:
+        """Connect again without waiting, from where it was."""
+        self._again = why
         self._changed.set()
-
-    def take(self, most: int, wait_s: float, idle_s: float) -> tuple[list[Incoming], int]:
-        """Up to `most` events, and how many frames were rejected since the last call.
-
-        Waits up to `idle_s` for the first event, then up to `wait_s` for the rest of a full batch.
-        """
-        self._batch = most
-        if self._some.wait(idle_s) and len(self._events) < most and not self._stopping.is_set():
-            self._enough.clear()
-            if len(self._events) < most:
-                self._enough.wait(wait_s)
-        self._some.clear()
-        events = [self._events.popleft() for _ in range(min(most, len(self._events)))]
-        if self._events:
-            self._some.set()
-        self._bytes_out += sum(len(event.body) for event in events)
-        self._room.set()
-        counted = self._rejected_in
-        rejected, self._rejected_out = counted - self._rejected_out, counted
-        return events, rejected
-
-    def stop(self) -> None:
-        """Stop reading. What is buffered can still be taken."""
-        self._stopping.set()
-        for event in (self._changed, self._room, self._some, self._enough):
-            event.set()
         if connection := self._connection:
             connection.close()
-        if self._thread.is_alive():
+
+    def take(self, most: int) -> list[Incoming]:
+        """Up to `most` events, in order."""
+        return self.buffer.take(most)
+
+    def watch(self) -> None:
+        """Look once a second after what no event announces: silence, the present, and the seam before it."""
+        now_s, now_us = monotonic(), time_ns() // 1000
+        self.liveness.look(now_s, now_us)
+        self.seam.watch(self.liveness.live, self._wanted)
+        silent_s = self.liveness.silent_s(now_s, now_us)
+        if silent_s is None or self._wanted is None:
+            return
+        if self.liveness.lag_us is None:
+            if silent_s >= SETTLED_S:
+                self._settle(now_us)
+        elif silent_s < STALL_S:
+            self._stall_s = STALL_S
+        if self._wanted.broad and silent_s >= self._stall_s:
+            self._stall_s = min(self._stall_s * 2, _LAST_STALL_S)
+            self.reconnect(f"no event for {silent_s:.0f} s, although everything is asked for")
+        elif not self._wanted.broad and silent_s >= QUIET_S:
+            self.reconnect(f"no event for {silent_s:.0f} s; a replay shows whether there was none")
+
+    def stop(self, *, wait: bool = True) -> None:
+        """Stop reading. What is buffered can still be taken."""
+        self._stopping.set()
+        self._changed.set()
+        self.buffer.close()
+        self.seam.stop()
+        if connection := self._connection:
+            connection.close()
+        if wait and self._thread.is_alive():
             self._thread.join(timeout=5)
+
+    def _settle(self, now_us: int) -> None:
+        """Nothing came since the connection: what was asked for holds nothing up to then."""
+        until_us = self._connected_us - _QUIET_MARGIN_US
+        if gap := self._resumption.nothing_came(until_us, now_us):
+            self.gaps.append(gap)
+        self.position.settle(until_us)
+        self.settled_us = until_us
+
+    def _tell(self, connection: Connection) -> None:
+        try:
+            connection.update(lambda: self._wanted)
+        except Disconnected:
+            # Half of the message may be out: the reading thread connects again, with the new filter.
+            connection.close()
 
     # --- the reading thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         wait_s = _FIRST_WAIT_S
         while not self._stopping.is_set():
+            self._again, self._pause_s = "", 0.0
             wanted = self._wanted
             if wanted is None:
                 self.problem = NOTHING_WANTED
                 self._wait(None)
                 continue
-            started = monotonic()
+            if not self.buffer.wait_for_room():
+                return
+            started, events = monotonic(), self.events_in
             self.problem = self._read_until_it_ends(wanted)
             self.connected_since, self._connection = None, None
+            self.liveness.end()
+            if self.events_in > events:
+                self._retries = 0
             if self._stopping.is_set() or self._wanted is None:
                 continue
-            if monotonic() - started > _LAST_WAIT_S:
+            if self._again and not self._pause_s:
+                logger.info("%s: connecting again: %s.", self.url, self._again)
+                continue
+            if self.events_in > events and monotonic() - started > _LAST_WAIT_S:
                 wait_s = _FIRST_WAIT_S
-            pause_s = wait_s * random.uniform(0.5, 1)
+            pause_s = max(wait_s * random.uniform(0.5, 1), self._pause_s)
             logger.warning("%s: %s. Next attempt in %.1f s.", self.url, self.problem, pause_s)
             self._wait(pause_s)
             wait_s = min(wait_s * 2, _LAST_WAIT_S)
-
-    def _read_until_it_ends(self, wanted: Wanted) -> str:
-        """Returns why it ended. A fault of our own must not end the thread: the stream would stand still unseen."""
-        try:
-            self._read(wanted)
-        except Disconnected as error:
-            return str(error)
-        except Exception as error:
-            logger.exception("%s: the reader failed.", self.url)
-            return f"unexpected: {error!r}"
-        return "stopped"
 
     def _wait(self, pause_s: float | None) -> None:
         self._changed.wait(pause_s)
         self._changed.clear()
 
+    def _read_until_it_ends(self, wanted: Wanted) -> str:
+        """Returns why it ended. A fault of our own must not end the thread: the stream would stand still unseen."""
+        try:
+            self._read(wanted)
+        except Refused as refused:
+            self._mind(refused)
+            return str(refused)
+        except Renumbered:
+            self.position.forget_number()
+            self._retry("the host numbers its events anew, so it is asked by time")
+            return "the host numbers its events anew"
+        except Undecodable as error:
+            # What it was is read again, from the cursor, in plain text.
+            self._compression.give_up()
+            self._reject(error.frame, str(error))
+            self._retry("a frame did not decompress, so it is asked for plain text")
+            return str(error)
+        except (Disconnected, HostError) as error:
+            return self._again or str(error)
+        except Exception as error:
+            logger.exception("%s: the reader failed.", self.url)
+            return f"unexpected: {error!r}"
+        return self._again or "the connection ended"
+
+    def _mind(self, refused: Refused) -> None:
+        """Some refusals say what to ask for instead."""
+        asked = self._asked
+        if refused.error == "CursorTooOld":
+            self._resumption.refused()
+            self._retry("the host no longer has what was asked for, so it is asked for the oldest it has")
+        elif refused.status == 400 and asked.dictionary is not None:
+            if refused.error == "UnknownZstdDictionary":
+                self._compression.refuse(asked.dictionary)
+            else:
+                self._compression.give_up()
+            self._retry("the host refused the compression asked for")
+        elif refused.status in (414, 431) and asked.wanted.dids:
+            self._without_dids = True
+            self._retry("the list of accounts is too long for the host, so it is asked for all")
+        self._pause_s = min(refused.retry_after_s or 0.0, _LAST_WAIT_S)
+
+    def _retry(self, why: str) -> None:
+        """Connect again at once and ask for something else, unless that has been tried without success."""
+        self._retries += 1
+        if self._retries <= _MAX_RETRIES:
+            self._again = why
+
     def _read(self, wanted: Wanted) -> None:
-        connection = Connection(self.url, wanted, self.position.resume_at(), self.user_agent)
-        self._connection = connection
+        before, broad = self.bytes_in, wanted.broad
+        connection = self._connect(wanted)
         try:
             newer = self._wanted
             if newer is not None and newer != wanted:
-                connection.update(newer)
-            self.connected_since, self.problem = datetime.now(UTC), ""
-            logger.info("%s: connected%s.", self.url, f", from cursor {self.position.resume_at()}" if self.position.cursor else "")
-            while not self._stopping.is_set() and self._wanted is not None:
-                self._accept(connection.receive())
+                if not self.wire.updates:
+                    self._again = self._again or "what is wanted has changed"
+                    return
+                connection.update(lambda: self._wanted)
+            while not self._stopping.is_set() and self._wanted is not None and not self._again:
+                frame = connection.receive()
+                if frame is not None:
+                    self._accept(frame, broad=broad)
+                    self.bytes_in = before + connection.bytes_in
         finally:
             connection.close()
 
-    def _complain(self, error: InvalidFrame, body: bytes) -> None:
-        """Log the rejection, but not each of thousands: the tallies count them all."""
-        if monotonic() >= self._complain_at:
-            unsaid = self._rejected_in - self._complained - 1
-            self._complain_at, self._complained = monotonic() + COMPLAIN_EVERY_S, self._rejected_in
-            more = f" ({unsaid} more since the last line)" if unsaid else ""
-            logger.warning("%s: rejected a frame: %s: %.200r%s", self.url, error, body[:200], more)
+    def _connect(self, wanted: Wanted) -> Connection:
+        dictionary = self._compression.dictionary()
+        cursor = self._resumption.ask(self.seam.resume_us())
+        if self._without_dids:
+            wanted = Wanted(wanted.collections, (), wanted.kinds)
+        self._asked = Asked(wanted, cursor, dictionary.id if dictionary else None)
+        connection = Connection(self.wire, self._asked, self._user_agent, dictionary)
+        self._connection = connection
+        connection.open()
+        self.seam.begin(cursor)
+        self._connected_at, self._connected_us = monotonic(), time_ns() // 1000
+        self.connections += 1
+        self.compressed = dictionary is not None
+        self.liveness.begin(self._connected_at)
+        self.connected_since, self.problem = datetime.now(UTC), ""
+        logger.info("%s: connected%s%s.", self.url, "" if cursor is None else f", from cursor {cursor}", ", compressed" if dictionary else "")
+        return connection
 
-    def _accept(self, body: bytes) -> None:
+    def _accept(self, frame: bytes, *, broad: bool) -> None:
         try:
-            event = parse(body)
+            event = self.wire.parse(frame)
         except InvalidFrame as error:
-            self._rejected_in += 1
-            self._complain(error, body)
-            self._some.set()
+            self._reject(frame, str(error))
             return
-        self.position.advance(event, time_ns() // 1000)
-        while len(self._events) >= MAX_BUFFERED or self._bytes_in - self._bytes_out > MAX_BUFFERED_BYTES:
-            if self._stopping.is_set():
-                return
-            self._room.clear()
-            if len(self._events) >= MAX_BUFFERED or self._bytes_in - self._bytes_out > MAX_BUFFERED_BYTES:
-                self._room.wait(1)
-        self._bytes_in += len(body)
-        self._events.append(event)
-        if not self._some.is_set():
-            self._some.set()
-        if len(self._events) >= self._batch and not self._enough.is_set():
-            self._enough.set()
+        if isinstance(event, Info):
+            logger.info("%s: %s: %s", self.url, event.name, event.message)
+            self._resumption.told(event)
+            return
+        now_us = time_ns() // 1000
+        if event.cursor is not None and self.seam.open:
+            self.seam.close()
+        if not self._resumption.judged and (gap := self._resumption.judge(event, now_us, broad=broad)):
+            self.gaps.append(gap)
+        self.liveness.note(event.time_us, now_us)
+        self.position.advance(event, now_us)
+        self.events_in += 1
+        self.buffer.put(event)
+
+    def _reject(self, frame: bytes, reason: str) -> None:
+        self.rejects.add(frame, reason)
+        self._bell.some.set()

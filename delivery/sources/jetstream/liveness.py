@@ -1,0 +1,57 @@
+"""Whether a host's stream has come to the present, and for how long it has been silent. Pure: times are arguments.
+
+A host's clock may be wrong, so a small lag is one sign of the present, and a lag that no longer shrinks is the other.
+"""
+
+from collections import deque
+
+# A lag up to this is the present. In µs.
+_NEAR_US = 5_000_000
+# A lag that changes by less than this in so many looks is that of a clock. In µs.
+_STEADY_US = 200_000
+_LOOKS = 5
+# Without events for so long there is nothing to catch up with.
+_QUIET_S = 5.0
+
+
+class Liveness:
+    """`begin`, `note` and `end` belong to the thread that reads; `look` once a second to the one that stores.
+
+    Times in s are of the monotonic clock; times in µs are of the Unix clock of this machine.
+    """
+
+    def __init__(self) -> None:
+        self.live = False
+        # This machine's clock less the host's at the last event of this connection, in µs.
+        self.lag_us: int | None = None
+        self._noted_us = 0
+        self._connected_s: float | None = None
+        self._lags: deque[int] = deque(maxlen=_LOOKS)
+
+    def begin(self, now_s: float) -> None:
+        self.live, self.lag_us = False, None
+        self._lags.clear()
+        self._connected_s = now_s
+
+    def end(self) -> None:
+        self.live, self._connected_s = False, None
+
+    def note(self, time_us: int, now_us: int) -> None:
+        self._noted_us = now_us
+        self.lag_us = now_us - time_us
+
+    def silent_s(self, now_s: float, now_us: int) -> float | None:
+        """Since the last event, or the connection. None while there is no connection."""
+        if self._connected_s is None:
+            return None
+        return now_s - self._connected_s if self.lag_us is None else (now_us - self._noted_us) / 1_000_000
+
+    def look(self, now_s: float, now_us: int) -> None:
+        silent_s, lag_us = self.silent_s(now_s, now_us), self.lag_us
+        if silent_s is None or self.live:
+            return
+        if lag_us is not None:
+            self._lags.append(lag_us)
+        steady = len(self._lags) == _LOOKS and max(self._lags) - min(self._lags) < _STEADY_US
+        near = lag_us is not None and -_NEAR_US < lag_us < _NEAR_US
+        self.live = silent_s >= _QUIET_S or steady or near
