@@ -577,7 +577,8 @@ def test_the_command_plays_files_until_it_is_told_to_end(tmp_path, number):
     lines = make_commits(3)
     with command(tmp_path, write(tmp_path, lines), "--port", 0) as (process, announcement):
         port = port_in(announcement)
-        assert announcement == f"play_jetstream: listening on ws://127.0.0.1:{port}/subscribe (3 events)\n"
+        root = f"ws://127.0.0.1:{port}"
+        assert announcement == f"play_jetstream: listening on {root}/subscribe and {root}/xrpc/network.bsky.jetstream.subscribeEvents (3 events)\n"
 
         async def scenario():
             async with client(port) as socket:
@@ -613,7 +614,7 @@ def wait_until_full(stalled):
 
 def test_the_command_makes_up_events(tmp_path):
     with command(tmp_path, "--demo", "--port", 0, "--rate", 200) as (_, announcement):
-        assert announcement.endswith("/subscribe (made-up events, 200/s)\n")
+        assert announcement.endswith("subscribeEvents (made-up events, 200/s)\n")
 
         async def scenario():
             async with client(port_in(announcement)) as socket:

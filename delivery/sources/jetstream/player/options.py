@@ -1,6 +1,7 @@
 """What a v1 client asks for: the query of `/subscribe`, and the options_update message that replaces its filter.
 
 Every refusal is a BadOption whose text begins with the name of the parameter. Unknown parameters are ignored.
+subscription.py reads what a v2 client asks for, into the same Request.
 """
 
 import re
@@ -13,6 +14,7 @@ import msgspec
 MAX_COLLECTIONS = 100
 MAX_DIDS = 10_000
 MAX_CURSOR = 2**63 - 1
+V1_NAMES = ("wantedCollections", "wantedDids")
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _AUTHORITY = rf"(?=[A-Za-z]){_LABEL}(?:\.{_LABEL})*"
@@ -50,41 +52,50 @@ class Filter:
     collections: tuple[str, ...] = ()
     dids: tuple[str, ...] = ()
     max_bytes: int = 0
+    kinds: tuple[str, ...] = ()
     wants_collection: Mapping[str | None, bool] = field(init=False, repr=False, compare=False)
     wants_did: frozenset[str | None] = field(init=False, repr=False, compare=False)
+    wants_kind: frozenset[str | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "wants_collection", _Verdicts(self.collections))
         object.__setattr__(self, "wants_did", frozenset((*self.dids, None)))
+        object.__setattr__(self, "wants_kind", frozenset((*self.kinds, None)))
 
     @property
     def wants_everything(self) -> bool:
-        return not (self.collections or self.dids or self.max_bytes)
+        return not (self.collections or self.dids or self.max_bytes or self.kinds)
 
     @classmethod
-    def build(cls, collections: Iterable[str], dids: Iterable[str], max_bytes: int) -> "Filter":
-        """The filter after dedupe; a negative size means no limit. Raises BadOption."""
+    def build(cls, collections: Iterable[str], dids: Iterable[str], max_bytes: int, kinds: tuple[str, ...] = (), names: tuple[str, str] = V1_NAMES) -> "Filter":
+        """The filter after dedupe; a negative size means no limit. Raises BadOption, with the parameter's name on this wire."""
+        collections_name, dids_name = names
         collections, dids = tuple(dict.fromkeys(collections)), tuple(dict.fromkeys(dids))
         if len(collections) > MAX_COLLECTIONS:
-            raise BadOption("wantedCollections", f"{len(collections)} collections, but at most {MAX_COLLECTIONS} are allowed")
+            raise BadOption(collections_name, f"{len(collections)} collections, but at most {MAX_COLLECTIONS} are allowed")
         if len(dids) > MAX_DIDS:
-            raise BadOption("wantedDids", f"{len(dids)} DIDs, but at most {MAX_DIDS:,} are allowed")
+            raise BadOption(dids_name, f"{len(dids)} DIDs, but at most {MAX_DIDS:,} are allowed")
         for collection in collections:
             if not (_NSID.match(collection) or _PREFIX.match(collection)):
-                raise BadOption("wantedCollections", f"{_short(collection)} is neither a full NSID nor a prefix such as app.bsky.*")
+                raise BadOption(collections_name, f"{short(collection)} is neither a full NSID nor a prefix such as app.bsky.*")
         for did in dids:
             if not _DID.match(did):
-                raise BadOption("wantedDids", f"{_short(did)} is not a DID")
-        return cls(collections, dids, max(max_bytes, 0))
+                raise BadOption(dids_name, f"{short(did)} is not a DID")
+        return cls(collections, dids, max(max_bytes, 0), kinds)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One client's query. The cursor is in Unix µs, inclusive; None is the live tail."""
+    """One client's query. The cursor is inclusive, in Unix µs or a seq; None is the live tail.
+
+    `compressed` is what v1 asks for; v2 names the dictionary instead.
+    """
 
     filter: Filter
     cursor: int | None
-    require_hello: bool
+    require_hello: bool = False
+    compressed: bool = False
+    dictionary_id: int | None = None
 
 
 class _Payload(msgspec.Struct, rename="camel"):
@@ -101,15 +112,14 @@ class _Message(msgspec.Struct):
 def read_query(query: str) -> Request:
     """The query of `/subscribe`. A parameter given empty counts as absent, but an empty pattern or DID does not. Raises BadOption."""
     given = parse_qs(query, keep_blank_values=True)
-    if _first(given, "compress") == "true":
-        raise BadOption("compress", "this server sends uncompressed frames only; leave the parameter out")
-    cursor = _integer(given, "cursor")
+    cursor = read_integer(given, "cursor")
     if cursor is not None and cursor < 0:
         raise BadOption("cursor", f"{cursor} is negative; give Unix microseconds")
     return Request(
-        filter=Filter.build(given.get("wantedCollections", ()), given.get("wantedDids", ()), _integer(given, "maxMessageSizeBytes") or 0),
+        filter=Filter.build(given.get("wantedCollections", ()), given.get("wantedDids", ()), read_integer(given, "maxMessageSizeBytes") or 0),
         cursor=cursor,
         require_hello=_first(given, "requireHello") == "true",
+        compressed=_first(given, "compress") == "true",
     )
 
 
@@ -132,15 +142,16 @@ def _first(given: Mapping[str, list[str]], name: str) -> str:
     return given.get(name, [""])[0]
 
 
-def _integer(given: Mapping[str, list[str]], name: str) -> int | None:
+def read_integer(given: Mapping[str, list[str]], name: str) -> int | None:
+    """The parameter as an integer of at most 63 bits; None when it is absent or empty. Raises BadOption."""
     text = _first(given, name)
     if not text:
         return None
     if not _INTEGER.match(text) or int(text) > MAX_CURSOR:
-        raise BadOption(name, f"{_short(text)} is not an integer")
+        raise BadOption(name, f"{short(text)} is not an integer")
     return int(text)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """The text quoted, cut to what fits a close reason (123 bytes)."""
     return ascii(text if len(text) <= 40 else text[:37] + "...")
