@@ -41,6 +41,7 @@ class ListenedHost:
         numbered = row.cursor is not None and row.cursor < FIRST_TIME_US
         reached_at = row.reached_at or row.cursor_saved_at
         self._begin(Position(row.cursor, microseconds(reached_at) if numbered and reached_at else None))
+        self.reader.liveness.last_lag_us = int((row.lag_s or 0) * 1_000_000)
 
     def _begin(self, position: Position) -> None:
         self.stored = position.copy()

@@ -17,10 +17,10 @@ class Ledger:
 
     def read(self) -> None:
         """Take the figures as they are now."""
-        (self.delivered,) = self._one("SELECT count(*) FROM delivery_delivery WHERE state = 1")
-        (self.owed,) = self._one("SELECT count(*) FROM delivery_delivery WHERE state = 0")
-        (self.attempts,) = self._one("SELECT count(*) FROM delivery_attempt")
-        began, stored, settled = self._one(
+        (self.delivered,) = self.one("SELECT count(*) FROM delivery_delivery WHERE state = 1")
+        (self.owed,) = self.one("SELECT count(*) FROM delivery_delivery WHERE state = 0")
+        (self.attempts,) = self.one("SELECT count(*) FROM delivery_attempt")
+        began, stored, settled = self.one(
             "SELECT (SELECT min(connected_since) FROM delivery_streamhost), (SELECT max(received_at) FROM delivery_event),"
             " (SELECT max(settled_at) FROM delivery_delivery)"
         )
@@ -31,10 +31,11 @@ class Ledger:
 
     def count_stored(self) -> int:
         """How many events are stored, and owed to the one endpoint there is, by the tallies: cheap at any size."""
-        (self.stored,) = self._one("SELECT coalesce(sum(stored), 0) FROM delivery_eventtally")
+        (self.stored,) = self.one("SELECT coalesce(sum(stored), 0) FROM delivery_eventtally")
         return int(self.stored)
 
-    def _one(self, sql: str) -> Any:
+    def one(self, sql: str) -> Any:
+        """The first row of a query's answer."""
         if self._url.startswith("sqlite"):
             with sqlite3.connect(self._url.removeprefix("sqlite:///"), timeout=30) as connection:
                 return connection.execute(sql).fetchone()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import zstandard
+from urllib3.exceptions import HTTPError
 
 from delivery.sources.jetstream.frames import MAX_FRAME
 from subscriptions.validation import V2_PATH
@@ -94,7 +95,7 @@ class Dictionaries:
     def _fetch(self, url: str) -> Dictionary | None:
         try:
             dictionary = Dictionary(content := self._download(url))
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, HTTPError, ValueError) as error:
             logger.info("%s: no compression, for want of a dictionary: %s", url, error)
             return None
         self._keep(url, content)
@@ -108,7 +109,8 @@ class Dictionaries:
             if response.status_code != 200:
                 raise ValueError(f"the host answered {response.status_code}")
             content, deadline = b"", monotonic() + _TIMEOUT_S
-            for piece in response.iter_content(65_536):
+            # What is there, however little: a host that sends a byte now and then must not hold this thread.
+            while piece := response.raw.read1(65_536, decode_content=True):
                 content += piece
                 if len(content) > _MAX_DICTIONARY:
                     raise ValueError(f"the host's dictionary has more than {_MAX_DICTIONARY:,} bytes")

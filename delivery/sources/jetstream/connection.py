@@ -100,6 +100,8 @@ class Connection:
         self._dictionary = dictionary
         self._closing = threading.Lock()
         self._telling = threading.Lock()
+        # Whether the filter can be replaced.
+        self.established = False
         self._closed = self._silent = False
         # Validation of UTF-8 is the parser's: the library's own, in Python, is slower than all the rest.
         self._socket = _WebSocket(skip_utf8_validation=True, enable_multithread=True, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], sslopt=_tls())
@@ -134,6 +136,7 @@ class Connection:
             except Disconnected:
                 self.close()
                 raise
+        self.established = True
 
     def receive(self) -> bytes | None:
         """The next message, as text. None: no event for a while, but the host is alive.

@@ -65,7 +65,7 @@ def parse(frame: bytes, origin: str = "") -> Incoming | Info:
         frames.check_bytes(frame)
         whole = _decode(frame)
         if whole.type == "error":
-            raise HostError(f"{whole.error}: {whole.message}" if whole.message else whole.error)
+            raise HostError(": ".join(filter(None, (whole.error, whole.message))) or "an error without a name")
         if whole.type != "message" or whole.payload is None:
             raise InvalidFrame(f"neither a message nor an error, but {whole.type[:80]!r}")
         payload = whole.payload

@@ -21,37 +21,49 @@ class Liveness:
     """
 
     def __init__(self) -> None:
-        self.live = False
         # This machine's clock less the host's at the last event of this connection, in µs.
         self.lag_us: int | None = None
+        # The same, of the last event of any connection.
+        self.last_lag_us = 0
         self._noted_us = 0
         self._connected_s: float | None = None
+        # The start of the connection that was found live: a look that takes long must not say so of the next one.
+        self._live_s: float | None = None
         self._lags: deque[int] = deque(maxlen=_LOOKS)
 
+    @property
+    def live(self) -> bool:
+        return self._live_s is not None and self._live_s == self._connected_s
+
     def begin(self, now_s: float) -> None:
-        self.live, self.lag_us = False, None
+        self.lag_us = None
         self._lags.clear()
         self._connected_s = now_s
 
     def end(self) -> None:
-        self.live, self._connected_s = False, None
+        self._connected_s = None
 
     def note(self, time_us: int, now_us: int) -> None:
         self._noted_us = now_us
-        self.lag_us = now_us - time_us
+        self.lag_us = self.last_lag_us = now_us - time_us
 
     def silent_s(self, now_s: float, now_us: int) -> float | None:
         """Since the last event, or the connection. None while there is no connection."""
-        if self._connected_s is None:
+        connected_s = self._connected_s
+        if connected_s is None:
             return None
-        return now_s - self._connected_s if self.lag_us is None else (now_us - self._noted_us) / 1_000_000
+        return now_s - connected_s if self.lag_us is None else (now_us - self._noted_us) / 1_000_000
 
     def look(self, now_s: float, now_us: int) -> None:
-        silent_s, lag_us = self.silent_s(now_s, now_us), self.lag_us
+        connected_s, lag_us = self._connected_s, self.lag_us
+        silent_s = self.silent_s(now_s, now_us)
         if silent_s is None or self.live:
             return
         if lag_us is not None:
             self._lags.append(lag_us)
-        steady = len(self._lags) == _LOOKS and max(self._lags) - min(self._lags) < _STEADY_US
+        # A copy: the other thread may begin a connection meanwhile.
+        lags = list(self._lags)
+        steady = len(lags) == _LOOKS and max(lags) - min(lags) < _STEADY_US
         near = lag_us is not None and -_NEAR_US < lag_us < _NEAR_US
-        self.live = silent_s >= _QUIET_S or steady or near
+        if silent_s >= _QUIET_S or steady or near:
+            self._live_s = connected_s

@@ -40,6 +40,11 @@ class Position:
     def numbered(self) -> bool:
         return self.cursor is not None and self.cursor < FIRST_TIME_US
 
+    @property
+    def furthest_us(self) -> int:
+        """The highest time read, leaps included."""
+        return max(self.reached_us or 0, *(time_us for time_us, _ in self._leaps), 0)
+
     def advance(self, event: Incoming, now_us: int) -> None:
         """`now_us` is this machine's clock: no cursor lies beyond it, or a host would go on live and skip what lies between."""
         time_us, reached_us = event.time_us, self.reached_us
@@ -91,10 +96,15 @@ class Position:
     def _leap(self, event: Incoming, now_us: int) -> None:
         if not self._leaps:
             self._leaping_since_us = now_us
-        self._leaps = [*self._leaps[-15:], (event.time_us, event.subject)]
-        accounts = len({subject for _, subject in self._leaps})
-        if accounts >= _LEAPERS or (len(self._leaps) > 1 and now_us - self._leaping_since_us >= _LEAP_US):
+        # The same event read once more says nothing new.
+        leap = event.time_us, event.subject
+        self._leaps = [*(each for each in self._leaps[-15:] if each != leap), leap]
+        while self._believes(now_us):
             self._leaps.sort()
-            self.reached_us = self._leaps[0][0]
+            self.reached_us = reached_us = self._leaps[0][0]
             # What still lies far ahead of that has to show that it belongs together once more.
-            self._leaps = [leap for leap in self._leaps if leap[0] > self.reached_us + STEP_US]
+            self._leaps = [leap for leap in self._leaps if leap[0] > reached_us + STEP_US]
+
+    def _believes(self, now_us: int) -> bool:
+        accounts = len({subject for _, subject in self._leaps})
+        return accounts >= _LEAPERS or (len(self._leaps) > 1 and now_us - self._leaping_since_us >= _LEAP_US)

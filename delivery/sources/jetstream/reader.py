@@ -35,8 +35,10 @@ STALL_S = 30.0
 _LAST_STALL_S = 600.0
 # A narrow filter may be quiet for long; connecting again now and then shows that it really was.
 QUIET_S = 600.0
-# A connection that has brought nothing for so long has nothing to replay.
+# A connection with a narrow filter that has brought nothing for so long has nothing more to replay.
 SETTLED_S = 5.0
+# And so much longer for what the host has to look through: at least so many seconds of its archive in one.
+_SEARCHED = 250
 # How far before its connection a quiet host's cursor is put, because clocks differ. In µs.
 _QUIET_MARGIN_US = 60_000_000
 # So often in a row a host's objection is met at once by asking for something else.
@@ -95,6 +97,8 @@ class Reader:
         self._without_dids = False
         self._changed = threading.Event()
         self._stopping = threading.Event()
+        # Held to move the position, which both threads do.
+        self._moving = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
 
     # --- for the thread that stores ----------------------------------------------------------------------------
@@ -107,11 +111,13 @@ class Reader:
         if wanted == self._wanted:
             return
         self._wanted = wanted
+        self._without_dids = False
         connection = self._connection
         if connection is not None and wanted is not None and self.wire.updates:
-            # Not on this thread: a host that reads nothing would hold it.
-            threading.Thread(target=self._tell, args=[connection], name="filter", daemon=True).start()
-            self._changed.set()
+            # One that is still being made is told by the reading thread, as soon as it can be.
+            if connection.established:
+                # Not on this thread: a host that reads nothing would hold it.
+                threading.Thread(target=self._tell, args=[connection], name="filter", daemon=True).start()
         else:
             self.reconnect("what is wanted has changed")
 
@@ -130,19 +136,20 @@ class Reader:
         """Look once a second after what no event announces: silence, the present, and the seam before it."""
         now_s, now_us = monotonic(), time_ns() // 1000
         self.liveness.look(now_s, now_us)
-        self.seam.watch(self.liveness.live, self._wanted)
+        wanted = self._wanted
+        self.seam.watch(self.liveness.live, wanted)
         silent_s = self.liveness.silent_s(now_s, now_us)
-        if silent_s is None or self._wanted is None:
+        if silent_s is None or wanted is None:
             return
-        if self.liveness.lag_us is None:
-            if silent_s >= SETTLED_S:
-                self._settle(now_us)
-        elif silent_s < STALL_S:
+        if self.liveness.lag_us is not None and silent_s < STALL_S:
             self._stall_s = STALL_S
-        if self._wanted.broad and silent_s >= self._stall_s:
-            self._stall_s = min(self._stall_s * 2, _LAST_STALL_S)
-            self.reconnect(f"no event for {silent_s:.0f} s, although everything is asked for")
-        elif not self._wanted.broad and silent_s >= QUIET_S:
+        if wanted.broad:
+            if silent_s >= self._stall_s:
+                self._stall_s = min(self._stall_s * 2, _LAST_STALL_S)
+                self.reconnect(f"no event for {silent_s:.0f} s, although everything is asked for")
+            return
+        self._settle()
+        if silent_s >= QUIET_S:
             self.reconnect(f"no event for {silent_s:.0f} s; a replay shows whether there was none")
 
     def stop(self, *, wait: bool = True) -> None:
@@ -156,13 +163,22 @@ class Reader:
         if wait and self._thread.is_alive():
             self._thread.join(timeout=5)
 
-    def _settle(self, now_us: int) -> None:
-        """Nothing came since the connection: what was asked for holds nothing up to then."""
-        until_us = self._connected_us - _QUIET_MARGIN_US
-        if gap := self._resumption.nothing_came(until_us, now_us):
-            self.gaps.append(gap)
-        self.position.settle(until_us)
-        self.settled_us = until_us
+    def _settle(self) -> None:
+        """When nothing more comes, the replay has ended: what was asked for holds nothing else up to the connection."""
+        with self._moving:
+            now_s, now_us = monotonic(), time_ns() // 1000
+            # On the host's clock, as far as its last event showed how late that runs.
+            until_us = self._connected_us - _QUIET_MARGIN_US - max(self.liveness.last_lag_us, 0)
+            silent_s = self.liveness.silent_s(now_s, now_us)
+            reached_us = self.position.reached_us
+            # What was asked for from now on needs no looking for.
+            behind_s = 0.0 if reached_us is None else (until_us - reached_us) / 1_000_000
+            if silent_s is None or behind_s < 0 or silent_s < min(SETTLED_S + behind_s / _SEARCHED, QUIET_S):
+                return
+            if gap := self._resumption.nothing_came(until_us, now_us):
+                self.gaps.append(gap)
+            self.position.settle(until_us)
+            self.settled_us = until_us
 
     def _tell(self, connection: Connection) -> None:
         try:
@@ -188,11 +204,12 @@ class Reader:
             self.problem = self._read_until_it_ends(wanted)
             self.connected_since, self._connection = None, None
             self.liveness.end()
-            if self.events_in > events:
+            if self.events_in > events and monotonic() - started > _FIRST_WAIT_S:
                 self._retries = 0
             if self._stopping.is_set() or self._wanted is None:
                 continue
             if self._again and not self._pause_s:
+                self._changed.clear()
                 logger.info("%s: connecting again: %s.", self.url, self._again)
                 continue
             if self.events_in > events and monotonic() - started > _LAST_WAIT_S:
@@ -245,6 +262,10 @@ class Reader:
         elif refused.status in (414, 431) and asked.wanted.dids:
             self._without_dids = True
             self._retry("the list of accounts is too long for the host, so it is asked for all")
+        elif refused.status == 400 and not refused.error and self.position.numbered:
+            # Without a name it may be anything, a number that is too old as well. A time is refused by nobody.
+            self.position.forget_number()
+            self._retry("the host refused a request by number, so it is asked by time")
         self._pause_s = min(refused.retry_after_s or 0.0, _LAST_WAIT_S)
 
     def _retry(self, why: str) -> None:
@@ -302,10 +323,12 @@ class Reader:
         now_us = time_ns() // 1000
         if event.cursor is not None and self.seam.open:
             self.seam.close()
-        if not self._resumption.judged and (gap := self._resumption.judge(event, now_us, broad=broad)):
-            self.gaps.append(gap)
-        self.liveness.note(event.time_us, now_us)
-        self.position.advance(event, now_us)
+        with self._moving:
+            if not self._resumption.judged and (gap := self._resumption.judge(event, now_us, broad=broad)):
+                self.gaps.append(gap)
+            self.liveness.note(event.time_us, now_us)
+            self.position.advance(event, now_us)
+            self.settled_us = None
         self.events_in += 1
         self.buffer.put(event)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from delivery.sources.incoming import Incoming, moment
 from delivery.sources.jetstream.frames_v2 import Info
-from delivery.sources.jetstream.position import STEP_US, Position
+from delivery.sources.jetstream.position import FIRST_TIME_US, STEP_US, Position
 
 # The least that hosts keep is 24 h. Younger than this, a narrow filter's silence is no gap.
 _KEPT_US = 23 * 3_600_000_000
@@ -44,17 +44,20 @@ class Resumption:
         self._position = position
         self._asked: int | None = None
         self._from_us: int | None = None
+        self._furthest_us = 0
         self._too_old = False
         self.judged = True
 
     def ask(self, no_later_us: int | None) -> int | None:
         """The cursor for the next connection, at most this time where it is one."""
-        self._asked = self._position.resume_at()
-        if self._asked is not None and no_later_us is not None and not self._position.numbered:
-            self._asked = min(self._asked, no_later_us)
+        if no_later_us is not None and not self._position.numbered:
             self._position.go_back(no_later_us)
-        self._from_us = self._position.reached_us
+        self._asked = self._position.resume_at()
+        self._from_us, self._furthest_us = self._position.reached_us, self._position.furthest_us
         self.judged = self._asked is None or self._from_us is None
+        if self.judged:
+            # Not known since when: there is nothing to hold against a later connection.
+            self._too_old = False
         return self._asked
 
     def refused(self) -> None:
@@ -64,7 +67,7 @@ class Resumption:
 
     def told(self, info: Info) -> None:
         """Raises Renumbered."""
-        if info.name == "FutureCursor":
+        if info.name == "FutureCursor" and self._position.numbered:
             raise Renumbered
         if info.name == "OutdatedCursor":
             self._too_old = True
@@ -75,11 +78,14 @@ class Resumption:
         if asked is None or from_us is None:
             self.judged = True
             return None
-        if event.cursor is not None and self._position.numbered:
-            moved = event.cursor == asked and event.time_us > from_us + STEP_US
-            if event.cursor < asked or moved:
+        # What was asked for, not what the position is by now: the first event may have made a number of it.
+        if event.cursor is not None and asked < FIRST_TIME_US:
+            if event.cursor < asked or (event.cursor == asked and event.time_us > self._furthest_us + STEP_US):
                 raise Renumbered
-        if not from_us - _BACK_US <= event.time_us <= now_us + _AHEAD_US:
+            if event.cursor == asked:
+                self.judged, self._too_old = True, False
+                return None
+        if not from_us - _BACK_US <= event.time_us <= max(now_us, from_us) + _AHEAD_US:
             return None
         return self._conclude(event.time_us, broad=broad, aged=now_us - from_us > _KEPT_US)
 

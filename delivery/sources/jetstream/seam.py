@@ -61,17 +61,20 @@ class Seam:
         """The cursor that may be saved with everything up to `stored`."""
         if not self.open or stored.cursor is None or stored.numbered:
             return stored.cursor
-        return min(stored.cursor, (stored.reached_us or 0) - BEFORE_US if self._from_us is None else self._from_us)
+        # Read once: the reading thread may begin another connection meanwhile.
+        from_us = self._from_us
+        return min(stored.cursor, _before(stored) if from_us is None else from_us)
 
     def watch(self, live: bool, wanted: Wanted | None) -> None:
         """Once a second."""
         if not self.open or not live or wanted is None or self._thread is not None:
             return
-        if self._from_us is None:
-            self._from_us = (self._position.reached_us or 0) - BEFORE_US
+        from_us = self._from_us
+        if from_us is None:
+            self._from_us = _before(self._position)
             self._start_at = monotonic() + DELAY_S
         elif monotonic() >= self._start_at:
-            self._thread = threading.Thread(target=self._run, args=[wanted, self._from_us], name="seam", daemon=True)
+            self._thread = threading.Thread(target=self._run, args=[wanted, from_us], name="seam", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
@@ -92,7 +95,7 @@ class Seam:
 
     def _mend(self, wanted: Wanted, from_us: int) -> None:
         """Raises Disconnected when it could not be read to its end."""
-        connection = Connection(self._wire, Asked(wanted, max(from_us, FIRST_TIME_US)), self._user_agent)
+        connection = Connection(self._wire, Asked(wanted, from_us), self._user_agent)
         self._connection = connection
         try:
             connection.open(silence_s=_QUIET_S)
@@ -122,3 +125,7 @@ class Seam:
         except InvalidFrame:
             return None
         return event if isinstance(event, Incoming) else None
+
+
+def _before(position: Position) -> int:
+    return max((position.reached_us or 0) - BEFORE_US, FIRST_TIME_US)
