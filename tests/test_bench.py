@@ -14,13 +14,13 @@ from tests.whole import ROOT, engines
 
 EVENTS = 500
 UNITS = ("_per_s", "_s", "_ms", "_bytes")
-COUNTS = {"ratio", "events", "requests", "delivered", "attempts"}
+COUNTS = {"ratio", "events", "requests", "delivered", "attempts", "owed"}
 
 
-def bench(env: dict[str, str], name: str, folder: Path) -> dict[str, Any]:
+def bench(env: dict[str, str], name: str, folder: Path, *options: str) -> dict[str, Any]:
     """Run it with temporary files in this folder, which must be empty again. Returns its document."""
     folder.mkdir()
-    argv = [sys.executable, "manage.py", "bench", name, "--events", str(EVENTS), "--json"]
+    argv = [sys.executable, "manage.py", "bench", name, "--events", str(EVENTS), "--json", *options]
     done = subprocess.run(argv, env=env | {"SECRET_KEY": "bench", "TMPDIR": str(folder)}, cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     assert list(folder.iterdir()) == []
@@ -65,6 +65,17 @@ def test_it_measures_the_pipeline_on_postgresql_and_redis(tmp_path: Path) -> Non
         assert broker.dbsize() == 0
     assert_measured(found)
     assert found["database"].startswith("postgres")
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("kind", "wire"), [("embedded", "v1"), ("postgres+redis", "v2")])
+def test_it_measures_the_intake(kind: str, wire: str, tmp_path: Path) -> None:
+    with engines(kind, tmp_path / "data") as env:
+        found = bench(env, "intake", tmp_path / "tmp", "--wire", wire)
+    assert found["events"] == found["owed"] == EVENTS
+    assert found["ratio"] == pytest.approx(found["stored_events_per_s"] / found["decoded_events_per_s"], abs=0.01)
+    assert (found["wire"], found["database"].startswith("postgres")) == (wire, kind != "embedded")
+    assert 10_000_000 < found["rss_at_half_bytes"] <= found["peak_rss_bytes"]
 
 
 def test_it_speaks_to_people_too(tmp_path: Path) -> None:

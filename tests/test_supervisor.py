@@ -340,7 +340,7 @@ def test_a_demo_never_touches_real_data_or_real_endpoints() -> None:
     env = environment(own, stream_port=6123)
     assert "mine" not in env.values()
     assert env["JETRELAY_DATA_DIR"] == "/srv/data/demo"
-    assert env["JETSTREAM_HOSTS"] == "ws://127.0.0.1:6123/subscribe"
+    assert env["JETSTREAM_HOSTS"] == "ws://127.0.0.1:6123/subscribe,ws://127.0.0.1:6123/xrpc/network.bsky.jetstream.subscribeEvents"
 
 
 def test_a_demo_plays_everything_unless_told_otherwise() -> None:

@@ -20,11 +20,12 @@ from django.core.management.base import BaseCommand, CommandError
 
 from jetrelay import environment, generated_secrets
 from jetrelay.supervisor import Child, Supervisor
+from subscriptions.validation import V1_PATH, V2_PATH
 
 # Requests take milliseconds: more threads would only hold more database connections open. (granian warns above 2n + 1.)
 WEB_THREADS = min(8, 2 * (os.cpu_count() or 1) + 1)
 # What a demo must not take from the operator's own settings: it would show, or send, the wrong things.
-NOT_IN_A_DEMO = ("DATABASE_URL", "BROKER_URL", "WEBHOOK_URL", "WEBHOOK_SECRET", "WEBHOOK_BEARER_TOKEN", "JETSTREAM_DIDS")
+NOT_IN_A_DEMO = ("DATABASE_URL", "BROKER_URL", "WEBHOOK_URL", "WEBHOOK_SECRET", "WEBHOOK_BEARER_TOKEN", "JETSTREAM_DIDS", "JETSTREAM_ZSTD_DICTIONARY")
 
 
 class Command(BaseCommand):
@@ -103,7 +104,8 @@ def child_environment(own: Mapping[str, str], data_dir: Path, host: str, port: i
         data_dir = data_dir / "demo"
         for name in NOT_IN_A_DEMO:
             env.pop(name, None)
-        env["JETSTREAM_HOSTS"] = f"ws://127.0.0.1:{stream_port}/subscribe"
+        # Both wires of one server stand for two hosts.
+        env["JETSTREAM_HOSTS"] = ",".join(f"ws://127.0.0.1:{stream_port}{path}" for path in (V1_PATH, V2_PATH))
         env["JETSTREAM_COLLECTIONS"] = env.get("JETSTREAM_COLLECTIONS") or "*"
         env["JETSTREAM_KINDS"] = env.get("JETSTREAM_KINDS") or "commit,identity,account"
     return env | {
