@@ -1,4 +1,4 @@
-"""What happened, to look at: the tables that only `outbox`, `lanes` and `replay` write."""
+"""What happened, to look at: the tables that only `outbox`, `lanes` and `replay` write. The stream's are in `jetrelay/dashboard/admin.py`."""
 
 import uuid
 from typing import Any
@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from delivery import replay
-from delivery.models import Attempt, AttemptTally, Delivery, Event, EventTally, Lease, StreamHost
+from delivery.models import Attempt, AttemptTally, Delivery, Event, EventTally, Lease
 from subscriptions.ids import from_public, to_public
 from subscriptions.models import Endpoint
 
@@ -178,12 +178,6 @@ class AttemptAdmin(ReadOnlyAdmin):
     @admin.display(description="response body")
     def response_text(self, attempt: Attempt) -> str:
         return attempt.response_text()
-
-
-@admin.register(StreamHost)
-class StreamHostAdmin(ReadOnlyAdmin):
-    list_display = ("host", "source", "cursor", "cursor_saved_at", "last_event_at", "connected_since", "seen_at", "problem")
-    list_select_related = ("source",)
 
 
 @admin.register(Lease)

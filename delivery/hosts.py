@@ -103,8 +103,8 @@ class ListenedHost:
     def show(self, alarms: Sequence[Alarm]) -> None:
         """Write down how the host is doing."""
         reader, now_s = self.reader, monotonic()
-        counted = reader.events_in, reader.bytes_in, reader.connections
-        events, bytes_, connections = (new - old for new, old in zip(counted, self._counted, strict=True))
+        counted = reader.events_in, reader.bytes_in, max(reader.connections - 1, 0)
+        events, bytes_, reconnects = (new - old for new, old in zip(counted, self._counted, strict=True))
         since_s, events_then, bytes_then = self._looks[0]
         seconds = max(now_s - since_s, 0.001)
         self._looks.append((now_s, reader.events_in, reader.bytes_in))
@@ -119,7 +119,7 @@ class ListenedHost:
             bytes_per_s=(reader.bytes_in - bytes_then) / seconds,
             events=F("events") + events,
             bytes=F("bytes") + bytes_,
-            connections=F("connections") + connections,
+            reconnects=F("reconnects") + reconnects,
             rejected=F("rejected") + reader.rejects.unshown,
             partial=[_shown(alarm, now_s) for alarm in alarms],
         )

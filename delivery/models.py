@@ -169,7 +169,7 @@ class StreamHost(models.Model):
     # Since `counted_since`.
     events = models.BigIntegerField(default=0)
     bytes = models.BigIntegerField(default=0)
-    connections = models.BigIntegerField(default=0)
+    reconnects = models.BigIntegerField(default=0)
     rejected = models.BigIntegerField(default=0)
     counted_since = models.DateTimeField(default=timezone.now)
     # What people ask for; the listener does it within a second and clears it. See `delivery/stream.py`.
@@ -186,10 +186,6 @@ class StreamHost(models.Model):
     @property
     def wire(self) -> str:
         return "v2" if self.host.endswith(V2_PATH) else "v1"
-
-    @property
-    def reconnects(self) -> int:
-        return max(self.connections - 1, 0)
 
 
 class StreamGap(PublicModel):

@@ -40,8 +40,8 @@ def rewind(hosts: QuerySet[StreamHost], to: datetime) -> int:
 
 
 def reset_counters(hosts: QuerySet[StreamHost]) -> int:
-    """Count events, bytes, connections and rejected frames from now on. Returns how many hosts."""
-    return hosts.update(events=0, bytes=0, connections=0, rejected=0, counted_since=timezone.now())
+    """Count events, bytes, reconnects and rejected frames from now on. Returns how many hosts."""
+    return hosts.update(events=0, bytes=0, reconnects=0, rejected=0, counted_since=timezone.now())
 
 
 # --- what the listener writes down -----------------------------------------------------------------------------

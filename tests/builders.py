@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from delivery.models import Attempt, Delivery, Event
+from delivery.models import Attempt, Delivery, Event, RejectedFrame, StreamGap, StreamHost
 from delivery.sources.incoming import Incoming, dedup_key
 from subscriptions.models import Endpoint, Source, Subscription, Tenant
 
@@ -61,6 +61,32 @@ def make_delivery(**over: Any) -> Delivery:
 def make_attempt(**over: Any) -> Attempt:
     fields: dict[str, Any] = {"number": 1, "started_at": timezone.now(), "status": 200, "total_ms": 12.5}
     return Attempt.objects.create(**{"delivery": over.pop("delivery", None) or make_delivery()} | fields | over)
+
+
+def make_host(**over: Any) -> StreamHost:
+    """A host that the listener is connected to."""
+    now = timezone.now()
+    fields: dict[str, Any] = {
+        "host": f"wss://host{next(_numbers)}.example/subscribe",
+        "connected_since": now - timedelta(minutes=5, seconds=1),
+        "seen_at": now,
+        "last_event_at": now,
+        "reached_at": now,
+        "lag_s": 0.2,
+    }
+    return StreamHost.objects.create(**{"source": over.pop("source", None) or make_source()} | fields | over)
+
+
+def make_gap(**over: Any) -> StreamGap:
+    number, now = next(_numbers), timezone.now()
+    fields: dict[str, Any] = {"host": "wss://host.example/subscribe", "from_at": now - timedelta(hours=2, seconds=number), "to_at": now - timedelta(hours=1)}
+    fields["reason"] = "the host no longer had what was asked for"
+    return StreamGap.objects.create(**{"source": over.pop("source", None) or make_source()} | fields | over)
+
+
+def make_rejected(**over: Any) -> RejectedFrame:
+    fields: dict[str, Any] = {"host": "wss://host.example/subscribe", "received_at": timezone.now(), "reason": "not JSON", "size": 7, "head": b"garbage"}
+    return RejectedFrame.objects.create(**{"source": over.pop("source", None) or make_source()} | fields | over)
 
 
 def make_incoming(**over: Any) -> Incoming:

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,15 +10,15 @@ from django.urls import reverse
 from django.utils import timezone
 
 from delivery.admin import BoundedPaginator
-from delivery.models import AttemptTally, Delivery, Event, EventTally, Lease, StreamHost
+from delivery.models import AttemptTally, Delivery, Event, EventTally, Lease, RejectedFrame, StreamGap, StreamHost
 from jetrelay.inbox.models import Inbox, InboxMessage
 from subscriptions.models import ApiKey, ConfigVersion, Endpoint, Source, Subscription, Tenant, new_secret
-from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_source, make_tenant
+from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_gap, make_host, make_rejected, make_source, make_tenant
 
 pytestmark = pytest.mark.django_db
 
 TOKEN = "very-secret-token"
-LOGS = ["event", "delivery", "attempt", "streamcursor", "lease", "eventtally", "attempttally"]
+LOGS = ["event", "delivery", "attempt", "streamhost", "streamgap", "rejectedframe", "lease", "eventtally", "attempttally"]
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def endpoint() -> Endpoint:
     source = make_source()
     Subscription.objects.create(endpoint=endpoint, source=source)
     make_attempt(delivery=make_delivery(endpoint=endpoint, event=make_event(source=source, body=b"\xff\x00")))
-    StreamHost.objects.create(source=source, host="jetstream.example")
+    make_host(source=source)
+    make_gap(source=source)
+    make_rejected(source=source, head=b"\xff\x00")
     Lease.objects.create(name="lane-0", expires_at=now)
     EventTally.objects.create(source=source, minute=now, kind="commit", type="a.b.c")
     AttemptTally.objects.create(endpoint=endpoint, minute=now, outcome="delivered", attempts=2, total_ms=3)
@@ -136,6 +139,79 @@ def test_it_replays_only_for_those_who_may(client: Client) -> None:
     client.force_login(onlooker)
     client.post(reverse("admin:delivery_delivery_changelist"), {"action": "replay_selected", "_selected_action": [row.pk]})
     assert row.refreshed().state == Delivery.State.DEAD
+
+
+def ask(client: Client, action: str, rows: list[StreamHost], **data: Any) -> str:
+    data |= {"action": action, "_selected_action": [row.pk for row in rows]}
+    return client.post(reverse("admin:delivery_streamhost_changelist"), data, follow=True).content.decode()
+
+
+def test_it_reconnects_hosts_and_resets_their_counters(staff: Client) -> None:
+    rows = [make_host(events=5), make_host(events=5, seen_at=timezone.now() - timedelta(days=9))]
+    other = make_host(events=5)
+    assert "Asked to connect again to 2 hosts. The listener does it within a second or so." in ask(staff, "reconnect", rows)
+    assert "The counters of 2 hosts start from zero." in ask(staff, "reset_counters", rows)
+    assert [(row.reconnect_asked_at is not None, row.events) for row in StreamHost.objects.order_by("pk")] == [(True, 0), (True, 0), (False, 5)]
+    assert StreamHost.objects.get(pk=other.pk).rewind_to is None
+
+
+def test_it_asks_for_the_time_before_it_moves_a_cursor_back(staff: Client) -> None:
+    row, other = make_host(host="wss://<b>one"), make_host(host="wss://other.example")
+    html = ask(staff, "move_back", [row])
+    assert "wss://&lt;b&gt;one" in html
+    assert "other.example" not in html
+    assert "The host is read again from this time on" in html
+    html = ask(staff, "move_back", [row], apply="1", to="2026-11-20T10:00:00")
+    assert "Asked to read 1 host again from 2026-11-20 10:00:00 UTC on." in html
+    assert [each.rewind_to for each in (StreamHost.objects.get(pk=row.pk), StreamHost.objects.get(pk=other.pk))] == [
+        datetime(2026, 11, 20, 10, tzinfo=UTC),
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("to", "error"),
+    [
+        ("", "Say from which time on"),
+        ("soon", "This is not a time"),
+        ("2999-01-01T00:00", "lies in the future"),
+        (f"{timezone.now():%Y-%m-%d %H:%M:%S}", "wss://late.example has only come to"),
+    ],
+)
+def test_it_says_what_is_wrong_with_a_time_and_asks_again(staff: Client, to: str, error: str) -> None:
+    rows = [make_host(), make_host(host="wss://late.example", reached_at=timezone.now() - timedelta(hours=5))]
+    html = ask(staff, "move_back", rows, apply="1", to=to)
+    assert error in html
+    assert html.count('name="_selected_action"') == 2
+    assert not StreamHost.objects.exclude(rewind_to=None).exists()
+
+
+@pytest.mark.parametrize("action", ["reconnect", "move_back", "reset_counters"])
+def test_it_steers_hosts_only_for_those_who_may(client: Client, action: str) -> None:
+    row = make_host(events=5)
+    onlooker = User.objects.create_user("eve", is_staff=True)
+    onlooker.user_permissions.add(Permission.objects.get(codename="view_streamhost"))
+    client.force_login(onlooker)
+    ask(client, action, [row], apply="1", to="2026-11-20T10:00:00")
+    assert StreamHost.objects.values_list("reconnect_asked_at", "rewind_to", "events").get() == (None, None, 5)
+
+
+def test_it_finds_gaps_that_are_open(staff: Client) -> None:
+    filled, gap = make_gap(filled_by="wss://other.example", filled_at=timezone.now()), make_gap()
+    url = reverse("admin:delivery_streamgap_changelist")
+    for query, found in [("filled=no", [gap]), ("filled=yes", [filled]), (f"q={gap.public_id}", [gap]), ("q=other.example", [filled]), ("", [gap, filled])]:
+        assert list(staff.get(f"{url}?{query}").context["cl"].result_list) == found, query
+
+
+@pytest.mark.parametrize("hosts", [1, 8])
+def test_it_lists_the_stream_in_few_queries(staff: Client, django_assert_max_num_queries: Any, hosts: int) -> None:
+    for _ in range(hosts):
+        make_host()
+        make_gap()
+        make_rejected()
+    for name in ("streamhost", "streamgap", "rejectedframe"):
+        with django_assert_max_num_queries(8):
+            staff.get(reverse(f"admin:delivery_{name}_changelist"))
 
 
 def test_it_pauses_and_resumes_endpoints(staff: Client) -> None:
@@ -249,4 +325,10 @@ def test_it_links_to_the_pages_and_back(staff: Client, endpoint: Endpoint) -> No
     assert f'href="/deliveries/{row.public_id}/"' in staff.get(url_of("change", row)).content.decode()
     assert f'href="/deliveries/?endpoint={endpoint.public_id}"' in staff.get(url_of("change", endpoint)).content.decode()
     assert f'href="{url_of("change", row)}"' in staff.get(f"/deliveries/{row.public_id}/").content.decode()
+    host, gap, rejected = StreamHost.objects.get(), StreamGap.objects.get(), RejectedFrame.objects.get()
+    stream = staff.get("/stream/").content.decode()
+    for found, place in ((host, f"host-{host.pk}"), (gap, "gaps"), (rejected, "rejected")):
+        assert f'href="/stream/#{place}"' in staff.get(url_of("change", found)).content.decode()
+        assert f'href="{url_of("changelist", found)}"' in stream
+    assert f'href="{url_of("change", host)}"' in stream
     assert '<a href="/">Jetrelay</a>' in staff.get("/admin/").content.decode()

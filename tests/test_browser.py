@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +11,9 @@ from django.core.cache import cache
 from django.utils import timezone
 from standardwebhooks import Webhook
 
-from delivery.models import Delivery, EventTally
+from delivery.models import Delivery, EventTally, StreamHost
 from jetrelay.inbox.models import Inbox
-from tests.builders import make_attempt, make_delivery, make_endpoint, make_source
+from tests.builders import make_attempt, make_delivery, make_endpoint, make_gap, make_host, make_rejected, make_source
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -127,6 +127,52 @@ def test_it_shows_what_arrives_in_an_inbox(page: "Page", script: bool) -> None:
     expect(page.locator("#messages")).to_contain_text("identity")
 
 
+def test_it_keeps_the_stream_up_to_date(page: "Page", script: bool) -> None:
+    row = make_host(events=1)
+    page.click("text=Stream")
+    expect(page.locator(f"#host-{row.pk}")).to_contain_text("Stream connected")
+    if script:
+        # What is being written stays while the hosts above it are renewed.
+        page.click("#rewind summary")
+        page.fill("#rewind-to", "2026-11-20T10:00:07")
+    StreamHost.objects.update(events=1234, seen_at=timezone.now())
+    if not script:
+        page.reload()
+    expect(page.locator(f"#host-{row.pk}")).to_contain_text("1,234")
+    if script:
+        expect(page.locator("#rewind-to")).to_have_value("2026-11-20T10:00:07")
+
+
+def test_it_keeps_a_rejected_frame_open_while_it_refreshes(page: "Page", script: bool) -> None:
+    make_rejected(head=b"what it was")
+    page.goto("/stream/")
+    page.click("#rejected summary")
+    expect(page.get_by_text("what it was")).to_be_visible()
+    if script:
+        before = page.evaluate("window.scrollTo(0, 40); window.scrollY")
+        with page.expect_response("**/stream/rejected/", timeout=20_000):
+            make_rejected(reason="a second one")
+        expect(page.locator("#rejected")).to_contain_text("a second one", timeout=20_000)
+        expect(page.get_by_text("what it was")).to_be_visible()
+        assert page.evaluate("window.scrollY") == before
+
+
+def test_it_moves_a_cursor_back_by_click(page: "Page") -> None:
+    row = make_host(host="wss://one.example/subscribe")
+    make_host(reached_at=timezone.now() - timedelta(days=1))
+    to = timezone.now().replace(microsecond=0) - timedelta(hours=1)
+    page.goto("/stream/")
+    page.click("#rewind summary")
+    page.fill("#rewind-to", f"{to:%Y-%m-%dT%H:%M:%S}")
+    page.click("text=Move the cursor back")
+    expect(page.locator("#rewind .errorlist")).to_contain_text("moving it ahead would leave a gap")
+    page.select_option("#rewind-host", label="wss://one.example/subscribe")
+    page.click("text=Move the cursor back")
+    expect(page.locator(".note.success")).to_contain_text("Asked to read 1 host again")
+    expect(page.locator(f"#host-{row.pk}")).to_contain_text("has been asked for")
+    assert StreamHost.objects.get(pk=row.pk).rewind_to == to
+
+
 def test_it_signs_out(page: "Page") -> None:
     page.click("text=Sign out")
     page.goto("/deliveries/")
@@ -135,7 +181,11 @@ def test_it_signs_out(page: "Page") -> None:
 
 def test_it_fits_a_narrow_screen(page: "Page", script: bool) -> None:
     row = make_delivery(endpoint=make_endpoint(name="x" * 100, url="https://example.com/" + "y" * 200))
+    far = "wss://" + "h" * 200 + ".example/subscribe"
+    make_host(host=far, partial=[{"collection": "c" * 300, "brought_by": far, "since": "2026-11-22T10:00:00+00:00", "missed": 1}], problem="p" * 300)
+    make_gap(host=far, reason="r" * 200)
+    make_rejected(host=far, reason="r" * 300, head=b"b" * 4096)
     page.set_viewport_size({"width": 360, "height": 800})
-    for url in ("/", "/deliveries/", f"/deliveries/{row.public_id}/", "/endpoints/"):
+    for url in ("/", "/stream/", "/deliveries/", f"/deliveries/{row.public_id}/", "/endpoints/"):
         page.goto(url)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, url

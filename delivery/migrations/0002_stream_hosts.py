@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="streamhost",
-            name="connections",
+            name="reconnects",
             field=models.BigIntegerField(default=0),
         ),
         migrations.AddField(

@@ -9,7 +9,7 @@ from django.core.cache import cache
 from django.db.models import Model, QuerySet, Sum
 from django.utils import timezone
 
-from delivery.models import AttemptTally, Delivery, EventTally
+from delivery.models import AttemptTally, Delivery, EventTally, StreamGap
 
 COUNT_LIMIT = 100_000
 DELIVERED = "delivered"
@@ -70,6 +70,11 @@ class Outcomes:
 def bounded_count(rows: "QuerySet[Any]", limit: int = COUNT_LIMIT) -> Count:
     """Count rows by their index, and stop at the limit."""
     return Count.up_to(limit, rows.order_by()[: limit + 1].count())
+
+
+def open_gaps() -> Count:
+    """The stretches of the stream that no host has filled."""
+    return bounded_count(StreamGap.objects.filter(filled_by=""))
 
 
 def traffic() -> list[Traffic]:

@@ -5,7 +5,8 @@ import uuid
 from django.urls import path, register_converter
 
 from delivery.models import Delivery
-from jetrelay.dashboard import views
+from jetrelay.dashboard import stream_views, views
+from jetrelay.dashboard.steering import WISHES
 from subscriptions.ids import to_public
 
 
@@ -28,6 +29,11 @@ urlpatterns = [
     path("overview/events/", views.events_fragment, name="events_fragment"),
     path("overview/outcomes/", views.outcomes_fragment, name="outcomes_fragment"),
     path("overview/collections/", views.collections_fragment, name="collections_fragment"),
+    path("stream/", stream_views.stream, name="stream"),
+    path("stream/hosts/", stream_views.hosts_fragment, name="hosts_fragment"),
+    path("stream/gaps/", stream_views.gaps_fragment, name="gaps_fragment"),
+    path("stream/rejected/", stream_views.rejected_fragment, name="rejected_fragment"),
+    *(path(f"stream/{wish}/", stream_views.stream_ask, {"wish": wish}, name=f"stream_{wish}") for wish in WISHES),
     path("deliveries/", views.deliveries, name="deliveries"),
     path("deliveries/<delivery_id:id>/", views.delivery, name="delivery"),
     path("deliveries/<delivery_id:id>/state/", views.delivery_fragment, name="delivery_fragment"),

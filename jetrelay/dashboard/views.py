@@ -19,7 +19,7 @@ from delivery.models import Attempt, Delivery, Event
 from jetrelay.dashboard import figures
 from jetrelay.dashboard.access import HtmxRequest, staff_page
 from jetrelay.dashboard.filters import PAGE, Filters, listed
-from jetrelay.dashboard.streams import streams
+from jetrelay.dashboard.streams import current, streams
 from subscriptions.models import Endpoint
 
 TOP_COLLECTIONS = 50
@@ -112,10 +112,11 @@ def endpoints(request: HtmxRequest) -> HttpResponse:
 
 
 def _events(rows: list[figures.Traffic]) -> dict[str, Any]:
-    found = streams()
-    last_events = [stream.last_event_at for stream in found if stream.last_event_at]
+    found = current(streams())
+    last_events = [stream.row.last_event_at for stream in found if stream.row.last_event_at]
     return {
         "streams": found,
+        "open_gaps": figures.open_gaps(),
         "last_event_at": max(last_events, default=None),
         "commits": figures.in_all(row for row in rows if row.kind == "commit"),
         "all": figures.in_all(rows),

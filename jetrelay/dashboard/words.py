@@ -1,4 +1,4 @@
-"""Durations and waits in words. Pure."""
+"""Durations, waits and amounts in words. Pure."""
 
 from datetime import datetime, timedelta
 
@@ -32,6 +32,32 @@ def milliseconds(ms: float | None) -> str:
     if ms >= 1000:
         return f"{ms / 1000:.2f} s"
     return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms"
+
+
+def lag(seconds: float | None) -> str:
+    """How far a host's events are behind this machine's clock. From the future comes none: then the clocks differ."""
+    if seconds is None:
+        return "not known yet"
+    if abs(seconds) < 1:
+        return "less than 1 s"
+    span = duration(timedelta(seconds=abs(seconds)))
+    return f"{span} behind real time" if seconds > 0 else f"none: the host's clock is {span} ahead of this machine's"
+
+
+def size(count: float) -> str:
+    """`581 bytes`, `1.2 kB`, `12 MB`; in thousands, not in 1,024s."""
+    if count < 1000:
+        return f"{count:.0f} {'byte' if round(count) == 1 else 'bytes'}"
+    for unit in ("kB", "MB", "GB", "TB"):
+        count /= 1000
+        if count < 999.5 or unit == "TB":
+            break
+    return f"{count:.1f} {unit}" if count < 9.95 else f"{count:,.0f} {unit}"
+
+
+def rate(count: float) -> str:
+    """`0`, `0.4`, `450`."""
+    return f"{count:,.0f}" if count >= 9.95 or round(count, 1) == 0 else f"{count:.1f}"
 
 
 def next_step(delivery: Delivery, now: datetime) -> str:

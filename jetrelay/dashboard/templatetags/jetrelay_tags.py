@@ -63,6 +63,26 @@ def ms(value: float | None) -> str:
 
 
 @register.filter
+def until(start: datetime, end: datetime) -> str:
+    return words.duration(end - start)
+
+
+@register.filter
+def lag(seconds: float | None) -> str:
+    return words.lag(seconds)
+
+
+@register.filter
+def size(count: float) -> str:
+    return words.size(count)
+
+
+@register.filter
+def rate(count: float) -> str:
+    return words.rate(count)
+
+
+@register.filter
 def moment(at: datetime | None) -> SafeString | str:
     """A point in time, to the second, in UTC."""
     if at is None:
