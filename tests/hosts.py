@@ -4,16 +4,24 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import json
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from queue import SimpleQueue
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+import zstandard
+
+from delivery.sources.jetstream.frames_v2 import PREFIX
 from delivery.sources.jetstream.player import server
 from delivery.sources.jetstream.player.log import FileLog
+from subscriptions.validation import V1_PATH, V2_PATH
+from tests.builders import DID, POST
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -51,7 +59,9 @@ class Visit:
             if not more:
                 raise ConnectionError("the client left before it had asked for anything")
             self.head += more
-        self.query = parse_qs(urlsplit(self.head.split(b" ")[1].decode()).query)
+        target = urlsplit(self.head.split(b" ")[1].decode())
+        self.path = target.path
+        self.query = parse_qs(target.query)
 
     def accept(self) -> None:
         """Complete the WebSocket handshake."""
@@ -112,20 +122,33 @@ Script = Callable[[Visit], None]
 
 
 class Host:
-    """Follows one script for each connection, in turn, the last one for all that come later."""
+    """Follows one script for each connection, in turn, the last one for all that come later.
 
-    def __init__(self, *scripts: Script) -> None:
+    `http` serves the requests that are for no WebSocket, whenever they come; they are counted apart.
+    """
+
+    def __init__(self, *scripts: Script, http: Script | None = None) -> None:
         self._scripts = scripts
+        self._http = http
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._accept)]
         self._sockets: list[socket.socket] = []
         self._visited = threading.Condition()
         self._errors: list[Exception] = []
         self.visits: list[Visit] = []
+        self.requests: list[Visit] = []
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self._listener.getsockname()[1]}/subscribe"
+        """Its v1 wire."""
+        return self._url(V1_PATH)
+
+    @property
+    def v2_url(self) -> str:
+        return self._url(V2_PATH)
+
+    def _url(self, path: str) -> str:
+        return f"ws://127.0.0.1:{self._listener.getsockname()[1]}{path}"
 
     def __enter__(self) -> Self:
         self._threads[0].start()
@@ -161,6 +184,10 @@ class Host:
     def _serve(self, sock: socket.socket) -> None:
         try:
             visit = Visit(sock)
+            if self._http is not None and b"\r\nupgrade: websocket\r\n" not in visit.head.lower():
+                self.requests.append(visit)
+                self._http(visit)
+                return
             with self._visited:
                 script = self._scripts[min(len(self.visits), len(self._scripts) - 1)]
                 self.visits.append(visit)
@@ -192,3 +219,48 @@ def sending(*messages: bytes) -> Script:
         visit.wait_until_gone()
 
     return script
+
+
+def sends_and_leaves(*messages: bytes) -> Script:
+    """Sends these as text frames and closes."""
+
+    def script(visit: Visit) -> None:
+        visit.accept()
+        for message in messages:
+            visit.send(message)
+        visit.close(1001)
+        visit.wait_until_gone()
+
+    return script
+
+
+def frame_v2(number: int, seq: int, time_us: int | None = None, **over: Any) -> bytes:
+    """What `builders.frame` with this number and cursor is on the v2 wire."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=1_780_000_000_000_000 + number if time_us is None else time_us)
+    commit = {"rev": f"3l{number:011d}", "operation": "create", "collection": POST, "rkey": f"3k{number:011d}", "record": {"text": f"post {number}"}}
+    fields = {"$type": PREFIX + "commit", "did": DID, "seq": seq, "time": f"{at:%FT%T}.{at.microsecond:06d}Z"} | commit | over
+    return message_v2(dict(sorted(fields.items())))
+
+
+def message_v2(payload: dict[str, Any]) -> bytes:
+    return json.dumps({"$type": "message", "payload": payload}, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def info_v2(name: str) -> bytes:
+    return message_v2({"$type": PREFIX + "info", "message": "about the cursor", "name": name})
+
+
+@cache
+def trained(id: int) -> bytes:
+    """A small zstd dictionary with this id."""
+    samples: list[bytes | bytearray | memoryview] = [frame_v2(number, number, rev=hashlib.sha256(b"%d" % number).hexdigest()) for number in range(500)]
+    return zstandard.train_dictionary(4_096, samples, k=200, d=8, dict_id=id).as_bytes()
+
+
+def compressed(text: bytes, dictionary: bytes) -> bytes:
+    return zstandard.ZstdCompressor(dict_data=zstandard.ZstdCompressionDict(dictionary)).compress(text)
+
+
+def error_v2(name: str) -> bytes:
+    """The body of a refusal on the v2 wire."""
+    return json.dumps({"error": name, "message": "not so"}).encode()

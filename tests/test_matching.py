@@ -159,20 +159,25 @@ def test_it_asks_for_at_least_what_any_filter_wants(seed: int) -> None:
     ("filters", "union"),
     [
         ([], None),
-        ([Filter(ONE, ("*",))], Wanted()),
-        ([Filter(ONE, (POST,))], Wanted((POST,))),
-        ([Filter(ONE, (POST,)), Filter(TWO, ("app.bsky.graph.*", POST))], Wanted((POST, "app.bsky.graph.*"))),
-        ([Filter(ONE, (POST,)), Filter(TWO, ("*",))], Wanted()),
-        ([Filter(ONE, (POST,), (DID,))], Wanted((POST,), (DID,))),
-        ([Filter(ONE, (POST,), (DID,)), Filter(TWO, (POST,), (BOB,))], Wanted((POST,), (DID, BOB))),
-        ([Filter(ONE, (POST,), (DID,)), Filter(TWO, (POST,))], Wanted((POST,))),
+        ([Filter(ONE, ("*",))], Wanted(kinds=("commit",))),
+        ([Filter(ONE, (POST,))], Wanted((POST,), kinds=("commit",))),
+        ([Filter(ONE, (POST,)), Filter(TWO, ("app.bsky.graph.*", POST))], Wanted((POST, "app.bsky.graph.*"), kinds=("commit",))),
+        ([Filter(ONE, (POST,)), Filter(TWO, ("*",))], Wanted(kinds=("commit",))),
+        ([Filter(ONE, (POST,), (DID,))], Wanted((POST,), (DID,), kinds=("commit",))),
+        ([Filter(ONE, (POST,), (DID,)), Filter(TWO, (POST,), (BOB,))], Wanted((POST,), (DID, BOB), kinds=("commit",))),
+        ([Filter(ONE, (POST,), (DID,)), Filter(TWO, (POST,))], Wanted((POST,), kinds=("commit",))),
         # Without commits the collections do not count, and no host can be asked for "no commits".
-        ([Filter(ONE, ("*",), kinds=("identity",))], Wanted()),
-        ([Filter(ONE, ("*",), kinds=("identity",)), Filter(TWO, (POST,))], Wanted((POST,))),
+        ([Filter(ONE, ("*",), kinds=("identity",))], Wanted(kinds=("identity",))),
+        ([Filter(ONE, ("*",), kinds=("identity",)), Filter(TWO, (POST,))], Wanted((POST,), kinds=("commit", "identity"))),
         # A host refuses a whole request for one name that is none: everything is asked for instead.
-        ([Filter(ONE, ("invoice.paid", POST))], Wanted()),
-        ([Filter(ONE, ("app",))], Wanted()),
-        ([Filter(ONE, ("app.*",))], Wanted(("app.*",))),
+        ([Filter(ONE, ("invoice.paid", POST))], Wanted(kinds=("commit",))),
+        ([Filter(ONE, ("app",))], Wanted(kinds=("commit",))),
+        # On the v2 wire a host can be asked for some kinds alone; what comes over HTTP is none of them.
+        ([Filter(ONE, ("*",), kinds=("sync", "account"))], Wanted(kinds=("account", "sync"))),
+        ([Filter(ONE, (POST,), kinds=("commit", "api"))], Wanted((POST,), kinds=("commit",))),
+        ([Filter(ONE, ("*",), kinds=("commit", "identity", "account", "sync"))], Wanted()),
+        ([Filter(ONE, ("*",), kinds=("commit", "identity")), Filter(TWO, ("*",), kinds=("account", "sync"))], Wanted()),
+        ([Filter(ONE, ("app.*",))], Wanted(("app.*",), kinds=("commit",))),
     ],
 )
 def test_it_asks_for_the_union(filters: list[Filter], union: Wanted | None) -> None:
@@ -194,3 +199,19 @@ def test_it_asks_for_everyone_when_there_are_too_many_dids(count: int, asked: in
     assert union is not None
     assert len(union.dids) == asked
     assert union.collections == (POST,)
+
+
+@pytest.mark.parametrize(
+    ("asked", "broad"),
+    [
+        (Wanted(), True),
+        (Wanted(kinds=("commit",)), True),
+        (Wanted(kinds=("account", "commit")), True),
+        (Wanted(kinds=("account", "identity", "sync")), False),
+        (Wanted((POST,)), False),
+        (Wanted(("app.*",)), False),
+        (Wanted((), (DID,)), False),
+    ],
+)
+def test_it_knows_when_a_living_host_always_has_something_to_send(asked: Wanted, broad: bool) -> None:
+    assert asked.broad is broad

@@ -80,6 +80,16 @@ def test_it_refuses_kinds(value: str) -> None:
     assert_refused(v.clean_kind, value, "is not a kind of event: use commit, identity, account, sync, api.")
 
 
+@pytest.mark.parametrize(("value", "kept"), [("commit", "commit"), (" Identity ", "identity"), ("ACCOUNT", "account"), ("sync", "sync")])
+def test_it_takes_kinds_of_a_stream(value: str, kept: str) -> None:
+    assert v.clean_stream_kind(value) == kept
+
+
+@pytest.mark.parametrize("value", ["", "api", "commits", "*"])
+def test_it_refuses_kinds_that_no_stream_has(value: str) -> None:
+    assert_refused(v.clean_stream_kind, value, "commit, identity, account, sync")
+
+
 @pytest.mark.parametrize(("value", "kept"), [("create", "create"), (" Update", "update"), ("DELETE", "delete")])
 def test_it_takes_operations(value: str, kept: str) -> None:
     assert v.clean_operation(value) == kept
@@ -179,6 +189,8 @@ def test_it_keeps_passwords_out_of_its_messages() -> None:
         ("ws://[::1]:6008", "ws://[::1]:6008/subscribe"),
         ("wss://example.com/jetstream/subscribe", "wss://example.com/jetstream/subscribe"),
         ("wss://bücher.example", "wss://xn--bcher-kva.example/subscribe"),
+        ("wss://example.com/xrpc/network.bsky.jetstream.subscribeEvents", "wss://example.com/xrpc/network.bsky.jetstream.subscribeEvents"),
+        ("wss://Example.com/behind/xrpc/network.bsky.jetstream.subscribeEvents/", "wss://example.com/behind/xrpc/network.bsky.jetstream.subscribeEvents"),
     ],
 )
 def test_it_takes_urls_of_streams(value: str, kept: str) -> None:
@@ -192,7 +204,9 @@ def test_it_takes_urls_of_streams(value: str, kept: str) -> None:
         ("https://example.com/subscribe", "(ws or wss)"),
         ("example.com", "(ws or wss)"),
         ("wss://", "(ws or wss)"),
-        ("wss://example.com/xrpc/network.bsky.jetstream.subscribeEvents", "speaks the v1 wire, whose path is /subscribe"),
+        ("wss://example.com/xrpc", "use /subscribe for the v1 wire or /xrpc/network.bsky.jetstream.subscribeEvents for v2"),
+        ("wss://example.com/xrpc/network.bsky.jetstream.getZstdDictionary", "use /subscribe for the v1 wire or"),
+        ("wss://example.com/xrpc/network.bsky.jetstream.subscribeEvents?kinds=commit", "has a query: leave it out"),
         ("wss://example.com/subscribe?cursor=1", "has a query: leave it out"),
         ("wss://example.com:99999", "is not a URL"),
         ("wss://user:password@example.com/", "user name or password"),

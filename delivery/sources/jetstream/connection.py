@@ -191,7 +191,8 @@ class Connection:
                     self._socket.sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # it has ended already
-            if self._socket.connected:
+            # Also where the library counts it as ended already: it leaves the descriptor open.
+            if self._socket.sock is not None:
                 self._socket.shutdown()  # type: ignore[no-untyped-call]
 
     def _ping(self) -> None:

@@ -191,12 +191,16 @@ class Reader:
 
     def _run(self) -> None:
         wait_s = _FIRST_WAIT_S
-        while not self._stopping.is_set():
+        while True:
+            # Cleared before looking at what has changed: what changes from here on sets it again.
+            self._changed.clear()
+            if self._stopping.is_set():
+                return
             self._again, self._pause_s = "", 0.0
             wanted = self._wanted
             if wanted is None:
                 self.problem = NOTHING_WANTED
-                self._wait(None)
+                self._changed.wait()
                 continue
             if not self.buffer.wait_for_room():
                 return
@@ -209,19 +213,14 @@ class Reader:
             if self._stopping.is_set() or self._wanted is None:
                 continue
             if self._again and not self._pause_s:
-                self._changed.clear()
                 logger.info("%s: connecting again: %s.", self.url, self._again)
                 continue
             if self.events_in > events and monotonic() - started > _LAST_WAIT_S:
                 wait_s = _FIRST_WAIT_S
             pause_s = max(wait_s * random.uniform(0.5, 1), self._pause_s)
             logger.warning("%s: %s. Next attempt in %.1f s.", self.url, self.problem, pause_s)
-            self._wait(pause_s)
+            self._changed.wait(pause_s)
             wait_s = min(wait_s * 2, _LAST_WAIT_S)
-
-    def _wait(self, pause_s: float | None) -> None:
-        self._changed.wait(pause_s)
-        self._changed.clear()
 
     def _read_until_it_ends(self, wanted: Wanted) -> str:
         """Returns why it ended. A fault of our own must not end the thread: the stream would stand still unseen."""
