@@ -41,7 +41,7 @@ class ListenedHost:
         numbered = row.cursor is not None and row.cursor < FIRST_TIME_US
         reached_at = row.reached_at or row.cursor_saved_at
         self._begin(Position(row.cursor, microseconds(reached_at) if numbered and reached_at else None))
-        self.reader.liveness.last_lag_us = int((row.lag_s or 0) * 1_000_000)
+        self.reader.liveness.last_lag_us = None if row.lag_s is None else int(row.lag_s * 1_000_000)
 
     def _begin(self, position: Position) -> None:
         self.stored = position.copy()
@@ -108,7 +108,7 @@ class ListenedHost:
         since_s, events_then, bytes_then = self._looks[0]
         seconds = max(now_s - since_s, 0.001)
         self._looks.append((now_s, reader.events_in, reader.bytes_in))
-        lag_us = reader.liveness.lag_us
+        lag_us = reader.liveness.last_lag_us
         StreamHost.objects.filter(pk=self.row_id).update(
             seen_at=timezone.now(),
             connected_since=reader.connected_since,

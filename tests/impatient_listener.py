@@ -13,7 +13,7 @@ if __name__ == "__main__":
     django.setup()
 
     from delivery import listener
-    from delivery.sources.jetstream import connection, liveness, reader, seam
+    from delivery.sources.jetstream import connection, reader, seam
 
     listener.LEASE_S = 1.0
     listener.TICK_S = 0.1
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     reader._LAST_WAIT_S = 0.4
     reader.STALL_S = reader.QUIET_S = 1.5
     reader._LAST_STALL_S = 3.0
-    reader.SETTLED_S = liveness._QUIET_S = 1.0
+    reader.SETTLED_S = 1.0
     seam.DELAY_S = 0.3
     seam._QUIET_S = 0.5
     call_command("run_jetstream")

@@ -121,3 +121,11 @@ def test_a_host_alone_is_compared_with_nobody() -> None:
     comparison = Comparison([A])
     comparison.brought_first(A, key(1), POST, 0.0, {A})
     assert comparison.look(10 * GRACE_S, {A}) == []
+
+
+def test_it_names_no_more_collections_than_people_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ALARMS", 3)
+    comparison = Comparison(["a", "b"])
+    for number in range(10):
+        comparison.brought_first("a", bytes([number]), f"com.example.n{number}", 0.0, {"a", "b"})
+    assert len(comparison.look(GRACE_S, {"a", "b"})) == len(comparison.alarms("b")) == 3

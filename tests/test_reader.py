@@ -792,3 +792,19 @@ def test_an_earlier_wish_does_not_shorten_the_pause_after_a_failure(monkeypatch:
         watch_until(reader, lambda: bool(reader.problem))
         assert not reader._changed.is_set()
         assert len(host.visits) == 1
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_quiet_stream_settles_although_every_replay_brings_its_last_event_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SETTLED_S", 0.05)
+    monkeypatch.setattr(module, "_SEARCHED", 10**9)
+    then_us = time_ns() // 1000 - 3600 * 1_000_000
+    with Host(sending(frame(1, time_us=then_us))) as host, reading(host.url, then_us, Wanted((POST,))) as reader:
+        take_all(reader, 1)
+        deadline = monotonic() + PATIENCE_S
+        while reader.settled_us is None:
+            assert monotonic() < deadline
+            reader.watch()
+        assert reader.settled_us > then_us + 3000 * 1_000_000
+        # Its age is no lag of the stream.
+        assert reader.liveness.last_lag_us is None

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from time import time_ns
 
 import pytest
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from delivery import listener as module
@@ -14,7 +15,7 @@ from delivery import stream
 from delivery.listener import Listener
 from delivery.models import MAX_REJECTED, Delivery, Event, RejectedFrame, StreamGap, StreamHost
 from delivery.sources.incoming import microseconds, moment
-from delivery.sources.jetstream import comparison, liveness, reader, seam
+from delivery.sources.jetstream import comparison, reader, seam
 from delivery.sources.jetstream.frames import InvalidFrame, parse
 from delivery.sources.jetstream.player.live import LiveLog
 from delivery.sources.jetstream.player.misbehaviour import HostOptions, Misbehaviour
@@ -39,7 +40,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_S", 0.05)
     monkeypatch.setattr(reader, "_FIRST_WAIT_S", 0.02)
     monkeypatch.setattr(reader, "SETTLED_S", 0.2)
-    monkeypatch.setattr(liveness, "_QUIET_S", 0.2)
     monkeypatch.setattr(seam, "DELAY_S", 0.1)
     monkeypatch.setattr(seam, "_QUIET_S", 0.2)
 
@@ -368,7 +368,7 @@ def test_a_quiet_filter_moves_its_cursor_and_keeps_its_connection(wire: str) -> 
 # --- Controls ----------------------------------------------------------------------------------------------------------
 
 
-def all_hosts() -> "stream.QuerySet[StreamHost]":
+def all_hosts() -> "QuerySet[StreamHost]":
     return StreamHost.objects.all()
 
 

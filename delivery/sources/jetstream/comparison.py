@@ -13,6 +13,8 @@ GRACE_S = 60.0
 CALM_S = 600.0
 # Of each host, so many events are waited for at a time; past that, comparing pauses.
 MAX_AWAITED = 100_000
+# A host that leaves out more collections than this, over all hosts, is no longer a matter of collections.
+MAX_ALARMS = 100
 
 
 @dataclass
@@ -75,6 +77,8 @@ class Comparison:
                 break
             del awaited[key]
             alarm = self._alarms.get((host, collection))
+            if alarm is None and len(self._alarms) >= MAX_ALARMS:
+                continue
             if alarm is None:
                 alarm = self._alarms[host, collection] = Alarm(host, collection, by, since_s, now_s)
                 new.append(alarm)

@@ -122,9 +122,10 @@ class Dictionaries:
         """Put it there whole or not at all. That it cannot be kept costs a download at the next start, no more."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-                file.write(content)
-            Path(file.name).replace(self._file(url))
+            with tempfile.TemporaryDirectory(dir=self._folder) as name:
+                whole = Path(name) / "dictionary"
+                whole.write_bytes(content)
+                whole.replace(self._file(url))
         except OSError as error:
             logger.warning("The zstd dictionary of %s cannot be kept in %s: %s", url, self._folder, error.strerror)
 

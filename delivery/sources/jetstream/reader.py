@@ -89,6 +89,8 @@ class Reader:
         self._connection: Connection | None = None
         self._connected_at = 0.0
         self._connected_us = 0
+        # Up to where events were read before this connection.
+        self._known_us = 0
         self._asked = Asked(Wanted())
         self._stall_s = STALL_S
         self._again = ""
@@ -134,11 +136,10 @@ class Reader:
 
     def watch(self) -> None:
         """Look once a second after what no event announces: silence, the present, and the seam before it."""
-        now_s, now_us = monotonic(), time_ns() // 1000
-        self.liveness.look(now_s, now_us)
-        wanted = self._wanted
+        now_s, wanted = monotonic(), self._wanted
+        self.liveness.look(now_s, self._searched_s())
         self.seam.watch(self.liveness.live, wanted)
-        silent_s = self.liveness.silent_s(now_s, now_us)
+        silent_s = self.liveness.silent_s(now_s)
         if silent_s is None or wanted is None:
             return
         if self.liveness.lag_us is not None and silent_s < STALL_S:
@@ -166,19 +167,23 @@ class Reader:
     def _settle(self) -> None:
         """When nothing more comes, the replay has ended: what was asked for holds nothing else up to the connection."""
         with self._moving:
-            now_s, now_us = monotonic(), time_ns() // 1000
-            # On the host's clock, as far as its last event showed how late that runs.
-            until_us = self._connected_us - _QUIET_MARGIN_US - max(self.liveness.last_lag_us, 0)
-            silent_s = self.liveness.silent_s(now_s, now_us)
-            reached_us = self.position.reached_us
-            # What was asked for from now on needs no looking for.
-            behind_s = 0.0 if reached_us is None else (until_us - reached_us) / 1_000_000
-            if silent_s is None or behind_s < 0 or silent_s < min(SETTLED_S + behind_s / _SEARCHED, QUIET_S):
+            silent_s, until_us = self.liveness.silent_s(monotonic()), self._quiet_until_us()
+            if silent_s is None or until_us < (self.position.reached_us or 0) or silent_s < self._searched_s():
                 return
-            if gap := self._resumption.nothing_came(until_us, now_us):
+            if gap := self._resumption.nothing_came(until_us, time_ns() // 1000):
                 self.gaps.append(gap)
             self.position.settle(until_us)
             self.settled_us = until_us
+
+    def _quiet_until_us(self) -> int:
+        """Just before the connection, on the host's clock as far as its last event showed how late that runs."""
+        return self._connected_us - _QUIET_MARGIN_US - max(self.liveness.last_lag_us or 0, 0)
+
+    def _searched_s(self) -> float:
+        """How long a host may look through what it was asked for, in silence. What is asked for from now on needs no looking."""
+        reached_us = self.position.reached_us
+        behind_s = 0.0 if reached_us is None else max(self._quiet_until_us() - reached_us, 0) / 1_000_000
+        return min(SETTLED_S + behind_s / _SEARCHED, QUIET_S)
 
     def _tell(self, connection: Connection) -> None:
         try:
@@ -294,6 +299,7 @@ class Reader:
     def _connect(self, wanted: Wanted) -> Connection:
         dictionary = self._compression.dictionary()
         cursor = self._resumption.ask(self.seam.resume_us())
+        self._known_us = self.position.reached_us or 0
         if self._without_dids:
             wanted = Wanted(wanted.collections, (), wanted.kinds)
         self._asked = Asked(wanted, cursor, dictionary.id if dictionary else None)
@@ -325,7 +331,7 @@ class Reader:
         with self._moving:
             if not self._resumption.judged and (gap := self._resumption.judge(event, now_us, broad=broad)):
                 self.gaps.append(gap)
-            self.liveness.note(event.time_us, now_us)
+            self.liveness.hear(monotonic(), now_us - event.time_us if event.time_us > self._known_us else None)
             self.position.advance(event, now_us)
             self.settled_us = None
         self.events_in += 1
