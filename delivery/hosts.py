@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
+from hashlib import sha256
 from time import monotonic
 
 from django.db.models import F
@@ -12,6 +13,7 @@ from delivery.models import StreamHost
 from delivery.outbox import Progress
 from delivery.sources.incoming import Incoming, microseconds, moment
 from delivery.sources.jetstream.comparison import Alarm
+from delivery.sources.jetstream.frames import one_line
 from delivery.sources.jetstream.position import FIRST_TIME_US, Position
 from delivery.sources.jetstream.reader import Kit, Reader
 from delivery.sources.jetstream.resuming import Gap
@@ -22,6 +24,8 @@ from subscriptions.models import Source
 JOIN_MARGIN = timedelta(seconds=90)
 # Rates are those of so many looks, which are a second apart.
 _LOOKS = 10
+# Of the collections that a host leaves out, so many are shown.
+MAX_SHOWN = 20
 
 
 class ListenedHost:
@@ -36,11 +40,14 @@ class ListenedHost:
         self.row_id = row.pk
         self._saved = row.cursor
         self._covered_from = row.covered_from
+        self._asked_for = row.asked_for
+        self._wanted: Wanted | None = None
         # A wish from before this run is fulfilled by the run.
         self._reconnected_for = row.reconnect_asked_at
         numbered = row.cursor is not None and row.cursor < FIRST_TIME_US
         reached_at = row.reached_at or row.cursor_saved_at
-        self._begin(Position(row.cursor, microseconds(reached_at) if numbered and reached_at else None))
+        key = bytes(row.cursor_key) if numbered and row.cursor_key else None
+        self._begin(Position(row.cursor, microseconds(reached_at) if numbered and reached_at else None, key))
         self.reader.liveness.last_lag_us = None if row.lag_s is None else int(row.lag_s * 1_000_000)
 
     def _begin(self, position: Position) -> None:
@@ -63,8 +70,24 @@ class ListenedHost:
         self._saved = cursor
         reached_at = None if self.stored.reached_us is None else moment(self.stored.reached_us)
         if self._covered_from is None:
-            self._covered_from = reached_at if batch else self.reader.connected_since
-        return Progress(self.row_id, cursor, reached_at, self._covered_from, timezone.now() if batch else None)
+            # It began with what came then, not with what an imported record says of its age.
+            self._covered_from = self.reader.connected_since or timezone.now()
+        key = self.stored.key if self.stored.numbered else None
+        return Progress(self.row_id, cursor, reached_at, self._covered_from, timezone.now() if batch else None, key)
+
+    def want(self, wanted: Wanted | None) -> None:
+        """Ask for something else. What was stored so far says nothing about what is asked for now."""
+        if wanted is self._wanted:
+            return
+        self._wanted = wanted
+        digest = "" if wanted is None else sha256(repr(wanted).encode()).hexdigest()
+        if wanted is not None and digest != self._asked_for:
+            known = self._asked_for and self.stored.reached_us is not None
+            self._asked_for = digest
+            if known:
+                self._covered_from = timezone.now()
+            StreamHost.objects.filter(pk=self.row_id).update(asked_for=digest, covered_from=self._covered_from)
+        self.reader.want(wanted)
 
     def _safe(self, cursor: int | None) -> int | None:
         """The cursor that may be saved: it stays behind a seam that was not read twice yet, but goes back for none."""
@@ -86,7 +109,7 @@ class ListenedHost:
     def _rewind(self, row: StreamHost, wanted: Wanted | None) -> None:
         """Read again from a time on. What was read and not stored yet lies behind that time, and will come again."""
         assert row.rewind_to is not None
-        self.reader.stop(wait=False)
+        self.reader.stop()
         covered_from = min(row.covered_from or row.rewind_to, row.rewind_to)
         cursor = max(microseconds(row.rewind_to), FIRST_TIME_US)
         news = {"cursor": cursor, "reached_at": row.rewind_to, "covered_from": covered_from, "rewind_to": None}
@@ -112,7 +135,7 @@ class ListenedHost:
         StreamHost.objects.filter(pk=self.row_id).update(
             seen_at=timezone.now(),
             connected_since=reader.connected_since,
-            problem=reader.problem[:300],
+            problem=one_line(reader.problem, 299),
             compressed=reader.compressed and reader.connected_since is not None,
             lag_s=None if lag_us is None else lag_us / 1_000_000,
             events_per_s=(reader.events_in - events_then) / seconds,
@@ -121,7 +144,7 @@ class ListenedHost:
             bytes=F("bytes") + bytes_,
             reconnects=F("reconnects") + reconnects,
             rejected=F("rejected") + reader.rejects.unshown,
-            partial=[_shown(alarm, now_s) for alarm in alarms],
+            partial=[_shown(alarm, now_s) for alarm in alarms[:MAX_SHOWN]],
         )
         reader.rejects.unshown = 0
         self._counted = counted

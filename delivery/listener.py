@@ -23,6 +23,7 @@ from delivery.sources.incoming import Incoming
 from delivery.sources.jetstream.comparison import Comparison
 from delivery.sources.jetstream.compression import Dictionaries, read_v1_dictionary
 from delivery.sources.jetstream.reader import NOTHING_WANTED, Kit
+from delivery.sources.jetstream.rejects import Reject
 from subscriptions.matching import Wanted
 from subscriptions.models import Source
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 LEASE_S = 6.0
 # How often the listener looks at its subscriptions, its hosts' wishes and its lease, and says that it lives.
 TICK_S = 1.0
+# Readers have so long to end before what they have read is stored. Less than the lease: nobody else has begun by then.
+STOP_S = 3.0
 # When nothing has answered for this long after the start, say so in words a newcomer can use.
 PATIENCE_S = 10.0
 
@@ -80,7 +83,7 @@ class Listener:
     def _listen(self) -> None:
         self._kit = _kit()
         self._bell = self._kit.bell
-        self._started, self._ticked_at, self._explained = monotonic(), 0.0, False
+        self._started, self._ticked_at, self._rejects_at, self._explained = monotonic(), 0.0, 0.0, False
         self._comparison = Comparison(self.urls)
         self._compared: Wanted | None = None
         self.hosts = self._meet_hosts()
@@ -93,20 +96,23 @@ class Listener:
                 self._store()
         finally:
             for host in self.hosts:
-                host.reader.stop(wait=False)
-            for host in self.hosts:
                 host.reader.stop()
+            # One that is still connecting does not hold up the others: it has nothing to store.
+            deadline = monotonic() + STOP_S
+            for host in self.hosts:
+                host.reader.join(max(deadline - monotonic(), 0.0))
         while self._store():
             pass
         self._take_leave()
 
     def _meet_hosts(self) -> list[ListenedHost]:
-        while True:
+        while not self._stop.is_set():
             try:
                 return [ListenedHost(self.outbox.source, url, self._kit) for url in self.urls]
             except (DatabaseError, InterfaceError) as error:
                 self._wait_for_database(error)
                 self._keep_lease()
+        return []
 
     # --- storing -----------------------------------------------------------------------------------------------
 
@@ -119,9 +125,8 @@ class Listener:
         if not progress and not rejected:
             return False
         batch = list(chain.from_iterable(events for _, events in taken))
-        new = self._new(batch)
         self._publish(batch, progress, rejected)
-        self._compare(taken, new)
+        self._compare(taken)
         return bool(batch)
 
     def _take(self) -> list[tuple[ListenedHost, list[Incoming]]]:
@@ -137,8 +142,11 @@ class Listener:
     def _record(self) -> int:
         """Write down what the readers could not read, and what they could not get. Returns how many frames were rejected."""
         gaps = [(host, host.reader.gaps.popleft()) for host in self.hosts for _ in range(len(host.reader.gaps))]
-        rejected = [host.reader.rejects.take() for host in self.hosts]
-        rows = list(chain.from_iterable(kept for _, kept in rejected))
+        rows: list[Reject] = []
+        # Not with every batch: a host that sends nothing but garbage would fill and empty the table all the time.
+        if self._stop.is_set() or monotonic() - self._rejects_at > TICK_S:
+            self._rejects_at = monotonic()
+            rows = list(chain.from_iterable(host.reader.rejects.take() for host in self.hosts))
         while gaps or rows:
             try:
                 with transaction.atomic():
@@ -151,7 +159,7 @@ class Listener:
                 break
             except (DatabaseError, InterfaceError) as error:
                 self._survive(error)
-        return sum(count for count, _ in rejected)
+        return sum(host.reader.rejects.count() for host in self.hosts)
 
     def _publish(self, batch: Sequence[Incoming], progress: Sequence[Progress], rejected: int) -> None:
         """Publish, through any trouble with the database; an event that it refuses is rejected alone."""
@@ -185,7 +193,7 @@ class Listener:
     def _wait_for_database(self, error: Exception) -> None:
         self._troubles += 1
         if self._troubles == 1:
-            logger.warning("The database does not answer; the listener waits for it. %s", str(error).strip())
+            logger.warning("The database cannot be used; the listener waits for it. %s", str(error).strip())
         connection.close()
         # Bounded before it is raised: after an hour of trouble the power would be no float any more.
         self._stop.wait(0.1 * 2 ** min(self._troubles, 4))
@@ -204,24 +212,20 @@ class Listener:
     def _live(self) -> set[str]:
         return {host.url for host in self.hosts if host.reader.liveness.live}
 
-    def _new(self, batch: Sequence[Incoming]) -> set[bytes]:
-        """The keys that are not stored yet, as far as this process knows. Nothing to compare costs nothing."""
-        return {event.dedup_key for event in batch if not self.outbox.has_stored(event.dedup_key)} if len(self._live()) > 1 else set()
-
-    def _compare(self, taken: Sequence[tuple[ListenedHost, Sequence[Incoming]]], new: set[bytes]) -> None:
+    def _compare(self, taken: Sequence[tuple[ListenedHost, Sequence[Incoming]]]) -> None:
         if len(self.hosts) < 2:
             return
-        live, now_s, stored = self._live(), monotonic(), self.outbox.has_stored
+        live, now_s, new = self._live(), monotonic(), set(self.outbox.inserted)
         for host, events in taken:
             present = host.url in live
             for event in events:
                 key = event.dedup_key
                 if key not in new:
                     self._comparison.brought_again(host.url, key)
-                elif stored(key):
-                    new.remove(key)
-                    if present and event.kind == "commit":
-                        self._comparison.brought_first(host.url, key, event.type, now_s, live)
+                    continue
+                new.remove(key)
+                if present and event.kind == "commit":
+                    self._comparison.brought_first(host.url, key, event.type, now_s, live)
 
     # --- once a second -----------------------------------------------------------------------------------------
 
@@ -248,7 +252,7 @@ class Listener:
             self._compared = wanted
             self._comparison.start_over()
         for host in self.hosts:
-            host.reader.want(wanted)
+            host.want(wanted)
 
     def _look(self) -> None:
         for alarm in self._comparison.look(monotonic(), self._live()):

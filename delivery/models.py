@@ -151,9 +151,12 @@ class StreamHost(models.Model):
     # Unix µs, or the host's seq when below 1e15 (jetstream.md). Moved only with the events before it.
     cursor = models.BigIntegerField(null=True, blank=True)
     cursor_saved_at = models.DateTimeField(null=True)
-    # How far the stream has come, by the host's own clock, and from where on nothing is missing.
+    # The dedup key of the event that has the seq in `cursor`: under that seq the host has to bring it again.
+    cursor_key = models.BinaryField(max_length=16, null=True)
+    # How far the stream has come, by the host's own clock, and from where on nothing is missing of what was asked for.
     reached_at = models.DateTimeField(null=True)
     covered_from = models.DateTimeField(null=True)
+    asked_for = models.CharField(max_length=64, blank=True, help_text="A digest of what was asked for in that stretch.")
     last_event_at = models.DateTimeField(null=True)
     connected_since = models.DateTimeField(null=True)
     # Renewed by a living listener, so that a dead one does not look connected.

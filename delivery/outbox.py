@@ -31,6 +31,9 @@ MAX_BATCH = 1000
 MAX_WAIT_S = 0.05
 # Keys of stored events that are kept in memory: minutes of the whole network, in about 25 MB.
 MAX_REMEMBERED = 200_000
+# Kinds and types that are counted apart in one minute; the network has some hundred.
+MAX_TYPES = 2_000
+OTHER_TYPES = "(other)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Progress:
     reached_at: datetime | None = None
     covered_from: datetime | None = None
     last_event_at: datetime | None = None
+    # Of the event with the number `cursor`, where that is a number.
+    key: bytes | None = None
 
 
 class Outbox:
@@ -52,6 +57,10 @@ class Outbox:
         self.compiled = Compiled(source)
         # Dedup keys of events that are in the database for sure, the newest last: a second host brings them all again.
         self._stored: dict[bytes, None] = {}
+        self._minute = -1
+        self._types: set[tuple[str, str]] = set()
+        # Those that the last batch brought first.
+        self.inserted: set[bytes] = set()
 
     def publish(self, batch: Sequence[Incoming], progress: Sequence[Progress] = (), rejected: int = 0) -> EventCounts:
         """Store a batch. `rejected` counts what arrived with it and could not be read. Returns what became of it all."""
@@ -64,12 +73,31 @@ class Outbox:
             if deliveries:
                 engine().insert_deliveries(deliveries, now)
             counts = _count(batch, rows, stored, known, rejected)
+            counts = self._bounded(counts, now)
             engine().add_event_tallies(now.replace(second=0, microsecond=0), self.source.id, counts)
             for each in progress:
                 _move(each, now)
+        self.inserted = {row.dedup_key for row in rows if row.id in stored}
         self._remember(rows)
         self._wake(deliveries)
         return EventCounts(*(sum(column) for column in zip(*counts.values(), strict=True))) if counts else EventCounts(0, 0, 0, 0, 0)
+
+    def _bounded(self, counts: dict[tuple[str, str], EventCounts], now: datetime) -> dict[tuple[str, str], EventCounts]:
+        """The counts, with types beyond the bound of this minute as one: anyone may invent collections."""
+        if now.minute != self._minute:
+            self._minute, self._types = now.minute, set()
+        if len(self._types) + len(counts) <= MAX_TYPES:
+            self._types.update(counts)
+            return counts
+        bounded: dict[tuple[str, str], EventCounts] = {}
+        for (kind, type), count in counts.items():
+            if (kind, type) not in self._types and len(self._types) >= MAX_TYPES:
+                key = (kind, OTHER_TYPES)
+            else:
+                key = (kind, type)
+                self._types.add(key)
+            bounded[key] = EventCounts(*map(sum, zip(bounded.get(key, (0,) * 5), count, strict=True)))
+        return bounded
 
     def has_stored(self, key: bytes) -> bool:
         """Whether this outbox remembers that the event is stored. It forgets the oldest."""
@@ -140,4 +168,5 @@ def _move(progress: Progress, now: datetime) -> None:
         "covered_from": progress.covered_from,
         "last_event_at": progress.last_event_at,
     }
-    StreamHost.objects.filter(pk=progress.host_id).update(cursor_saved_at=now, **{name: value for name, value in news.items() if value is not None})
+    known = {name: value for name, value in news.items() if value is not None}
+    StreamHost.objects.filter(pk=progress.host_id).update(cursor_saved_at=now, cursor_key=progress.key, **known)

@@ -8,6 +8,14 @@ from tests.builders import POST
 
 A, B, C = "wss://a.example/subscribe", "wss://b.example/subscribe", "wss://c.example/subscribe"
 BOTH = {A, B}
+
+
+@pytest.fixture(autouse=True)
+def _one_is_enough(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "several" not in request.node.name:
+        monkeypatch.setattr(module, "MIN_MISSED", 1)
+
+
 LIKE = "app.bsky.feed.like"
 
 
@@ -129,3 +137,13 @@ def test_it_names_no_more_collections_than_people_can_read(monkeypatch: pytest.M
     for number in range(10):
         comparison.brought_first("a", bytes([number]), f"com.example.n{number}", 0.0, {"a", "b"})
     assert len(comparison.look(GRACE_S, {"a", "b"})) == len(comparison.alarms("b")) == 3
+
+
+def test_it_takes_several_missed_events_to_say_so() -> None:
+    comparison = Comparison([A, B])
+    for second in range(3):
+        assert comparison.look(second + GRACE_S - 0.5, BOTH) == []
+        assert comparison.alarms(B) == []
+        comparison.brought_first(A, key(second), POST, float(second), BOTH)
+    (alarm,) = comparison.look(2 + GRACE_S, BOTH)
+    assert (alarm.host, alarm.missed) == (B, 3)

@@ -349,8 +349,13 @@ def test_it_gives_up_when_the_host_hands_out_what_it_does_not_know(dictionaries:
         assert len(host.visits) == 2
 
 
-def test_it_asks_later_for_what_a_host_could_not_give_at_first(dictionaries: Dictionaries) -> None:
+def test_it_asks_later_for_what_a_host_could_not_give_at_first(dictionaries: Dictionaries, monkeypatch: pytest.MonkeyPatch) -> None:
     with Host(refusing("503 Service Unavailable"), answering(trained(1))) as host:
         asked = Compression(host.v2_url, dictionaries)
         assert asked.dictionary() is None
+        # Not with every connection.
+        assert asked.dictionary() is None
+        assert len(host.visits) == 1
+        monkeypatch.setattr(module, "_ASK_AGAIN_S", 0.0)
+        dictionaries._not_before.clear()
         assert asked.dictionary() is not None

@@ -184,7 +184,7 @@ def test_it_says_what_the_host_had_against_it() -> None:
         ("401 Unauthorized", b"", "the host answered 401$"),
         ("404 Not Found", b"\xff\xfe", "the host answered 404: "),
         ("503 Service Unavailable", b"warming up", "the host answered 503: warming up"),
-        ("500 Oops", b"x" * 5_000, "the host answered 500: x{200}$"),
+        ("500 Oops", b"x" * 5_000, "the host answered 500: x{200}…$"),
         ("200 OK", b"a web page", "the host answered 200: a web page"),
         ("301 Moved Permanently", b"", "[Rr]edirect"),
     ],

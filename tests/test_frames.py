@@ -267,7 +267,7 @@ def test_it_keeps_what_is_odd_but_legal_inside_a_record() -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        commit(time_us=-1),
+        commit(time_us=-(2**63) - 1),
         commit(time_us=2**63),
         commit(time_us=10**40),
         commit(cursor=-1),

@@ -261,7 +261,7 @@ def test_it_refuses_the_wrong_lexicon(type: str) -> None:
 
 @pytest.mark.parametrize(
     "time",
-    ["2026-05-28T20:26:40.000042", "2026-05-28", "20:26:40Z", "yesterday", "", "2026-02-30T00:00:00Z", "1969-12-31T23:59:59Z",
+    ["2026-05-28T20:26:40.000042", "2026-05-28", "20:26:40Z", "yesterday", "", "2026-02-30T00:00:00Z",
      "10000-01-01T00:00:00Z", 5, None, 1.5],
 )  # fmt: skip
 def test_it_refuses_what_is_no_time_with_a_zone(time: object) -> None:

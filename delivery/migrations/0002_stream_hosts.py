@@ -18,6 +18,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="streamhost",
+            name="asked_for",
+            field=models.CharField(blank=True, help_text="A digest of what was asked for in that stretch.", max_length=64),
+        ),
+        migrations.AddField(
+            model_name="streamhost",
             name="bytes",
             field=models.BigIntegerField(default=0),
         ),
@@ -45,6 +50,11 @@ class Migration(migrations.Migration):
             model_name="streamhost",
             name="covered_from",
             field=models.DateTimeField(null=True),
+        ),
+        migrations.AddField(
+            model_name="streamhost",
+            name="cursor_key",
+            field=models.BinaryField(max_length=16, null=True),
         ),
         migrations.AddField(
             model_name="streamhost",

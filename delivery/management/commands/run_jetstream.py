@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, InterfaceError
 
 from delivery.listener import Listener
 from subscriptions.models import Source
@@ -20,4 +21,8 @@ class Command(BaseCommand):
         listener = Listener(source, settings.JETSTREAM_HOSTS)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: listener.stop())
-        listener.run()
+        try:
+            listener.run()
+        except (DatabaseError, InterfaceError) as error:
+            problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CommandError(f"Stopped while the database could not be used ({problem}). What was not stored yet is read again at the next start.") from error

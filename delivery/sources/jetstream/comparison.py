@@ -11,10 +11,12 @@ from dataclasses import dataclass
 GRACE_S = 60.0
 # An alarm ends when nothing was missed for so long.
 CALM_S = 600.0
+# A collection counts as left out once so many events of it were missed.
+MIN_MISSED = 3
 # Of each host, so many events are waited for at a time; past that, comparing pauses.
 MAX_AWAITED = 100_000
-# A host that leaves out more collections than this, over all hosts, is no longer a matter of collections.
-MAX_ALARMS = 100
+# So many collections are watched at a time, over all hosts: anyone may invent them.
+MAX_ALARMS = 1_000
 
 
 @dataclass
@@ -77,14 +79,15 @@ class Comparison:
                 break
             del awaited[key]
             alarm = self._alarms.get((host, collection))
-            if alarm is None and len(self._alarms) >= MAX_ALARMS:
-                continue
             if alarm is None:
+                if len(self._alarms) >= MAX_ALARMS:
+                    continue
                 alarm = self._alarms[host, collection] = Alarm(host, collection, by, since_s, now_s)
-                new.append(alarm)
             alarm.missed += 1
             alarm.last_s = now_s
+            if alarm.missed == MIN_MISSED:
+                new.append(alarm)
         return new
 
     def alarms(self, host: str) -> list[Alarm]:
-        return [alarm for alarm in self._alarms.values() if alarm.host == host]
+        return [alarm for alarm in self._alarms.values() if alarm.host == host and alarm.missed >= MIN_MISSED]

@@ -9,6 +9,7 @@ import logging
 import re
 import struct
 import tempfile
+import threading
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit, urlunsplit
@@ -17,7 +18,7 @@ import requests
 import zstandard
 from urllib3.exceptions import HTTPError
 
-from delivery.sources.jetstream.frames import MAX_FRAME
+from delivery.sources.jetstream.frames import MAX_FRAME, one_line
 from subscriptions.validation import V2_PATH
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ V1_DICTIONARY = 1612007021
 _MAGIC = 0xEC30A437  # RFC 8878, section 5
 _MAX_DICTIONARY = 16 * 1024 * 1024
 _TIMEOUT_S = 10.0
+# A host without a dictionary is not asked again for so long, however often it is connected to.
+_ASK_AGAIN_S = 600.0
 
 
 class Undecodable(Exception):
@@ -70,12 +73,54 @@ def read_v1_dictionary(path: str) -> bytes:
     return content
 
 
+class _Download(threading.Thread):
+    """The answer of one host to the question for its dictionary."""
+
+    def __init__(self, url: str, user_agent: str) -> None:
+        super().__init__(name="dictionary", daemon=True)
+        self._url = url
+        self._user_agent = user_agent
+        self._content = b""
+        self._problem = f"it was not there after {_TIMEOUT_S:.0f} s"
+
+    def content(self) -> bytes:
+        """Raises ValueError when it has not come."""
+        if self._problem:
+            raise ValueError(self._problem)
+        return self._content
+
+    def run(self) -> None:
+        try:
+            self._content, self._problem = self._get(), ""
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            self._problem = str(error) or type(error).__name__
+
+    def _get(self) -> bytes:
+        parts = urlsplit(self._url)
+        path = parts.path.removesuffix(V2_PATH) + "/xrpc/network.bsky.jetstream.getZstdDictionary"
+        address = urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, path, "", ""))
+        with requests.get(address, headers={"User-Agent": self._user_agent}, timeout=_TIMEOUT_S, stream=True, allow_redirects=False) as response:
+            if response.status_code != 200:
+                raise ValueError(f"the host answered {response.status_code}")
+            content, deadline = b"", monotonic() + _TIMEOUT_S
+            # What is there, however little: nobody waits any more for a host that sends a byte now and then.
+            while piece := response.raw.read1(65_536, decode_content=True):
+                content += piece
+                if len(content) > _MAX_DICTIONARY:
+                    raise ValueError(f"the host's dictionary has more than {_MAX_DICTIONARY:,} bytes")
+                if monotonic() > deadline:
+                    raise ValueError(f"it was not there after {_TIMEOUT_S:.0f} s")
+            return content
+
+
 class Dictionaries:
-    """The dictionaries of v2 hosts, fetched once and kept in a folder."""
+    """The dictionaries of v2 hosts, fetched once and kept in a folder. Thread-safe."""
 
     def __init__(self, folder: Path, user_agent: str) -> None:
         self._folder = folder
         self._user_agent = user_agent
+        # Hosts that had none to give, or were slow to say so, and until when they are not asked again.
+        self._not_before: dict[str, float] = {}
 
     def of(self, url: str) -> Dictionary | None:
         """The dictionary to ask this host for. None when it has none to give; then its frames come uncompressed."""
@@ -93,30 +138,20 @@ class Dictionaries:
             return None
 
     def _fetch(self, url: str) -> Dictionary | None:
+        if monotonic() < self._not_before.get(url, 0.0):
+            return None
+        # On a thread of its own: the library bounds each step of an answer, but not all of them together.
+        download = _Download(url, self._user_agent)
+        download.start()
+        download.join(_TIMEOUT_S)
         try:
-            dictionary = Dictionary(content := self._download(url))
-        except (requests.RequestException, HTTPError, ValueError) as error:
-            logger.info("%s: no compression, for want of a dictionary: %s", url, error)
+            dictionary = Dictionary(content := download.content())
+        except ValueError as error:
+            logger.info("%s: no compression, for want of a dictionary: %s", url, one_line(str(error)))
+            self._not_before[url] = monotonic() + _ASK_AGAIN_S
             return None
         self._keep(url, content)
         return dictionary
-
-    def _download(self, url: str) -> bytes:
-        parts = urlsplit(url)
-        path = parts.path.removesuffix(V2_PATH) + "/xrpc/network.bsky.jetstream.getZstdDictionary"
-        address = urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, path, "", ""))
-        with requests.get(address, headers={"User-Agent": self._user_agent}, timeout=_TIMEOUT_S, stream=True, allow_redirects=False) as response:
-            if response.status_code != 200:
-                raise ValueError(f"the host answered {response.status_code}")
-            content, deadline = b"", monotonic() + _TIMEOUT_S
-            # What is there, however little: a host that sends a byte now and then must not hold this thread.
-            while piece := response.raw.read1(65_536, decode_content=True):
-                content += piece
-                if len(content) > _MAX_DICTIONARY:
-                    raise ValueError(f"the host's dictionary has more than {_MAX_DICTIONARY:,} bytes")
-                if monotonic() > deadline:
-                    raise ValueError(f"the host's dictionary was not there after {_TIMEOUT_S:.0f} s")
-            return content
 
     def _keep(self, url: str, content: bytes) -> None:
         """Put it there whole or not at all. That it cannot be kept costs a download at the next start, no more."""

@@ -12,7 +12,7 @@ import websocket
 from websocket._abnf import ABNF, continuous_frame, frame_buffer
 
 from delivery.sources.jetstream.compression import Dictionary, Undecodable
-from delivery.sources.jetstream.frames import MAX_FRAME
+from delivery.sources.jetstream.frames import MAX_FRAME, one_line
 from delivery.sources.jetstream.wires import Asked, Wire
 from subscriptions.matching import Wanted
 
@@ -33,7 +33,7 @@ class Refused(Disconnected):
     """The host answered the handshake with this HTTP status instead, and an error name on the v2 wire."""
 
     def __init__(self, status: int, body: str, retry_after_s: float | None) -> None:
-        super().__init__(f"the host answered {status}{f': {body[:200]}' if body else ''}")
+        super().__init__(f"the host answered {status}{f': {one_line(body)}' if body else ''}")
         self.status = status
         self.error = _error_name(body)
         self.retry_after_s = retry_after_s
@@ -123,7 +123,7 @@ class Connection:
             raise _refusal(error) from error
         except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
             # AttributeError: `close` took the socket away under the handshake.
-            raise Disconnected("the handshake was cut off" if self._closed else f"cannot connect: {error}") from error
+            raise Disconnected("the handshake was cut off" if self._closed else f"cannot connect: {_words(error)}") from error
         finally:
             deadline.cancel()
         if self._closed:
@@ -153,7 +153,7 @@ class Connection:
             return None
         except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
             # ValueError, AttributeError: `close` was called while this waited for the socket.
-            raise Disconnected(str(error) or type(error).__name__) from error
+            raise Disconnected("closed from here" if self._closed else _words(error)) from error
         self._silent = False
         if code in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
             self.bytes_in += len(data)
@@ -202,6 +202,10 @@ class Connection:
             raise Disconnected(str(error)) from error
 
 
+def _words(error: Exception) -> str:
+    return one_line(str(error).rstrip(".") or type(error).__name__)
+
+
 def _tls() -> dict[str, str]:
     return {} if os.environ.get("SSL_CERT_FILE") else {"ca_certs": certifi.where()}
 
@@ -224,4 +228,4 @@ def _error_name(body: str) -> str:
 def _close_reason(data: bytes) -> str:
     code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
     reason = data[2:].decode(errors="replace")
-    return f"closed by the host with code {code}{f' ({reason})' if reason else ''}"
+    return f"closed by the host with code {code}{f' ({one_line(reason)})' if reason else ''}"

@@ -17,6 +17,12 @@ class InvalidFrame(Exception):
     """The frame cannot be an event; the message says why."""
 
 
+def one_line(text: str, most: int = 200) -> str:
+    """What a host says, fit for a log and a page: cut, and without what could pass for another line."""
+    cut = text if len(text) <= most else text[:most] + "…"
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cut)
+
+
 class Identity(msgspec.Struct, gc=False):
     time: str = ""
     handle: str | None = None
@@ -128,5 +134,5 @@ def check(did: str, kind: str, type: str, operation: str, time_us: int, cursor: 
         raise InvalidFrame("kind, operation or collection is empty or too long")
     if not (did + kind + type + operation).isprintable():
         raise InvalidFrame("did, kind, operation or collection has a character that is not printable")
-    if not 0 <= time_us < 2**63 or not (cursor is None or 0 <= cursor < 2**63):
+    if not -(2**63) <= time_us < 2**63 or not (cursor is None or 0 <= cursor < 2**63):
         raise InvalidFrame("time_us or cursor is out of range")

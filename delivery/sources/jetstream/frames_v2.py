@@ -65,12 +65,12 @@ def parse(frame: bytes, origin: str = "") -> Incoming | Info:
         frames.check_bytes(frame)
         whole = _decode(frame)
         if whole.type == "error":
-            raise HostError(": ".join(filter(None, (whole.error, whole.message))) or "an error without a name")
+            raise HostError(frames.one_line(": ".join(filter(None, (whole.error, whole.message)))) or "an error without a name")
         if whole.type != "message" or whole.payload is None:
             raise InvalidFrame(f"neither a message nor an error, but {whole.type[:80]!r}")
         payload = whole.payload
         if payload.type == PREFIX + "info":
-            return Info(payload.name, payload.message)
+            return Info(frames.one_line(payload.name), frames.one_line(payload.message))
         return _incoming(payload, frame, origin)
     except UnicodeError as error:
         raise InvalidFrame(f"not UTF-8: {error}") from error

@@ -28,8 +28,10 @@ class Position:
     clock has come.
     """
 
-    def __init__(self, cursor: int | None = None, reached_us: int | None = None) -> None:
+    def __init__(self, cursor: int | None = None, reached_us: int | None = None, key: bytes | None = None) -> None:
         self.cursor = cursor
+        # The dedup key of the event with the number `cursor`: what comes under that number again has to be the same.
+        self.key = key
         self.reached_us = cursor if reached_us is None and cursor is not None and cursor >= FIRST_TIME_US else reached_us
         # Set by `settle`: that there was nothing in between, an event from there disproves.
         self._settled_from_us: int | None = None
@@ -61,7 +63,7 @@ class Position:
             self._leap(event, now_us)
         if event.cursor is not None and event.cursor < FIRST_TIME_US:
             # The last, not the highest: a host that counts anew starts low, and a lower number is always safe.
-            self.cursor = event.cursor
+            self.cursor, self.key = event.cursor, event.dedup_key
         else:
             self.cursor = max(min(self.reached_us or 0, now_us), FIRST_TIME_US)
 
@@ -91,7 +93,7 @@ class Position:
         return max(self.cursor - OVERLAP_US, FIRST_TIME_US)
 
     def copy(self) -> "Position":
-        return Position(self.cursor, self.reached_us)
+        return Position(self.cursor, self.reached_us, self.key)
 
     def _leap(self, event: Incoming, now_us: int) -> None:
         if not self._leaps:

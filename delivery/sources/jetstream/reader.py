@@ -4,6 +4,7 @@ What reading again cannot put right becomes a `Gap`, for the storing thread to w
 """
 
 import logging
+import math
 import random
 import threading
 from collections import deque
@@ -35,14 +36,17 @@ STALL_S = 30.0
 _LAST_STALL_S = 600.0
 # A narrow filter may be quiet for long; connecting again now and then shows that it really was.
 QUIET_S = 600.0
-# A connection with a narrow filter that has brought nothing for so long has nothing more to replay.
+# A connection with a narrow filter that follows on another and has brought nothing for so long has nothing more to replay.
+# After an absence silence proves less, and has to last for QUIET_S.
 SETTLED_S = 5.0
 # And so much longer for what the host has to look through: at least so many seconds of its archive in one.
-_SEARCHED = 250
+_SEARCHED = 100
 # How far before its connection a quiet host's cursor is put, because clocks differ. In µs.
 _QUIET_MARGIN_US = 60_000_000
 # So often in a row a host's objection is met at once by asking for something else.
 _MAX_RETRIES = 5
+# Of what a host says about the stream, so many things go into the log.
+_MAX_TOLD = 5
 NOTHING_WANTED = "no active subscription wants anything from this stream"
 
 
@@ -72,7 +76,7 @@ class Reader:
         self.buffer = Buffer(kit.bell)
         self.rejects = Rejects(url)
         self.liveness = Liveness()
-        self.seam = Seam(self.wire, position, self.buffer, kit.user_agent)
+        self.seam = Seam(self.wire, position, self.buffer, kit.user_agent, lambda: self.events_in - self._events_before)
         self.gaps: deque[Gap] = deque()
         self.connected_since: datetime | None = None
         self.problem = "not connected yet"
@@ -89,14 +93,19 @@ class Reader:
         self._connection: Connection | None = None
         self._connected_at = 0.0
         self._connected_us = 0
-        # Up to where events were read before this connection.
-        self._known_us = 0
+        self._settled_at = -math.inf
+        # Up to where events were read before this connection, and how many.
+        self._known_us = self._events_before = 0
+        # Whether the connection before this one was followed to its end: silence then, and in the replay now, say the same.
+        self._followed = self._established = False
         self._asked = Asked(Wanted())
         self._stall_s = STALL_S
         self._again = ""
         self._retries = 0
         self._pause_s = 0.0
         self._without_dids = False
+        # What the host has said about the stream on this connection.
+        self._told: set[str] = set()
         self._changed = threading.Event()
         self._stopping = threading.Event()
         # Held to move the position, which both threads do.
@@ -149,31 +158,34 @@ class Reader:
                 self._stall_s = min(self._stall_s * 2, _LAST_STALL_S)
                 self.reconnect(f"no event for {silent_s:.0f} s, although everything is asked for")
             return
-        self._settle()
-        if silent_s >= QUIET_S:
+        self._settle(now_s)
+        if min(silent_s, now_s - self._settled_at) >= QUIET_S:
             self.reconnect(f"no event for {silent_s:.0f} s; a replay shows whether there was none")
 
-    def stop(self, *, wait: bool = True) -> None:
-        """Stop reading. What is buffered can still be taken."""
+    def stop(self) -> None:
+        """Ask it to stop reading. What is buffered can still be taken."""
         self._stopping.set()
         self._changed.set()
         self.buffer.close()
         self.seam.stop()
         if connection := self._connection:
             connection.close()
-        if wait and self._thread.is_alive():
-            self._thread.join(timeout=5)
 
-    def _settle(self) -> None:
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread to end, after `stop`. One that is still looking up a name, or connecting, ends a little later."""
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _settle(self, now_s: float) -> None:
         """When nothing more comes, the replay has ended: what was asked for holds nothing else up to the connection."""
         with self._moving:
-            silent_s, until_us = self.liveness.silent_s(monotonic()), self._quiet_until_us()
-            if silent_s is None or until_us < (self.position.reached_us or 0) or silent_s < self._searched_s():
+            silent_s, until_us = self.liveness.silent_s(now_s), self._quiet_until_us()
+            if silent_s is None or until_us <= (self.position.reached_us or 0) or silent_s < self._searched_s():
                 return
             if gap := self._resumption.nothing_came(until_us, time_ns() // 1000):
                 self.gaps.append(gap)
             self.position.settle(until_us)
-            self.settled_us = until_us
+            self.settled_us, self._settled_at = until_us, now_s
 
     def _quiet_until_us(self) -> int:
         """Just before the connection, on the host's clock as far as its last event showed how late that runs."""
@@ -181,9 +193,15 @@ class Reader:
 
     def _searched_s(self) -> float:
         """How long a host may look through what it was asked for, in silence. What is asked for from now on needs no looking."""
-        reached_us = self.position.reached_us
-        behind_s = 0.0 if reached_us is None else max(self._quiet_until_us() - reached_us, 0) / 1_000_000
-        return min(SETTLED_S + behind_s / _SEARCHED, QUIET_S)
+        reached_us, wanted = self.position.reached_us, self._wanted
+        if reached_us is None:
+            return SETTLED_S
+        if wanted is None or wanted.broad:
+            # There is always something to send: silence is a fault.
+            return math.inf
+        if not self._followed and self.liveness.lag_us is None:
+            return QUIET_S
+        return min(SETTLED_S + max(self._quiet_until_us() - reached_us, 0) / 1_000_000 / _SEARCHED, QUIET_S)
 
     def _tell(self, connection: Connection) -> None:
         try:
@@ -209,12 +227,15 @@ class Reader:
                 continue
             if not self.buffer.wait_for_room():
                 return
-            started, events = monotonic(), self.events_in
+            if self.problem == NOTHING_WANTED:
+                self.problem = "connecting"
+            started, events, self._established = monotonic(), self.events_in, False
             self.problem = self._read_until_it_ends(wanted)
             self.connected_since, self._connection = None, None
             self.liveness.end()
             if self.events_in > events and monotonic() - started > _FIRST_WAIT_S:
                 self._retries = 0
+            self._followed = bool(self._again) and self._established
             if self._stopping.is_set() or self._wanted is None:
                 continue
             if self._again and not self._pause_s:
@@ -299,16 +320,18 @@ class Reader:
     def _connect(self, wanted: Wanted) -> Connection:
         dictionary = self._compression.dictionary()
         cursor = self._resumption.ask(self.seam.resume_us())
-        self._known_us = self.position.reached_us or 0
+        self._known_us, self._events_before = self.position.reached_us or 0, self.events_in
         if self._without_dids:
             wanted = Wanted(wanted.collections, (), wanted.kinds)
         self._asked = Asked(wanted, cursor, dictionary.id if dictionary else None)
         connection = Connection(self.wire, self._asked, self._user_agent, dictionary)
         self._connection = connection
         connection.open()
+        self._established = True
         self.seam.begin(cursor)
         self._connected_at, self._connected_us = monotonic(), time_ns() // 1000
         self.connections += 1
+        self._told = set()
         self.compressed = dictionary is not None
         self.liveness.begin(self._connected_at)
         self.connected_since, self.problem = datetime.now(UTC), ""
@@ -322,7 +345,9 @@ class Reader:
             self._reject(frame, str(error))
             return
         if isinstance(event, Info):
-            logger.info("%s: %s: %s", self.url, event.name, event.message)
+            if len(self._told) < _MAX_TOLD and event.name not in self._told:
+                self._told.add(event.name)
+                logger.info("%s: %s: %s", self.url, event.name, event.message)
             self._resumption.told(event)
             return
         now_us = time_ns() // 1000

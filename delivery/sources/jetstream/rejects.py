@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 
+from delivery.sources.jetstream.frames import one_line
+
 logger = logging.getLogger(__name__)
 
 # So many are held between two batches; of each, so many bytes.
@@ -44,12 +46,15 @@ class Rejects:
             unsaid = self._count - self._named - 1
             self._name_at, self._named = monotonic() + COMPLAIN_EVERY_S, self._count
             more = f" ({unsaid} more since the last line)" if unsaid else ""
-            logger.warning("%s: rejected a frame: %s: %.200r%s", self._host, reason, frame[:200], more)
+            logger.warning("%s: rejected a frame: %s: %.200r%s", self._host, one_line(reason), frame[:200], more)
 
-    def take(self) -> tuple[int, list[Reject]]:
-        """How many there were since the last call, and the last of them."""
+    def count(self) -> int:
+        """How many there were since the last call."""
         count = self._count
-        kept = [self._kept.popleft() for _ in range(len(self._kept))]
         new, self._taken = count - self._taken, count
         self.unshown += new
-        return new, kept
+        return new
+
+    def take(self) -> list[Reject]:
+        """The last of those since the last call."""
+        return [self._kept.popleft() for _ in range(len(self._kept))]

@@ -45,6 +45,7 @@ class Resumption:
         self._asked: int | None = None
         self._from_us: int | None = None
         self._furthest_us = 0
+        self._key: bytes | None = None
         self._too_old = False
         self.judged = True
 
@@ -53,7 +54,7 @@ class Resumption:
         if no_later_us is not None and not self._position.numbered:
             self._position.go_back(no_later_us)
         self._asked = self._position.resume_at()
-        self._from_us, self._furthest_us = self._position.reached_us, self._position.furthest_us
+        self._from_us, self._furthest_us, self._key = self._position.reached_us, self._position.furthest_us, self._position.key
         self.judged = self._asked is None or self._from_us is None
         if self.judged:
             # Not known since when: there is nothing to hold against a later connection.
@@ -80,14 +81,18 @@ class Resumption:
             return None
         # What was asked for, not what the position is by now: the first event may have made a number of it.
         if event.cursor is not None and asked < FIRST_TIME_US:
-            if event.cursor < asked or (event.cursor == asked and event.time_us > self._furthest_us + STEP_US):
+            # The number asked for belongs to the last event that was read, and comes back with it. Where it does not,
+            # it is another archive's, or that event is no longer wanted or kept: a time leads there in any case.
+            if event.cursor != asked or not self._is_the_same(event):
                 raise Renumbered
-            if event.cursor == asked:
-                self.judged, self._too_old = True, False
-                return None
+            self.judged, self._too_old = True, False
+            return None
         if not from_us - _BACK_US <= event.time_us <= max(now_us, from_us) + _AHEAD_US:
             return None
         return self._conclude(event.time_us, broad=broad, aged=now_us - from_us > _KEPT_US)
+
+    def _is_the_same(self, event: Incoming) -> bool:
+        return event.dedup_key == self._key if self._key else event.time_us <= self._furthest_us + STEP_US
 
     def nothing_came(self, until_us: int, now_us: int) -> Gap | None:
         """The host has nothing to send up to this time, or no longer has it."""

@@ -6,6 +6,7 @@ to a little after it, while the first goes on. Until it has, the saved cursor st
 
 import logging
 import threading
+from collections.abc import Callable
 from time import monotonic
 
 from delivery.sources.incoming import Incoming
@@ -31,7 +32,9 @@ _LONGEST_S = 60.0
 class Seam:
     """The seam of one connection after the other. `watch`, `cursor` and `stop` belong to the storing thread."""
 
-    def __init__(self, wire: Wire, position: Position, buffer: Buffer, user_agent: str) -> None:
+    def __init__(self, wire: Wire, position: Position, buffer: Buffer, user_agent: str, brought: Callable[[], int]) -> None:
+        """`brought`: how many events the first connection has brought since it was made."""
+        self._brought = brought
         self._wire = wire
         self._position = position
         self._buffer = buffer
@@ -100,14 +103,17 @@ class Seam:
         try:
             connection.open(silence_s=_QUIET_S)
             mark_us, heard = (self._position.reached_us or 0) + _AFTER_US, monotonic()
-            deadline = heard + _LONGEST_S
+            deadline, brought = heard + _LONGEST_S, 0
             while monotonic() < deadline and not self._stopped:
                 frame = connection.receive()
                 if frame is None:
                     if monotonic() - heard >= _QUIET_S:
-                        return
+                        # Silence is the end only where the first connection is silent too, and has been as long as this one.
+                        if self._brought() == brought:
+                            return
+                        raise Disconnected("the host sends nothing, although it has something")
                     continue
-                heard, event = monotonic(), self._parse(frame)
+                heard, brought, event = monotonic(), self._brought(), self._parse(frame)
                 if event is None:
                     continue
                 if not self._buffer.put(event):
