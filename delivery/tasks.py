@@ -1,9 +1,10 @@
-"""What Celery runs. Thin: a wake becomes a turn at a lane, the beat becomes a sweep."""
+"""What Celery runs. Thin: a wake becomes a turn at a lane, the beat becomes a sweep or some pruning."""
 
 from celery import shared_task
 from celery.signals import worker_shutting_down
 
 from delivery import lanes, wakes
+from delivery.prune import prune_for_a_while
 
 
 @shared_task(name="delivery.drain", ignore_result=True)
@@ -20,6 +21,12 @@ def sweep() -> None:
     """Wake every lane that has due work and no owner. Once a second, this makes up for every lost wake."""
     for lane in lanes.lanes_due():
         wakes.try_send(lane)
+
+
+@shared_task(name="delivery.prune", ignore_result=True)
+def prune() -> None:
+    """Delete some of what is older than its retention. A shutdown ends it after the current chunk."""
+    prune_for_a_while(lanes.stopping.wait)
 
 
 @worker_shutting_down.connect

@@ -74,6 +74,9 @@ if WEBHOOK_URL and not (JETSTREAM_COLLECTIONS or JETSTREAM_DIDS):
 
 JETRELAY_LANES = env.integer("JETRELAY_LANES", 8, 1, 256)
 JETRELAY_ALLOWED_NETWORKS = env.items("JETRELAY_ALLOWED_NETWORKS", env.network)
+# There is no "for ever": such tables end with a full disk. Who wants years says how many.
+JETRELAY_RETENTION_DAYS = env.integer("JETRELAY_RETENTION_DAYS", 7, 1, 3650)
+JETRELAY_DEAD_LETTER_DAYS = env.integer("JETRELAY_DEAD_LETTER_DAYS", 30, 1, 3650)
 
 # --- Database and broker ---------------------------------------------------------------------------------------
 
@@ -87,7 +90,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {"delivery.drain": {"queue": "lanes"}}
-# A thread for every lane, so that no lane waits for another's, and some for the sweep.
+# A thread for every lane, so that no lane waits for another's, and one each for the sweep and for pruning.
 CELERY_WORKER_CONCURRENCY = JETRELAY_LANES + 2
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # Nothing here uses remote control, and on the file-system broker it would leave files behind.
@@ -102,6 +105,12 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 1.0,
         # A sweep that waited longer than this has been overtaken by the next one.
         "options": {"expires": 5, "queue": "default"},
+    },
+    "prune": {
+        "task": "delivery.prune",
+        # Often, so that each run finds little; a run ends by itself after half a minute.
+        "schedule": 300.0,
+        "options": {"expires": 240, "queue": "default"},
     },
 }
 

@@ -75,6 +75,7 @@ def test_it_needs_nothing(tmp_path: Path) -> None:
     assert (found["JETSTREAM_COLLECTIONS"], found["JETSTREAM_DIDS"], found["JETSTREAM_KINDS"]) == ([], [], ["commit"])
     assert (found["WEBHOOK_URL"], found["WEBHOOK_SECRET"], found["WEBHOOK_BEARER_TOKEN"]) == ("", "", "")
     assert found["JETRELAY_ALLOWED_NETWORKS"] == []
+    assert (found["JETRELAY_RETENTION_DAYS"], found["JETRELAY_DEAD_LETTER_DAYS"]) == (7, 30)
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
 
 
@@ -88,6 +89,8 @@ def test_it_takes_an_empty_variable_for_none(tmp_path: Path) -> None:
         "JETSTREAM_KINDS",
         "WEBHOOK_URL",
         "JETRELAY_LANES",
+        "JETRELAY_RETENTION_DAYS",
+        "JETRELAY_DEAD_LETTER_DAYS",
         "JETRELAY_DEBUG",
     )
     default, empty, blank = read(tmp_path, {}, dict.fromkeys(names, ""), dict.fromkeys(names, " "))
@@ -189,6 +192,12 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
             ({"JETRELAY_LANES": "0"}, "JETRELAY_LANES is '0': use a whole number from 1 to 256."),
             ({"JETRELAY_LANES": "257"}, "JETRELAY_LANES is '257'"),
             ({"JETRELAY_LANES": "8.5"}, "JETRELAY_LANES is '8.5'"),
+            ({"JETRELAY_RETENTION_DAYS": "0"}, "JETRELAY_RETENTION_DAYS is '0': use a whole number from 1 to 3650."),
+            ({"JETRELAY_RETENTION_DAYS": "never"}, "JETRELAY_RETENTION_DAYS is 'never': use a whole number from 1 to 3650."),
+            ({"JETRELAY_RETENTION_DAYS": "-7"}, "JETRELAY_RETENTION_DAYS is '-7'"),
+            ({"JETRELAY_RETENTION_DAYS": "0.5"}, "JETRELAY_RETENTION_DAYS is '0.5'"),
+            ({"JETRELAY_DEAD_LETTER_DAYS": "3651"}, "JETRELAY_DEAD_LETTER_DAYS is '3651': use a whole number from 1 to 3650."),
+            ({"JETRELAY_DEAD_LETTER_DAYS": "0"}, "JETRELAY_DEAD_LETTER_DAYS is '0'"),
             ({"PORT": "0"}, "PORT is '0': use a whole number from 1 to 65535."),
             ({"PORT": "http"}, "PORT is 'http'"),
             ({"DATABASE_URL": "mysql://localhost/x"}, "DATABASE_URL starts with 'mysql': use sqlite:///path or postgres://"),

@@ -1,6 +1,6 @@
 """What an engine does, and the rows it does it with."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from delivery.engines.pruning import Pruning
 from delivery.models import AttemptTally, Delivery, EventTally
 
 
@@ -87,7 +88,7 @@ class EventCounts(NamedTuple):
     invalid: int
 
 
-class Engine(ABC):
+class Engine(Pruning):
     """Statements of the default database, in the caller's transaction."""
 
     @abstractmethod
@@ -147,8 +148,3 @@ class Engine(ABC):
     def fence(state: int, row: Settlement) -> int:
         """The attempt count that a delivery must have to be settled so; below zero for any."""
         return -1 if state == Delivery.State.DELIVERED else row.attempt_count
-
-    @staticmethod
-    def key(id: UUID) -> Any:
-        """A UUID as this database keeps it."""
-        return id

@@ -23,6 +23,11 @@ def _time(moment: datetime) -> str:
 
 
 class SQLite(Engine):
+    # There is one writer at a time: lanes and outbox wait while a chunk goes, and get four fifths of the time.
+    prune_chunk = 200
+    prune_rest = 4.0
+    skip_locked = ""
+
     def insert_events(self, rows: Sequence[EventRow]) -> set[UUID]:
         # Django numbers SQLite's parameters one by one: reuse the statement, and ask for the ids only on a conflict.
         marks = ", ".join(["%s"] * len(EventRow._fields))
@@ -106,3 +111,10 @@ class SQLite(Engine):
     @staticmethod
     def key(id: UUID) -> Any:
         return id.hex
+
+    def by_index(self) -> None:
+        """SQLite uses an index wherever there is one."""
+
+    @staticmethod
+    def among(column: str, ids: Sequence[UUID]) -> tuple[str, list[Any]]:
+        return f"{column} IN ({', '.join(['%s'] * len(ids))})", [id.hex for id in ids]
