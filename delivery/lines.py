@@ -7,7 +7,7 @@ crash needs no repair.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic, time
@@ -90,13 +90,15 @@ class Line:
             self.target = target
         self.open = True
         self.gate.limit = endpoint.max_in_flight
-        self.policy = Policy(endpoint.retry_schedule_s, endpoint.retry_jitter_percent / 100, endpoint.retry_on == Endpoint.RetryOn.TRANSIENT)
-        self._keys = [signing.key(secret) for secret in endpoint.secrets_at(timezone.now())]
+        self.policy = Policy(_schedule_s(endpoint), endpoint.retry_jitter_percent / 100, endpoint.retry_on == Endpoint.RetryOn.TRANSIENT)
+        overlap_ends = endpoint.previous_secret_expires_at.timestamp() if endpoint.previous_secret_expires_at else 0.0
+        self._signer = signing.Signer(signing.Scheme(endpoint.signature_scheme), endpoint.secrets_at(timezone.now()), overlap_ends)
         # An empty Expect keeps libcurl from asking for leave before it sends a large body.
         self._headers = ["Content-Type: application/json", f"User-Agent: Jetrelay/{settings.VERSION}", "Expect:"]
-        self._token = endpoint.bearer_token
-        if self._token:
-            self._headers.append(f"Authorization: Bearer {self._token}")
+        if endpoint.bearer_token:
+            self._headers.append(f"Authorization: Bearer {endpoint.bearer_token}")
+        self._headers += endpoint.extra_headers.splitlines()
+        self._confidential = _confidential(endpoint)
 
     def close(self) -> None:
         """Start nothing more: what was waiting goes back to the database, where it never left."""
@@ -155,9 +157,7 @@ class Line:
         webhook_id = to_public("evt", job.due.event_id)
 
         def headers() -> list[str]:
-            timestamp = int(time())
-            signature = signing.sign(self._keys, webhook_id, timestamp, job.body)
-            return [*self._headers, f"webhook-id: {webhook_id}", f"webhook-timestamp: {timestamp}", f"webhook-signature: {signature}"]
+            return [*self._headers, *self._signer.headers(webhook_id, int(time()), job.body)]
 
         return Request(job, target.url, headers, job.body, target.timeout_ms, self.inbox, self.gate)
 
@@ -166,17 +166,43 @@ class Line:
         self.last_result_at = monotonic()
         verdict = retry.judge(self.policy, job.due.tries + 1, result.status, random.random(), result.retry_after_s)
         error = result.error.value if result.error else ""
-        if self._token:
-            result = _without(self._token, result)
+        if self._confidential:
+            result = _without(self._confidential, result)
         return _done(job.due, verdict, datetime.fromtimestamp(result.started_at, UTC), result.status, error, result)
 
 
-def _without(token: str, result: Result) -> Result:
-    """The result as it may be kept: a receiver that echoes the request must not put our token on a page."""
-    return result._replace(
-        response_headers=result.response_headers.replace(token, "***"),
-        response_body=result.response_body.replace(token.encode(), b"***"),
-    )
+def _schedule_s(endpoint: Endpoint) -> Sequence[float]:
+    """The waits between attempts, from whichever numbers the endpoint's strategy goes by."""
+    first_s, longest_s, count = endpoint.retry_first_s, endpoint.retry_longest_s, endpoint.retry_count
+    match endpoint.retry_strategy:
+        case Endpoint.RetryStrategy.EXPONENTIAL:
+            return retry.exponential(first_s, endpoint.retry_factor, longest_s, count)
+        case Endpoint.RetryStrategy.LINEAR:
+            return retry.linear(first_s, endpoint.retry_step_s, longest_s, count)
+        case Endpoint.RetryStrategy.FIXED:
+            return retry.fixed(first_s, count)
+        case Endpoint.RetryStrategy.SCHEDULE:
+            schedule_s: list[float] = endpoint.retry_schedule_s
+            return schedule_s
+    raise ValueError(f"no retry strategy is called {endpoint.retry_strategy!r}")
+
+
+def _confidential(endpoint: Endpoint) -> list[str]:
+    """What may be a key in the headers we add, the longest first, so that none hides a part of another.
+
+    Of extra headers the words of 8 characters or more: nothing shorter is a key, and `***` for every `1` helps nobody.
+    """
+    values = (line.partition(":")[2] for line in endpoint.extra_headers.splitlines())
+    words = {word for value in values for word in value.split() if len(word) >= 8}
+    return sorted(words | ({endpoint.bearer_token} - {""}), key=len, reverse=True)
+
+
+def _without(confidential: Sequence[str], result: Result) -> Result:
+    """The result as it may be kept: a receiver that echoes the request must not put our tokens and keys on a page."""
+    headers, body = result.response_headers, result.response_body
+    for word in confidential:
+        headers, body = headers.replace(word, "***"), body.replace(word.encode(), b"***")
+    return result._replace(response_headers=headers, response_body=body)
 
 
 def give_up(due: Due) -> Done:

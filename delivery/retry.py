@@ -1,7 +1,13 @@
 """What follows an attempt: a closed set of outcomes, decided in one place. Pure.
 
-The schedule is data on the endpoint: seconds to wait after the first, second, … failed attempt. A delivery whose
-schedule is used up is dead.
+The schedule is data: seconds to wait after the first, second, … failed attempt. A delivery whose schedule is used up is
+dead. An endpoint has its schedule as an explicit list or makes it from a strategy's numbers:
+
+    exponential(first_s=30, factor=4, longest_s=7200, count=5)   30, 120, 480, 1920, 7200
+    linear(first_s=60, step_s=120, longest_s=300, count=4)       60, 180, 300, 300
+    fixed(wait_s=600, count=3)                                   600, 600, 600
+
+All numbers are in seconds but for the factor and the count, which is that of the retries: one more attempt is made.
 """
 
 import enum
@@ -19,6 +25,26 @@ class Outcome(enum.Enum):
     DELIVERED = "delivered"
     RETRY = "retry"
     DEAD = "dead"
+
+
+def exponential(first_s: float, factor: float, longest_s: float, count: int) -> list[float]:
+    """Each wait is the one before times the factor, and none is longer than the longest."""
+    # Wait by wait, because a power of the factor may be more than a float can hold long after the longest is reached.
+    waits_s, wait_s = [], min(first_s, longest_s)
+    for _ in range(count):
+        waits_s.append(wait_s)
+        wait_s = min(wait_s * factor, longest_s)
+    return waits_s
+
+
+def linear(first_s: float, step_s: float, longest_s: float, count: int) -> list[float]:
+    """Each wait is the one before plus the step, and none is longer than the longest."""
+    return [min(first_s + step_s * number, longest_s) for number in range(count)]
+
+
+def fixed(wait_s: float, count: int) -> list[float]:
+    """The same wait every time."""
+    return [wait_s] * count
 
 
 @dataclass(frozen=True, slots=True)

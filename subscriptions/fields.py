@@ -24,6 +24,20 @@ def cipher() -> MultiFernet:
     return _cipher(tuple(settings.JETRELAY_ENCRYPTION_KEYS))
 
 
+def is_current(stored: str) -> bool:
+    """Whether the first key opens this value, as the database holds it."""
+    try:
+        _cipher(tuple(settings.JETRELAY_ENCRYPTION_KEYS[:1])).decrypt(stored.encode())
+    except InvalidToken:
+        return False
+    return True
+
+
+def reencrypt(stored: str) -> str:
+    """The value, as the database holds it, under the first key. Raises InvalidToken if no key opens it."""
+    return cipher().rotate(stored.encode()).decode()
+
+
 class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
     """Text that is encrypted in the database and plain in Python. It cannot be searched or ordered by."""
 

@@ -21,8 +21,9 @@ from subscriptions.ids import PublicModel
 
 # Shards are cut finer than lanes, so that another JETRELAY_LANES moves endpoints without rewriting them.
 SHARDS = 32_768
-# How long a replaced secret goes on signing, so that receivers can take over the new one at their leisure.
+# How long a replaced secret goes on signing, so that receivers can take over the new one at their leisure; and the most.
 SECRET_OVERLAP = timedelta(hours=24)
+MAX_SECRET_OVERLAP = timedelta(days=30)
 # Seconds to wait after the first, second, … failed attempt; after the last one the delivery is dead.
 DEFAULT_RETRY_SCHEDULE_S = [30, 300, 1800, 7200]
 
@@ -134,6 +135,10 @@ class EndpointQuerySet(models.QuerySet["Endpoint"]):
     def active(self) -> Self:
         return self.filter(state=Endpoint.State.ACTIVE)
 
+    def without_secrets(self) -> Self:
+        """Reads nothing that would have to be decrypted: for lists, which show none of it."""
+        return self.defer(*(field.name for field in Endpoint._meta.concrete_fields if isinstance(field, EncryptedTextField)))
+
     def in_lane(self, lane: int) -> Self:
         return self.alias(lane=models.F("shard") % settings.JETRELAY_LANES).filter(lane=lane)
 
@@ -175,6 +180,17 @@ class Endpoint(ConfigModel):
         ANY = "any", "Every failure"
         TRANSIENT = "transient", "408, 425, 429, 5xx and network errors"
 
+    class RetryStrategy(models.TextChoices):
+        SCHEDULE = "schedule", "Schedule: the waits as listed"
+        EXPONENTIAL = "exponential", "Exponential: each wait is the one before times the factor, up to the longest"
+        LINEAR = "linear", "Linear: each wait is the one before plus the step, up to the longest"
+        FIXED = "fixed", "Fixed: the first wait every time"
+
+    class SignatureScheme(models.TextChoices):
+        STANDARD = "standard", "Standard Webhooks: webhook-signature"
+        TIMESTAMPED = "timestamped", "X-Webhook-Timestamp and X-Webhook-Signature: v1=…"
+        HOOKSTREAM = "hookstream", "X-Hookstream-Signature: sha256=…"
+
     prefix = "ep"
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="endpoints")
@@ -186,20 +202,43 @@ class Endpoint(ConfigModel):
     state_changed_at = models.DateTimeField(default=timezone.now, editable=False)
     shard = models.PositiveSmallIntegerField(default=_new_shard, editable=False)
 
+    signature_scheme = models.CharField(
+        max_length=16,
+        choices=SignatureScheme.choices,
+        default=SignatureScheme.STANDARD,
+        help_text="How requests are signed. The last two take the whole secret, whsec_ included, as their key; the last one signs no time.",
+    )
     secret = EncryptedTextField(default=new_secret, validators=[validation.validate_secret])
     previous_secret = EncryptedTextField(blank=True, default="")
     previous_secret_expires_at = models.DateTimeField(null=True, blank=True)
     bearer_token = EncryptedTextField(blank=True, default="")
+    # Lines of `Name: value`, as they are sent.
+    extra_headers = EncryptedTextField(blank=True, default="")
 
     timeout_s = models.FloatField(
         "timeout (s)", default=30, validators=[MinValueValidator(0.1), MaxValueValidator(300)], help_text="For one attempt, DNS and connect included."
     )
     max_in_flight = models.PositiveSmallIntegerField(default=32, validators=[MinValueValidator(1), MaxValueValidator(1000)], help_text="Requests open at once.")
+    retry_strategy = models.CharField(
+        max_length=16, choices=RetryStrategy.choices, default=RetryStrategy.SCHEDULE, help_text="How long to wait after a failed attempt."
+    )
     retry_schedule_s = models.JSONField(
         "retry schedule (s)",
         default=_default_retry_schedule_s,
         blank=True,
         help_text="Seconds to wait after the first, second, … failed attempt, as a JSON list; then the delivery is dead. []: no retries.",
+    )
+    # The numbers of the other strategies; which of them count, the strategy says.
+    retry_first_s = models.FloatField(
+        "first wait (s)", default=30, validators=[validation.validate_wait], help_text="Exponential, linear and fixed: the wait after the first failed attempt."
+    )
+    retry_factor = models.FloatField("factor", default=4, validators=[validation.validate_retry_factor], help_text="Exponential: 2 doubles the wait each time.")
+    retry_step_s = models.FloatField("step (s)", default=300, validators=[validation.validate_wait], help_text="Linear: how much longer each wait is.")
+    retry_longest_s = models.FloatField(
+        "longest wait (s)", default=7200, validators=[validation.validate_wait], help_text="Exponential and linear: no wait is longer, but for the jitter."
+    )
+    retry_count = models.PositiveSmallIntegerField(
+        "retries", default=5, validators=[validation.validate_retry_count], help_text="Exponential, linear and fixed: after so many the delivery is dead."
     )
     retry_jitter_percent = models.PositiveSmallIntegerField(default=10, validators=[MaxValueValidator(25)])
     retry_on = models.CharField(max_length=16, choices=RetryOn.choices, default=RetryOn.ANY)
@@ -232,11 +271,24 @@ class Endpoint(ConfigModel):
             return bool(settings.WEBHOOK_URL) and self.url == settings.WEBHOOK_URL
         return self.origin == self.Origin.INBOX and self.url.startswith(f"http://127.0.0.1:{settings.PORT}/inbox/")
 
-    def replace_secret(self, secret: str) -> None:
-        """Sign with this secret from now on; the one before signs beside it until SECRET_OVERLAP has passed. Saves nothing."""
-        if secret != self.secret:
-            self.previous_secret, self.previous_secret_expires_at = self.secret, timezone.now() + SECRET_OVERLAP
-            self.secret = secret
+    @property
+    def extra_header_names(self) -> list[str]:
+        """The names of the headers that are sent along, without their values."""
+        return [line.partition(":")[0] for line in self.extra_headers.splitlines()]
+
+    def replace_secret(self, secret: str, overlap: timedelta = SECRET_OVERLAP) -> None:
+        """Sign with this secret from now on; the one before stays live until the overlap has passed. Saves nothing.
+
+        No overlap ends the old secret at once: for one that has leaked. Two secrets are live at most, so a second
+        rotation ends what the first one kept. A secret that is the present one changes nothing. Raises ValueError
+        for an overlap below zero or above MAX_SECRET_OVERLAP.
+        """
+        if not timedelta(0) <= overlap <= MAX_SECRET_OVERLAP:
+            raise ValueError(f"an overlap is 0 to {MAX_SECRET_OVERLAP.days} days")
+        if secret == self.secret:
+            return
+        self.previous_secret, self.previous_secret_expires_at = (self.secret, timezone.now() + overlap) if overlap else ("", None)
+        self.secret = secret
 
     def secrets_at(self, now: datetime) -> list[str]:
         """The secrets that sign at this moment: the current one, and during a rotation the one before."""
@@ -247,9 +299,15 @@ class Endpoint(ConfigModel):
         self.url = _clean("url", validation.clean_webhook_url, self.url)
         if self.bearer_token:
             self.bearer_token = _clean("bearer_token", validation.clean_bearer_token, self.bearer_token)
-        waits = self.retry_schedule_s
-        if not isinstance(waits, list) or len(waits) > 50 or not all(type(wait) in (int, float) and 0 <= wait <= 30 * 86_400 for wait in waits):
-            raise ValidationError({"retry_schedule_s": "Write a JSON list of at most 50 numbers of seconds, each up to 30 days, such as [30, 300, 1800]."})
+        self.extra_headers = _clean("extra_headers", validation.clean_headers, self.extra_headers)
+        try:
+            validation.clean_retry_schedule(self.retry_schedule_s)
+        except ValidationError as error:
+            raise ValidationError({"retry_schedule_s": error.messages}) from error
+        grows = self.retry_strategy in (self.RetryStrategy.EXPONENTIAL, self.RetryStrategy.LINEAR)
+        # A number that was refused already may be missing here.
+        if grows and None not in (self.retry_first_s, self.retry_longest_s) and self.retry_longest_s < self.retry_first_s:
+            raise ValidationError({"retry_longest_s": "The longest wait is shorter than the first one."})
 
 
 class SubscriptionQuerySet(models.QuerySet["Subscription"]):

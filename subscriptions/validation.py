@@ -6,6 +6,7 @@ says what to change.
 
 import base64
 import re
+from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import idna
@@ -19,6 +20,10 @@ MAX_WANTED_COLLECTIONS = 100
 MAX_WANTED_DIDS = 10_000
 MAX_URL = 2048
 MAX_STREAM_URL = 255
+# The most retries of one delivery, and the longest wait before one: 30 days, in seconds.
+MAX_RETRIES = 50
+MAX_WAIT_S = 30 * 86_400
+MAX_RETRY_FACTOR = 100
 # The two wires of a Jetstream, told apart by the path of its URL (jetstream.md).
 V1_PATH = "/subscribe"
 V2_PATH = "/xrpc/network.bsky.jetstream.subscribeEvents"
@@ -36,6 +41,20 @@ _NSID = re.compile(rf"(?=[a-zA-Z]){_LABEL}(?:\.{_LABEL})+\.[a-zA-Z][a-zA-Z0-9]{{
 _NSID_PREFIX = re.compile(rf"(?=[a-zA-Z]){_LABEL}(?:\.{_LABEL})*\.\*\Z")
 _DID = re.compile(r"did:[a-z]+:[a-zA-Z0-9._:%-]*[a-zA-Z0-9._-]\Z")
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
+# A header's name and value as RFC 9110, 5.1 and 5.5, has them, without bytes beyond ASCII and without tabs.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}\Z")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
+MAX_HEADERS = 20
+# Servers take 8 KiB of request headers as a rule (Apache, nginx, Node.js 16): this leaves room for ours and the URL.
+MAX_HEADERS_SIZE = 4096
+# What the sender, the connection or a proxy on the way writes (RFC 9110, 7.6.1), and what has a setting of its own.
+_RESERVED_HEADERS = frozenset({
+    "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "te", "trailer", "connection", "keep-alive", "upgrade",
+    "http2-settings", "expect", "user-agent", "authorization", "proxy-authorization", "proxy-authenticate", "proxy-connection",
+    "x-webhook-timestamp", "x-webhook-signature", "x-hookstream-signature",
+})  # fmt: skip
+# Of Standard Webhooks and of Svix, whose libraries prefer the latter to the former.
+_RESERVED_PREFIXES = ("webhook-", "svix-")
 
 
 def clean_pattern(value: str) -> str:
@@ -129,6 +148,59 @@ def clean_bearer_token(value: str) -> str:
     if len(value) <= 4096 and _TOKEN.match(value):
         return value
     raise ValidationError("A bearer token is at most 4,096 printable ASCII characters without spaces.")
+
+
+def clean_retry_schedule(waits: Any) -> list[float]:
+    """An explicit list of waits in seconds, one for each retry."""
+    if isinstance(waits, list) and len(waits) <= MAX_RETRIES and all(type(wait) in (int, float) and 0 <= wait <= MAX_WAIT_S for wait in waits):
+        return waits
+    raise ValidationError(f"Write a JSON list of at most {MAX_RETRIES} numbers of seconds, each up to 30 days, such as [30, 300, 1800].")
+
+
+# Written so that NaN, which is neither more nor less than anything, is refused too.
+
+
+def validate_wait(value: float) -> None:
+    if not 0 <= value <= MAX_WAIT_S:
+        raise ValidationError(f"A wait is 0 to {MAX_WAIT_S:,} seconds (30 days).")
+
+
+def validate_retry_factor(value: float) -> None:
+    if not 1 <= value <= MAX_RETRY_FACTOR:
+        raise ValidationError(f"The factor is 1 to {MAX_RETRY_FACTOR}: waits do not become shorter.")
+
+
+def validate_retry_count(value: int) -> None:
+    if not 0 <= value <= MAX_RETRIES:
+        raise ValidationError(f"There are 0 to {MAX_RETRIES} retries.")
+
+
+def clean_headers(value: str) -> str:
+    """Headers to send along, one `Name: value` in a line; empty lines are dropped. The message never holds a value."""
+    lines = re.split(r"\r\n|\r|\n", value)
+    headers = [_clean_header(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    names = [name.lower() for name, _ in headers]
+    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if repeated:
+        raise ValidationError(f"The header {repeated[0]!r} is there twice: write each once.")
+    cleaned = "\n".join(f"{name}: {text}" for name, text in headers)
+    if len(headers) > MAX_HEADERS or len(cleaned) > MAX_HEADERS_SIZE:
+        raise ValidationError(f"At most {MAX_HEADERS} headers of {MAX_HEADERS_SIZE:,} characters in all can be sent along.")
+    return cleaned
+
+
+def _clean_header(number: int, line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    name, value = name.strip(" \t"), value.strip(" \t")
+    # A line without a colon may be the value alone: it stays out of the message, and so does what is no name.
+    if not colon or not _HEADER_NAME.match(name):
+        raise ValidationError(f"Line {number} is not a header: write Name: value, the name of at most 100 letters, digits and hyphens.")
+    if name.lower() in _RESERVED_HEADERS or name.lower().startswith(_RESERVED_PREFIXES):
+        hint = " Use the bearer token instead." if name.lower() == "authorization" else ""
+        raise ValidationError(f"The header {name!r} is set by Jetrelay or belongs to the connection: it cannot be sent along.{hint}")
+    if not _HEADER_VALUE.match(value):
+        raise ValidationError(f"The value of the header {name!r} is empty or holds something other than printable ASCII characters.")
+    return name, value
 
 
 def _split(value: str, schemes: tuple[str, ...], example: str) -> SplitResult:

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from django.db import connections, transaction
 from django.utils import timezone
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from delivery import lanes, retry
+from delivery import lanes, retry, signing
 from delivery.engines import engine
 from delivery.engines.base import AttemptRow, DeliveryRow, EventRow, Settlement
 from delivery.leases import Holding, lane_lease, live
@@ -671,3 +671,88 @@ def test_it_settles_the_rest_when_one_answer_cannot_be_stored() -> None:
     lanes.save_one_by_one(news)
     assert [delivery.refreshed().state for delivery in (good, odd)] == [Delivery.State.DELIVERED] * 2
     assert Attempt.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("over", "waits"),
+    [
+        ({}, [30, 300, 1800, 7200]),
+        ({"retry_strategy": "schedule", "retry_schedule_s": [7], "retry_count": 9}, [7]),
+        ({"retry_strategy": "exponential"}, [30, 120, 480, 1920, 7200]),
+        ({"retry_strategy": "exponential", "retry_first_s": 5, "retry_factor": 3, "retry_longest_s": 40, "retry_count": 3, "retry_step_s": 1}, [5, 15, 40]),
+        ({"retry_strategy": "linear", "retry_first_s": 5, "retry_step_s": 3, "retry_longest_s": 10, "retry_count": 3, "retry_factor": 9}, [5, 8, 10]),
+        ({"retry_strategy": "fixed", "retry_first_s": 5, "retry_count": 2, "retry_longest_s": 1}, [5, 5]),
+        ({"retry_strategy": "fixed", "retry_count": 0}, []),
+    ],
+)
+def test_it_retries_by_the_strategy_of_the_endpoint(over: dict[str, Any], waits: list[float], receiver: Receiver) -> None:
+    receiver.answer = replying(500)
+    delivery = make_delivery(endpoint=endpoint_at(receiver, **over))
+    for wait_s in waits:
+        before = timezone.now()
+        lanes.drain(LANE)
+        due_at = delivery.refreshed().due_at
+        assert before + timedelta(seconds=wait_s) <= due_at <= timezone.now() + timedelta(seconds=wait_s)
+        Delivery.objects.update(due_at=timezone.now())
+    lanes.drain(LANE)
+    assert delivery.refreshed().state == Delivery.State.DEAD
+    assert len(receiver.requests) == len(waits) + 1
+
+
+def test_it_sends_nothing_by_a_strategy_that_it_does_not_know(receiver: Receiver) -> None:
+    odd, well = endpoint_at(receiver, retry_strategy="prayer"), endpoint_at(receiver)
+    owe(odd, 1)
+    owe(well, 1)
+    lanes.drain(LANE)
+    assert (states(odd), states(well)) == ({"pending": 1}, {"delivered": 1})
+
+
+# --- what goes along with a request --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", list(signing.Scheme))
+def test_it_signs_as_the_endpoint_chose(scheme: signing.Scheme, receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, signature_scheme=scheme.value)
+    delivery = make_delivery(endpoint=endpoint)
+    lanes.drain(LANE)
+    (request,) = receiver.requests
+    assert request.webhook_id == to_public("evt", delivery.event_id)
+    signing.verify([endpoint.secret], dict(request.headers), request.body, time(), scheme)
+    for other in set(signing.Scheme) - {scheme}:
+        with pytest.raises(signing.InvalidSignature):
+            signing.verify([endpoint.secret], dict(request.headers), request.body, time(), other)
+
+
+@pytest.mark.parametrize("scheme", list(signing.Scheme))
+def test_it_satisfies_a_receiver_with_the_old_secret_during_an_overlap(scheme: signing.Scheme, receiver: Receiver) -> None:
+    old = new_secret()
+    endpoint = endpoint_at(receiver, signature_scheme=scheme.value, secret=old)
+    endpoint.replace_secret(new_secret())
+    endpoint.save()
+    make_delivery(endpoint=endpoint)
+    lanes.drain(LANE)
+    (request,) = receiver.requests
+    signing.verify([old], dict(request.headers), request.body, time(), scheme)
+    if scheme is not signing.Scheme.HOOKSTREAM:
+        signing.verify([endpoint.secret], dict(request.headers), request.body, time(), scheme)
+
+
+def test_it_sends_extra_headers_along(receiver: Receiver) -> None:
+    make_delivery(endpoint=endpoint_at(receiver, bearer_token="a-token", extra_headers="X-Api-Key: a key of two; words\nX-Env: test"))
+    lanes.drain(LANE)
+    (request,) = receiver.requests
+    sent = {name: request.headers[name] for name in ("x-api-key", "x-env", "authorization", "content-type")}
+    assert sent == {"x-api-key": "a key of two; words", "x-env": "test", "authorization": "Bearer a-token", "content-type": "application/json"}
+    assert request.webhook_id
+
+
+def test_it_keeps_no_key_that_a_receiver_echoes(receiver: Receiver) -> None:
+    echo = "Token k3y-of-15-chars; Bearer k3y-of-15-chars-and-more; env=short; 12345678; 1234567"
+    receiver.answer = replying(200, echo.encode(), {"X-Echo": echo})
+    headers = "X-Api-Key: Token k3y-of-15-chars\nX-Env: short\nX-Eight: 12345678\nX-Seven: 1234567"
+    delivery = make_delivery(endpoint=endpoint_at(receiver, bearer_token="k3y-of-15-chars-and-more", extra_headers=headers))
+    lanes.drain(LANE)
+    (attempt,) = delivery.attempts.all()
+    kept = "Token ***; Bearer ***; env=short; ***; 1234567"
+    assert f"X-Echo: {kept}" in attempt.response_headers
+    assert bytes(attempt.response_body).decode() == kept

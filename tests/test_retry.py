@@ -1,10 +1,13 @@
 """What follows an attempt."""
 
 import random
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from delivery.retry import DEAD, DELIVERED, MAX_RETRY_AFTER_S, Outcome, Policy, Verdict, judge
+from delivery.retry import DEAD, DELIVERED, MAX_RETRY_AFTER_S, Outcome, Policy, Verdict, exponential, fixed, judge, linear
 
 SCHEDULE = [30, 300, 1800, 7200]
 ANY = Policy(SCHEDULE)
@@ -93,3 +96,82 @@ def test_it_never_shortens_a_longer_wait_of_its_own() -> None:
 
 def test_it_may_retry_at_once() -> None:
     assert judge(Policy([0]), 1, 500, 0.5) == Verdict(Outcome.RETRY, 0)
+
+
+# --- Strategies --------------------------------------------------------------------------------------------------------
+
+WAITS = st.floats(0, 30 * 86_400)
+COUNTS = st.integers(0, 50)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "waits"),
+    [
+        ((30, 4, 7200, 5), [30, 120, 480, 1920, 7200]),
+        ((30, 2, 120, 4), [30, 60, 120, 120]),
+        ((30, 2, 119, 4), [30, 60, 119, 119]),
+        ((30, 1.5, 1000, 3), [30, 45, 67.5]),
+        ((30, 1, 1000, 3), [30, 30, 30]),
+        ((30, 2, 30, 2), [30, 30]),
+        ((30, 2, 20, 2), [20, 20]),
+        ((0, 2, 100, 3), [0, 0, 0]),
+        ((30, 2, 100, 0), []),
+        ((30, 2, 100, 1), [30]),
+        ((1, 100, 2_592_000, 50), [1, 100, 10_000, 1_000_000, *[2_592_000] * 46]),
+    ],
+)
+def test_it_multiplies_up_to_the_longest(numbers: tuple[float, float, float, int], waits: list[float]) -> None:
+    assert exponential(*numbers) == waits
+
+
+@pytest.mark.parametrize(
+    ("numbers", "waits"),
+    [
+        ((60, 120, 300, 4), [60, 180, 300, 300]),
+        ((60, 120, 299, 3), [60, 180, 299]),
+        ((60, 0, 300, 3), [60, 60, 60]),
+        ((0, 10, 300, 3), [0, 10, 20]),
+        ((60, 10, 50, 2), [50, 50]),
+        ((60, 120, 300, 0), []),
+        ((60, 120, 300, 1), [60]),
+    ],
+)
+def test_it_adds_up_to_the_longest(numbers: tuple[float, float, float, int], waits: list[float]) -> None:
+    assert linear(*numbers) == waits
+
+
+@pytest.mark.parametrize(("numbers", "waits"), [((600, 3), [600, 600, 600]), ((0, 1), [0]), ((600, 0), [])])
+def test_it_waits_the_same_every_time(numbers: tuple[float, int], waits: list[float]) -> None:
+    assert fixed(*numbers) == waits
+
+
+@given(WAITS, st.floats(1, 100), WAITS, COUNTS)
+def test_exponential_waits_grow_by_the_factor_and_stay_in_bounds(first_s: float, factor: float, longest_s: float, count: int) -> None:
+    waits = exponential(first_s, factor, longest_s, count)
+    assert len(waits) == count
+    assert waits[:1] == [min(first_s, longest_s)][:count]
+    for before, after in pairwise(waits):
+        assert after == min(before * factor, longest_s)
+        assert before <= after <= longest_s
+
+
+@given(WAITS, WAITS, WAITS, COUNTS)
+def test_linear_waits_grow_by_the_step_and_stay_in_bounds(first_s: float, step_s: float, longest_s: float, count: int) -> None:
+    waits = linear(first_s, step_s, longest_s, count)
+    assert len(waits) == count
+    assert waits[:1] == [min(first_s, longest_s)][:count]
+    for before, after in pairwise(waits):
+        assert after == pytest.approx(min(before + step_s, longest_s))
+        assert before <= after <= longest_s
+
+
+@given(st.lists(WAITS, max_size=50), st.sampled_from([0.0, 0.1, 0.25]), st.floats(0, 1, exclude_max=True), st.floats(0, 10**6), st.integers(1, 60))
+def test_it_waits_at_least_what_is_scheduled_and_at_most_the_jitter_or_the_hour(
+    waits: list[float], jitter: float, chance: float, asked_s: float, tries: int
+) -> None:
+    verdict = judge(Policy(waits, jitter), tries, 503, chance, asked_s)
+    if tries > len(waits):
+        assert verdict is DEAD
+    else:
+        assert verdict.outcome is Outcome.RETRY
+        assert max(waits[tries - 1], min(asked_s, 3600)) <= verdict.wait_s <= max(waits[tries - 1] * (1 + jitter), min(asked_s, 3600))

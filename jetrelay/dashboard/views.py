@@ -106,7 +106,7 @@ def delivery_replay(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
 @staff_page
 def endpoints(request: HtmxRequest) -> HttpResponse:
     backlog = RawSQL(_BACKLOG, [BACKLOG_LIMIT + 1], output_field=BigIntegerField())  # noqa: S611
-    found = Endpoint.objects.select_related("tenant", "inbox").defer("secret", "previous_secret", "bearer_token").annotate(backlog=backlog)
+    found = Endpoint.objects.without_secrets().select_related("tenant", "inbox").annotate(backlog=backlog)
     rows = [(endpoint, figures.Count.up_to(BACKLOG_LIMIT, vars(endpoint)["backlog"])) for endpoint in found.order_by("name", "id")[: ENDPOINTS_SHOWN + 1]]
     return render(request, "dashboard/endpoints.html", {"rows": rows[:ENDPOINTS_SHOWN], "more": len(rows) > ENDPOINTS_SHOWN})
 

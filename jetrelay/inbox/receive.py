@@ -44,7 +44,7 @@ def forget_oldest(inbox: Inbox) -> None:
 def _verdict(endpoint: Endpoint, request: HttpRequest, body: bytes) -> tuple[bool, str]:
     now = timezone.now()
     try:
-        signing.verify(endpoint.secrets_at(now), request.headers, body, now.timestamp())
+        signing.verify(endpoint.secrets_at(now), request.headers, body, now.timestamp(), signing.Scheme(endpoint.signature_scheme))
     except signing.InvalidSignature as error:
         return False, _storable(str(error))
     return True, "signature verified"
@@ -52,7 +52,8 @@ def _verdict(endpoint: Endpoint, request: HttpRequest, body: bytes) -> tuple[boo
 
 def _shown_headers(endpoint: Endpoint, request: HttpRequest) -> dict[str, str]:
     """The headers as they came, but for those that hold a secret."""
-    headers = {name: "(hidden)" if name.lower() in _HIDDEN else _storable(value) for name, value in request.headers.items()}
+    hidden = {*_HIDDEN, *(name.lower() for name in endpoint.extra_header_names)}
+    headers = {name: "(hidden)" if name.lower() in hidden else _storable(value) for name, value in request.headers.items()}
     if "authorization" in request.headers:
         headers["Authorization"] = _bearer(endpoint.bearer_token, request.headers["authorization"])
     return headers
