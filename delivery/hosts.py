@@ -43,7 +43,7 @@ class ListenedHost:
         self._asked_for = row.asked_for
         self._wanted: Wanted | None = None
         # A wish from before this run is fulfilled by the run.
-        self._reconnected_for = row.reconnect_asked_at
+        StreamHost.objects.filter(pk=row.pk).update(reconnect_asked_at=None)
         numbered = row.cursor is not None and row.cursor < FIRST_TIME_US
         reached_at = row.reached_at or row.cursor_saved_at
         key = bytes(row.cursor_key) if numbered and row.cursor_key else None
@@ -102,8 +102,8 @@ class ListenedHost:
         """Do what people have asked for in the host's row."""
         if wishes.rewind_to is not None:
             self._rewind(wishes, wanted)
-        elif wishes.reconnect_asked_at != self._reconnected_for:
-            self._reconnected_for = wishes.reconnect_asked_at
+        elif wishes.reconnect_asked_at is not None:
+            StreamHost.objects.filter(pk=self.row_id, reconnect_asked_at=wishes.reconnect_asked_at).update(reconnect_asked_at=None)
             self.reader.reconnect("asked for by hand")
 
     def _rewind(self, row: StreamHost, wanted: Wanted | None) -> None:

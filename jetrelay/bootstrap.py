@@ -79,7 +79,9 @@ def _inbox(tenant: Tenant, source: Source) -> Iterator[str]:
     _save(inbox.endpoint, url=_inbox_url(inbox))
     chosen = settings.JETSTREAM_COLLECTIONS or (["*"] if settings.JETSTREAM_DIDS else [QUIET_COLLECTION])
     _subscribe(inbox.endpoint, source, chosen)
-    yield f"WEBHOOK_URL is not set: events ({', '.join(chosen)}) go to the built-in inbox. Watch them arrive: {inbox.endpoint.url}"
+    kinds = [kind for kind in settings.JETSTREAM_KINDS if kind != "commit"]
+    what = [*(chosen if "commit" in settings.JETSTREAM_KINDS else []), *kinds]
+    yield f"WEBHOOK_URL is not set: events ({', '.join(what)}) go to the built-in inbox. Watch them arrive: {inbox.endpoint.url}"
 
 
 def _inbox_url(inbox: Inbox) -> str:

@@ -53,7 +53,7 @@ JETSTREAM_HOSTS = env.items(
     f"wss://jetstream.us-east.bsky.network{validation.V2_PATH},wss://jetstream.us-west.bsky.network{validation.V1_PATH}",
 )
 if not 1 <= len(JETSTREAM_HOSTS) <= 8:
-    raise ImproperlyConfigured(f"JETSTREAM_HOSTS: {len(JETSTREAM_HOSTS)} hosts; name one to eight (two is a good number).")
+    raise ImproperlyConfigured(f"JETSTREAM_HOSTS names {len(JETSTREAM_HOSTS)} hosts: name one to eight.")
 JETSTREAM_ZSTD_DICTIONARY = env.text("JETSTREAM_ZSTD_DICTIONARY")
 if JETSTREAM_ZSTD_DICTIONARY:
     env.one("JETSTREAM_ZSTD_DICTIONARY", JETSTREAM_ZSTD_DICTIONARY, read_v1_dictionary)
@@ -64,7 +64,9 @@ JETSTREAM_KINDS = env.items("JETSTREAM_KINDS", validation.clean_stream_kind, "co
 WEBHOOK_URL = env.text("WEBHOOK_URL") and env.one("WEBHOOK_URL", env.text("WEBHOOK_URL"), validation.clean_webhook_url)
 WEBHOOK_SECRET = env.text("WEBHOOK_SECRET") and env.one("WEBHOOK_SECRET", env.text("WEBHOOK_SECRET"), validation.clean_secret)
 WEBHOOK_BEARER_TOKEN = env.text("WEBHOOK_BEARER_TOKEN") and env.one("WEBHOOK_BEARER_TOKEN", env.text("WEBHOOK_BEARER_TOKEN"), validation.clean_bearer_token)
-if WEBHOOK_URL and not (JETSTREAM_COLLECTIONS or JETSTREAM_DIDS):
+if "sync" in JETSTREAM_KINDS and not any(url.endswith(validation.V2_PATH) for url in JETSTREAM_HOSTS):
+    raise ImproperlyConfigured(f"JETSTREAM_KINDS: sync comes on the v2 wire alone, and no URL in JETSTREAM_HOSTS ends in {validation.V2_PATH}.")
+if WEBHOOK_URL and "commit" in JETSTREAM_KINDS and not (JETSTREAM_COLLECTIONS or JETSTREAM_DIDS):
     raise ImproperlyConfigured(
         "WEBHOOK_URL is set, but nothing says what to send there: set JETSTREAM_COLLECTIONS"
         " (such as app.bsky.feed.post, app.bsky.feed.* or * for everything) or JETSTREAM_DIDS."

@@ -359,3 +359,18 @@ def test_it_asks_later_for_what_a_host_could_not_give_at_first(dictionaries: Dic
         monkeypatch.setattr(module, "_ASK_AGAIN_S", 0.0)
         dictionaries._not_before.clear()
         assert asked.dictionary() is not None
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"], ids=["headers", "body"])
+def test_a_dictionary_that_drips_holds_nobody(dictionaries: Dictionaries, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.3)
+    over = threading.Event()
+
+    def drips(visit: Visit) -> None:
+        visit.sock.sendall(head)
+        while not over.wait(0.05):
+            visit.sock.sendall(b"a")
+
+    with Host(drips) as host:
+        assert dictionaries.of(host.v2_url) is None
+        over.set()

@@ -98,7 +98,7 @@ def test_it_reads_finished_hours_once(django_assert_num_queries: Any) -> None:
 
 
 def test_it_shows_the_figures(staff: Client) -> None:
-    make_event_tally(received=2000, stored=1500, unmatched=500)
+    make_event_tally(received=2500, stored=1500, duplicate=500, unmatched=500)
     endpoint = make_endpoint()
     make_delivery(endpoint=endpoint)
     make_delivery(endpoint=endpoint, state=DEAD)
@@ -106,7 +106,7 @@ def test_it_shows_the_figures(staff: Client) -> None:
     AttemptTally.objects.create(minute=minute, endpoint=endpoint, outcome="delivered", attempts=1499, total_ms=14990)
     AttemptTally.objects.create(minute=minute, endpoint=endpoint, outcome="dead", attempts=1, total_ms=15010)
     html = page(staff, "/")
-    for shown in ("1,500", "of 2,000 commits received", "75 %", "1,499", "99.9 %", "20 ms"):
+    for shown in ("1,500", "of 2,000 different commits received", "75 %", "1,499", "99.9 %", "20 ms"):
         assert shown in html
 
 

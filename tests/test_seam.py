@@ -8,6 +8,7 @@ from time import monotonic, time_ns
 import pytest
 
 from delivery.sources.incoming import Incoming
+from delivery.sources.jetstream import reader
 from delivery.sources.jetstream import seam as module
 from delivery.sources.jetstream.frames import parse
 from delivery.sources.jetstream.player.live import LiveLog
@@ -93,6 +94,36 @@ def test_what_was_dropped_and_turned_round_at_the_seam_comes_with_the_second_rea
         _, second = host.visits
         assert second.query == {"cursor": [str(parse(lines[9]).time_us - BEFORE_US)]}
         assert stored.cursor == stored.stored.cursor
+
+
+def test_a_second_reading_that_read_nothing_is_tried_again(now_us: int) -> None:
+    lines = [at(number, now_us - 10 * SECOND + number * SECOND) for number in range(10)]
+    whole = sending(*lines, at(99, now_us + 10 * SECOND))
+    first_goes_on = threading.Event()
+
+    def first(visit: Visit) -> None:
+        visit.accept()
+        for line in [*lines[:4], *lines[6:]]:
+            visit.send(line)
+        first_goes_on.wait(PATIENCE_S)
+        visit.wait_until_gone()
+
+    with Host(first, sending(), whole) as host, storing(host.url, now_us - 60 * SECOND) as stored:
+        # The second connection is silent, although the first one has brought something.
+        stored.store_until(lambda: len(host.visits) == 3)
+        first_goes_on.set()
+        stored.store_until(lambda: set(stored.bodies) >= set(lines))
+        stored.store_until(lambda: not stored.reader.seam.open)
+
+
+def test_a_broad_stream_that_begins_late_is_not_in_the_present_yet(now_us: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "SETTLED_S", 0.0)
+    with Host(sending()) as host, storing(host.url, now_us - 60 * SECOND) as stored:
+        stored.store_until(lambda: stored.reader.connected_since is not None)
+        for _ in range(5):
+            stored.reader.watch()
+        assert not stored.reader.liveness.live
+        assert len(host.visits) == 1
 
 
 @pytest.mark.parametrize("fault", [Misbehaviour(seam_drop=6), Misbehaviour(seam_reorder=6)], ids=["drop", "reorder"])

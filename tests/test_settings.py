@@ -172,8 +172,8 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
         tmp_path,
         [
             ({"JETSTREAM_HOSTS": "https://example.com"}, "JETSTREAM_HOSTS: 'https://example.com' is not a URL"),
-            ({"JETSTREAM_HOSTS": ","}, "JETSTREAM_HOSTS: 0 hosts; name one to eight"),
-            ({"JETSTREAM_HOSTS": ",".join(f"wss://{number}.example" for number in range(9))}, "JETSTREAM_HOSTS: 9 hosts; name one to eight"),
+            ({"JETSTREAM_HOSTS": ","}, "JETSTREAM_HOSTS names 0 hosts: name one to eight"),
+            ({"JETSTREAM_HOSTS": ",".join(f"wss://{number}.example" for number in range(9))}, "JETSTREAM_HOSTS names 9 hosts: name one to eight"),
             ({"JETSTREAM_HOSTS": "wss://a.example/xrpc"}, "JETSTREAM_HOSTS: 'wss://a.example/xrpc' has the path '/xrpc': use /subscribe for the v1"),
             ({"JETSTREAM_ZSTD_DICTIONARY": "/nowhere"}, "JETSTREAM_ZSTD_DICTIONARY: '/nowhere' is not valid: the file cannot be read: No such file"),
             ({"JETSTREAM_ZSTD_DICTIONARY": str(tmp_path / "file")}, f"JETSTREAM_ZSTD_DICTIONARY: '{tmp_path}/file' is not valid: these bytes are"),

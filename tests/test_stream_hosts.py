@@ -11,9 +11,9 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from delivery import listener as module
-from delivery import stream
+from delivery import outbox, stream
 from delivery.listener import Listener
-from delivery.models import MAX_REJECTED, Delivery, Event, RejectedFrame, StreamGap, StreamHost
+from delivery.models import MAX_REJECTED, Delivery, Event, EventTally, RejectedFrame, StreamGap, StreamHost
 from delivery.sources.incoming import microseconds, moment
 from delivery.sources.jetstream import comparison, reader, seam
 from delivery.sources.jetstream.frames import InvalidFrame, parse
@@ -23,9 +23,9 @@ from delivery.sources.jetstream.rejects import Reject
 from delivery.sources.jetstream.resuming import LEAPT, TOO_OLD, Gap
 from subscriptions.models import ConfigVersion, Subscription
 from tests.builders import POST, frame, make_source, make_subscription
-from tests.hosts import Host, refusing, sending
+from tests.hosts import Host, Script, refusing, sending
 from tests.played import PlayedHost, played
-from tests.test_listener import bodies, counts, stored
+from tests.test_listener import bodies, counts, execute, stored
 from tests.threads import Elsewhere, eventually, patiently
 from tests.whole import SHARED
 
@@ -221,6 +221,72 @@ def test_it_says_which_host_leaves_out_which_collection(monkeypatch: pytest.Monk
     assert stored() == 10
 
 
+def test_a_restart_raises_no_alarm(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(comparison, "GRACE_S", 0.3)
+    make_subscription()
+    log = LiveLog()
+    with played(log, [HostOptions(), NUMBERED]) as hosts, caplog.at_level(logging.WARNING, module.__name__):
+        v1, v2 = mixed(hosts)
+        with listening(v1, v2):
+            eventually(lambda: connected(v1, v2))
+            log.append(*[now_frame(number) for number in range(50)])
+            eventually(lambda: counts()["received"] == 100)
+        # What the first host brings again, the second one, resumed at its number, does not owe.
+        with listening(v1, v2) as listener:
+            log.append(now_frame(50))
+            eventually(lambda: len(listener.hosts) == 2 and all(host.reader.liveness.live for host in listener.hosts))
+            log.append(*[now_frame(number) for number in range(51, 60)])
+            eventually(lambda: stored() == 60)
+            eventually(lambda: not any(listener._comparison._awaited.values()))
+            assert [each.partial for each in rows(v1, v2)] == [[], []]
+    assert "leaves out" not in caplog.text
+
+
+# --- What hosts say ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        lambda visit: (visit.accept(), visit.close(1008, "go\0away\nWARNING forged line"), visit.wait_until_gone()),
+        lambda visit: (visit.accept(), visit.send(b'{"$type":"error","error":"Odd\\u0000","message":"' + b"x" * 100_000 + b'"}'), visit.wait_until_gone()),
+        refusing("503 Service Unavailable", b"warm\0ing\nup"),
+    ],
+    ids=["close", "error", "refusal"],
+)
+def test_odd_words_of_one_host_hide_nothing_of_another(script: Script, caplog: pytest.LogCaptureFixture) -> None:
+    make_subscription()
+    with caplog.at_level(logging.INFO), Host(script, http=refusing("404 Not Found")) as odd, played([frame(1)]) as (good,), listening(odd.v2_url, good.v1):
+        eventually(lambda: stored() == 1)
+        eventually(lambda: connected(good.v1) and row(good.v1).events == 1 and "not connected yet" not in row(odd.v2_url).problem)
+        eventually(lambda: len(row(odd.v2_url).problem) > 15)
+        assert row(odd.v2_url).problem.isprintable()
+    assert "cannot be used" not in caplog.text
+    assert all(record.getMessage().isprintable() and len(record.getMessage()) < 1_000 for record in caplog.records)
+
+
+def test_it_stops_while_its_rows_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+    make_subscription()
+    patiently(lambda: execute("ALTER TABLE delivery_streamhost RENAME TO somewhere_else"))
+    try:
+        with caplog.at_level(logging.WARNING, module.__name__), listening("ws://127.0.0.1:9/subscribe"):
+            eventually(lambda: "the listener waits for it" in caplog.text)
+    finally:
+        patiently(lambda: execute("ALTER TABLE somewhere_else RENAME TO delivery_streamhost"))
+
+
+def test_invented_collections_are_counted_as_one_beyond_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MAX_TYPES", 5)
+    make_subscription()
+    lines = [frame(number, commit={"collection": f"com.example.n{number}"}) for number in range(20)]
+    with played(lines) as (host,), listening(host.v1):
+        eventually(lambda: stored() == 20)
+    assert counts()["received"] == 20
+    # Whatever minute it is by now.
+    assert EventTally.objects.count() <= 12
+    assert EventTally.objects.filter(type=outbox.OTHER_TYPES).exists()
+
+
 # --- Gaps --------------------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +356,35 @@ def test_only_an_unbroken_stretch_fills_a_gap(covered: tuple[int, int], reached:
     lose_place("ws://y", covered_from=first, reached_at=last)
     lose_place("ws://x", covered_from=start - timedelta(days=1), reached_at=start + timedelta(days=1))
     assert stream.fill_gaps(source) == ([gap] if filled else [])
+
+
+def test_a_host_that_was_asked_for_less_fills_no_gap() -> None:
+    subscription = make_subscription(collections=[POST])
+    log = LiveLog()
+    with played(log) as (host,), listening(host.v1):
+        eventually(lambda: connected(host.v1))
+        log.append(now_frame(1))
+        eventually(lambda: row(host.v1).covered_from is not None and stored() == 1)
+        before = row(host.v1).covered_from
+        change(subscription, collections=[POST, LIKE])
+        eventually(lambda: row(host.v1).covered_from > before)  # type: ignore[operator]
+        assert before is not None
+        patiently(lambda: stream.record_gap(make_source(), "ws://x", Gap(microseconds(before), microseconds(before) + 1, LEAPT)))
+        log.append(now_frame(2))
+        eventually(lambda: stored() == 2)
+    assert stream.fill_gaps(make_source()) == []
+
+
+def test_what_an_imported_record_says_of_its_age_is_no_coverage() -> None:
+    make_subscription()
+    log = LiveLog()
+    with played(log) as (host,), listening(host.v1):
+        eventually(lambda: connected(host.v1))
+        log.append(frame(1, time_us=1_400_000_000_000_000), now_frame(2))
+        eventually(lambda: stored() == 2)
+        covered_from = row(host.v1).covered_from
+    assert covered_from is not None
+    assert (timezone.now() - covered_from).total_seconds() < 60
 
 
 # --- Filters -----------------------------------------------------------------------------------------------------------

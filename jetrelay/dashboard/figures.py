@@ -50,9 +50,14 @@ class Traffic:
         return self.type or (f"{self.kind} events" if self.kind else "not readable")
 
     @property
+    def distinct(self) -> int:
+        """Received, each event once: every host brings its own copy."""
+        return self.received - self.duplicate
+
+    @property
     def processed(self) -> float | None:
-        """The share of what was received that was stored, from 0 to 1; None before anything was received."""
-        return self.stored / self.received if self.received else None
+        """The share of the different events received that was stored, from 0 to 1; None before anything was received."""
+        return self.stored / self.distinct if self.distinct else None
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ class Dictionaries:
         try:
             dictionary = Dictionary(content := download.content())
         except ValueError as error:
-            logger.info("%s: no compression, for want of a dictionary: %s", url, one_line(str(error)))
+            logger.info("%s: no compression: the dictionary could not be fetched (%s).", url, one_line(str(error), 80))
             self._not_before[url] = monotonic() + _ASK_AGAIN_S
             return None
         self._keep(url, content)

@@ -33,7 +33,9 @@ class Refused(Disconnected):
     """The host answered the handshake with this HTTP status instead, and an error name on the v2 wire."""
 
     def __init__(self, status: int, body: str, retry_after_s: float | None) -> None:
-        super().__init__(f"the host answered {status}{f': {one_line(body)}' if body else ''}")
+        # A page of HTML says nothing that the status does not.
+        words = "" if body.startswith("<") else one_line(body).rstrip(".")
+        super().__init__(f"the host answered {status}{f': {words}' if words else ''}")
         self.status = status
         self.error = _error_name(body)
         self.retry_after_s = retry_after_s

@@ -79,7 +79,7 @@ def check_bytes(body: bytes) -> None:
     The decoder checks only the strings it keeps; receivers are promised UTF-8 all through.
     """
     if len(body) > MAX_FRAME:
-        raise InvalidFrame(f"{len(body):,} bytes, more than {MAX_FRAME:,}")
+        raise InvalidFrame(f"more than {MAX_FRAME:,} bytes")
     if not body.isascii():
         body.decode()
 

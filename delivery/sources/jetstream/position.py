@@ -43,6 +43,11 @@ class Position:
         return self.cursor is not None and self.cursor < FIRST_TIME_US
 
     @property
+    def known_us(self) -> int:
+        """The highest time of an event that was read; what was settled beyond it was not."""
+        return (self.reached_us if self._settled_from_us is None else self._settled_from_us) or 0
+
+    @property
     def furthest_us(self) -> int:
         """The highest time read, leaps included."""
         return max(self.reached_us or 0, *(time_us for time_us, _ in self._leaps), 0)
@@ -52,8 +57,9 @@ class Position:
         time_us, reached_us = event.time_us, self.reached_us
         if reached_us is None:
             self.reached_us = min(time_us, now_us)
-        elif self._settled_from_us is not None and self._settled_from_us <= time_us < reached_us:
-            self.reached_us, self._settled_from_us = time_us, None
+        elif self._settled_from_us is not None and self._settled_from_us <= time_us:
+            # The first event after silence, wherever it lies.
+            self.reached_us, self._settled_from_us = min(time_us, max(now_us, reached_us)), None
         elif time_us <= reached_us + STEP_US:
             if time_us > reached_us:
                 self.reached_us, self._settled_from_us = time_us, None

@@ -94,6 +94,8 @@ class Reader:
         self._connected_at = 0.0
         self._connected_us = 0
         self._settled_at = -math.inf
+        # Whether the connection began at the present, and has brought nothing yet.
+        self._fresh = False
         # Up to where events were read before this connection, and how many.
         self._known_us = self._events_before = 0
         # Whether the connection before this one was followed to its end: silence then, and in the replay now, say the same.
@@ -180,8 +182,10 @@ class Reader:
         """When nothing more comes, the replay has ended: what was asked for holds nothing else up to the connection."""
         with self._moving:
             silent_s, until_us = self.liveness.silent_s(now_s), self._quiet_until_us()
-            if silent_s is None or until_us <= (self.position.reached_us or 0) or silent_s < self._searched_s():
+            known_us = 0 if self._fresh else self.position.reached_us or 0
+            if silent_s is None or until_us <= known_us or silent_s < self._searched_s():
                 return
+            self._fresh = False
             if gap := self._resumption.nothing_came(until_us, time_ns() // 1000):
                 self.gaps.append(gap)
             self.position.settle(until_us)
@@ -194,7 +198,7 @@ class Reader:
     def _searched_s(self) -> float:
         """How long a host may look through what it was asked for, in silence. What is asked for from now on needs no looking."""
         reached_us, wanted = self.position.reached_us, self._wanted
-        if reached_us is None:
+        if reached_us is None or self._fresh:
             return SETTLED_S
         if wanted is None or wanted.broad:
             # There is always something to send: silence is a fault.
@@ -320,7 +324,7 @@ class Reader:
     def _connect(self, wanted: Wanted) -> Connection:
         dictionary = self._compression.dictionary()
         cursor = self._resumption.ask(self.seam.resume_us())
-        self._known_us, self._events_before = self.position.reached_us or 0, self.events_in
+        self._known_us, self._events_before = self.position.known_us, self.events_in
         if self._without_dids:
             wanted = Wanted(wanted.collections, (), wanted.kinds)
         self._asked = Asked(wanted, cursor, dictionary.id if dictionary else None)
@@ -330,6 +334,11 @@ class Reader:
         self._established = True
         self.seam.begin(cursor)
         self._connected_at, self._connected_us = monotonic(), time_ns() // 1000
+        # From now on, where nothing was asked for: a connection that follows before the first event must not begin later.
+        self._fresh = cursor is None
+        if self._fresh:
+            with self._moving:
+                self.position.settle(self._quiet_until_us())
         self.connections += 1
         self._told = set()
         self.compressed = dictionary is not None
@@ -358,7 +367,7 @@ class Reader:
                 self.gaps.append(gap)
             self.liveness.hear(monotonic(), now_us - event.time_us if event.time_us > self._known_us else None)
             self.position.advance(event, now_us)
-            self.settled_us = None
+            self.settled_us, self._fresh = None, False
         self.events_in += 1
         self.buffer.put(event)
 

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 from delivery.sources.incoming import Incoming, moment
 from delivery.sources.jetstream.frames_v2 import Info
-from delivery.sources.jetstream.position import FIRST_TIME_US, STEP_US, Position
+from delivery.sources.jetstream.position import FIRST_TIME_US, OVERLAP_US, STEP_US, Position
 
 # The least that hosts keep is 24 h. Younger than this, a narrow filter's silence is no gap.
 _KEPT_US = 23 * 3_600_000_000
 # Events further back than this, or ahead, are imported records: they say nothing about the stream.
 _BACK_US = 3_600_000_000
 _AHEAD_US = 300_000_000
+
+# On a broad filter the first event lies before the last one that was read, give or take the disorder of a seam.
+_BROAD_LEAP_US = 2 * OVERLAP_US
 
 TOO_OLD = "the host no longer had what was asked for"
 LEAPT = "the host went on later than it was asked to"
@@ -107,4 +110,6 @@ class Resumption:
             return None
         if too_old:
             return Gap(from_us, to_us, TOO_OLD)
-        return Gap(from_us, to_us, LEAPT) if to_us > from_us + STEP_US and (broad or aged) else None
+        # What was read last comes again, if it is kept. A narrow filter may have changed since, or have had nothing for long.
+        leapt = to_us > from_us + (_BROAD_LEAP_US if broad else STEP_US)
+        return Gap(from_us, to_us, LEAPT) if leapt and (broad or aged) else None
