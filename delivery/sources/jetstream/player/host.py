@@ -118,14 +118,16 @@ class Host:
 
     def admit(self, request: Request, wire: int, dictionary: Dictionary | None) -> Admission:
         """Let a client in, as the next connection. Raises XrpcError (CursorTooOld) on v2."""
-        self.playhead.begin()
+        first = self.playhead.begin()
         terms = self._terms(wire, self.connections + 1)
         notice, wanted, oldest = None, None, self._oldest()
         if request.cursor is not None:
             wanted = self._find(request.cursor, wire, terms)
             if wire == 2:
                 notice = self._notice(request.cursor, terms, oldest)
-        position, tip = self.playhead.start(wanted, oldest), self.playhead.tip()
+        # Some events may have happened since it came, a moment ago: the first client has them too.
+        position = oldest if first and wanted is None else self.playhead.start(wanted, oldest)
+        tip = self.playhead.tip()
         replays = request.cursor is not None and self.playhead.has_live_tip and position < tip
         self.connections += 1
         self.bell.ring()

@@ -26,10 +26,12 @@ class Playhead:
         """Whether events become due while clients are connected."""
         return bool(self._rate) or self._log.live
 
-    def begin(self) -> None:
-        """A client has come."""
-        if self._rate and self._began_s is None:
-            self._began_s = time.monotonic()
+    def begin(self) -> bool:
+        """A client has come. Returns whether it is the first one, with which the events begin to happen."""
+        if not self._rate or self._began_s is not None:
+            return False
+        self._began_s = time.monotonic()
+        return True
 
     def tip(self) -> int:
         """The position after the last event that has happened."""
