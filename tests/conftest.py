@@ -2,11 +2,20 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from django.db import connection
 
 from delivery.destinations import http
 from tests.receiver import Receiver
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """A file, as users have it: SQLite in memory locks whole tables, and keeps the locks of connections that cannot be closed."""
+    if connection.vendor == "sqlite":
+        connection.settings_dict["TEST"]["NAME"] = str(Path(os.environ["JETRELAY_DATA_DIR"]) / "test.sqlite3")
 
 
 @pytest.fixture
