@@ -331,8 +331,6 @@ def test_it_counts_events_that_the_database_refuses_and_stores_the_rest(caplog: 
     assert caplog.text.count("The database refuses an event") == 4
 
 
-# Not on SQLite in memory, which no user has: Django never closes it, so a connection in trouble keeps its table locks.
-@pytest.mark.whole
 @pytest.mark.parametrize("table", ["delivery_eventtally", "delivery_event", "delivery_streamhost", "subscriptions_configversion"])
 def test_it_waits_for_a_database_that_is_not_ready(table: str, caplog: pytest.LogCaptureFixture) -> None:
     make_subscription()
