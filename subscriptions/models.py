@@ -170,6 +170,14 @@ class Endpoint(ConfigModel):
         ACTIVE = "active", "Active"
         PAUSED = "paused", "Paused"
         DISABLED = "disabled", "Disabled"
+        # Nothing is owed to an endpoint that has not answered its challenge, nor to one that is deleted.
+        UNVERIFIED = "unverified", "Unverified"
+        DELETED = "deleted", "Deleted"
+
+    class Priority(models.IntegerChoices):
+        LOW = 0, "Low"
+        NORMAL = 1, "Normal"
+        HIGH = 2, "High"
 
     class Origin(models.TextChoices):
         PERSON = "person", "Made by a person"
@@ -219,6 +227,28 @@ class Endpoint(ConfigModel):
         "timeout (s)", default=30, validators=[MinValueValidator(0.1), MaxValueValidator(300)], help_text="For one attempt, DNS and connect included."
     )
     max_in_flight = models.PositiveSmallIntegerField(default=32, validators=[MinValueValidator(1), MaxValueValidator(1000)], help_text="Requests open at once.")
+    rate_limit_per_s = models.FloatField(
+        "rate limit (requests/s)",
+        null=True,
+        blank=True,
+        validators=[validation.validate_rate],
+        help_text="Requests started per second, evenly. Empty: none.",
+    )
+    priority = models.PositiveSmallIntegerField(
+        choices=Priority.choices, default=Priority.NORMAL, help_text="Who goes first while this machine cannot keep up. None starves."
+    )
+    ordered = models.BooleanField(
+        default=False,
+        help_text="Each subject's events one after the other, in stream order; other subjects go on. One that fails holds up its own subject.",
+    )
+    batch_size = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(validation.MAX_BATCH_SIZE)],
+        help_text="Above 1, a request carries a JSON array of up to so many events, of 256 KB at most.",
+    )
+    batch_wait_ms = models.PositiveIntegerField(
+        "batch wait (ms)", default=1000, validators=[MaxValueValidator(60_000)], help_text="How long an event waits for others to go with it, at most."
+    )
     retry_strategy = models.CharField(
         max_length=16, choices=RetryStrategy.choices, default=RetryStrategy.SCHEDULE, help_text="How long to wait after a failed attempt."
     )
@@ -272,6 +302,12 @@ class Endpoint(ConfigModel):
         return self.origin == self.Origin.INBOX and self.url.startswith(f"http://127.0.0.1:{settings.PORT}/inbox/")
 
     @property
+    def retries(self) -> int:
+        """How many attempts follow the first one, at most."""
+        listed = self.retry_strategy == self.RetryStrategy.SCHEDULE
+        return len(self.retry_schedule_s) if listed else self.retry_count
+
+    @property
     def extra_header_names(self) -> list[str]:
         """The names of the headers that are sent along, without their values."""
         return [line.partition(":")[0] for line in self.extra_headers.splitlines()]
@@ -304,6 +340,8 @@ class Endpoint(ConfigModel):
             validation.clean_retry_schedule(self.retry_schedule_s)
         except ValidationError as error:
             raise ValidationError({"retry_schedule_s": error.messages}) from error
+        if self.batch_size and self.batch_size > 1 and not self.retries:
+            raise ValidationError({"batch_size": "A batch that fails is split on its retries, and this endpoint has none: allow some, or send one by one."})
         grows = self.retry_strategy in (self.RetryStrategy.EXPONENTIAL, self.RetryStrategy.LINEAR)
         # A number that was refused already may be missing here.
         if grows and None not in (self.retry_first_s, self.retry_longest_s) and self.retry_longest_s < self.retry_first_s:
@@ -316,7 +354,7 @@ class SubscriptionQuerySet(models.QuerySet["Subscription"]):
 
     def of(self, source: Source) -> Self:
         """The active subscriptions to one source, of endpoints that may see it."""
-        mine = self.active().filter(source=source)
+        mine = self.active().filter(source=source).exclude(endpoint__state__in=(Endpoint.State.UNVERIFIED, Endpoint.State.DELETED))
         return mine.filter(endpoint__tenant=source.tenant) if source.tenant_id else mine
 
 

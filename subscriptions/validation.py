@@ -24,6 +24,10 @@ MAX_STREAM_URL = 255
 MAX_RETRIES = 50
 MAX_WAIT_S = 30 * 86_400
 MAX_RETRY_FACTOR = 100
+# Requests per second; the slowest is one in ten minutes.
+MIN_RATE, MAX_RATE = 1 / 600, 100_000
+# Events in one request. Their ids go along in a header, which has to fit into what servers take.
+MAX_BATCH_SIZE = 100
 # The two wires of a Jetstream, told apart by the path of its URL (jetstream.md).
 V1_PATH = "/subscribe"
 V2_PATH = "/xrpc/network.bsky.jetstream.subscribeEvents"
@@ -173,6 +177,11 @@ def validate_retry_factor(value: float) -> None:
 def validate_retry_count(value: int) -> None:
     if not 0 <= value <= MAX_RETRIES:
         raise ValidationError(f"There are 0 to {MAX_RETRIES} retries.")
+
+
+def validate_rate(value: float) -> None:
+    if not MIN_RATE <= value <= MAX_RATE:
+        raise ValidationError(f"A rate limit is {MIN_RATE:.4f} (one request in ten minutes) to {MAX_RATE:,} requests a second.")
 
 
 def clean_headers(value: str) -> str:

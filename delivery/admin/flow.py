@@ -1,52 +1,23 @@
-"""What happened, to look at: the tables that only `outbox`, `lanes` and `replay` write. The stream's are in `jetrelay/dashboard/admin.py`."""
+"""What happened, to look at: events, deliveries and attempts, which only `outbox`, `lanes` and `replay` write."""
 
 import uuid
 from typing import Any
 
 from django.contrib import admin, messages
-from django.core.paginator import Paginator
-from django.db.models import Exists, Model, OuterRef, Prefetch, QuerySet
+from django.db.models import Exists, OuterRef, Prefetch, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from delivery import replay
-from delivery.models import Attempt, AttemptTally, Delivery, Event, EventTally, Lease
+from delivery.admin.tables import ReadOnlyAdmin
+from delivery.models import Attempt, Delivery, Event
 from subscriptions.ids import from_public, to_public
 from subscriptions.models import Endpoint
 
 # How many deliveries one run of the action puts back; the rest is a second run away.
 REPLAY_LIMIT = 10_000
-
-
-class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Pages of a big table. Counting all of its rows would take seconds, so it stops at the limit."""
-
-    limit = 10_000
-
-    @cached_property
-    def count(self) -> int:
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        return rows.order_by()[: self.limit].count()
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows to look at. Nobody changes a log."""
-
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    paginator = BoundedPaginator
-
-    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
 
 
 def _link(model: str, prefix: str, id: uuid.UUID) -> SafeString:
@@ -178,32 +149,3 @@ class AttemptAdmin(ReadOnlyAdmin):
     @admin.display(description="response body")
     def response_text(self, attempt: Attempt) -> str:
         return attempt.response_text()
-
-
-@admin.register(Lease)
-class LeaseAdmin(ReadOnlyAdmin):
-    list_display = ("name", "owner", "expires_at")
-    fields = ("name", "owner", "expires_at")
-
-
-@admin.register(EventTally)
-class EventTallyAdmin(ReadOnlyAdmin):
-    list_display = ("minute", "source", "kind", "type", "received", "stored", "duplicate", "unmatched", "invalid")
-    list_filter = ("source",)
-    list_select_related = ("source",)
-    # Along the index of its unique constraint.
-    ordering = ("-minute", "-source_id", "-kind", "-type")
-
-
-@admin.register(AttemptTally)
-class AttemptTallyAdmin(ReadOnlyAdmin):
-    list_display = ("minute", "endpoint", "outcome", "attempts", "mean_ms")
-    list_filter = ("outcome",)
-    ordering = ("-minute", "-endpoint_id", "-outcome")
-
-    def get_queryset(self, request: HttpRequest) -> "QuerySet[AttemptTally]":
-        return super().get_queryset(request).prefetch_related(Prefetch("endpoint", Endpoint.objects.only("id", "name")))
-
-    @admin.display(description="mean (ms)")
-    def mean_ms(self, tally: AttemptTally) -> str:
-        return f"{tally.total_ms / tally.attempts:.1f}" if tally.attempts else "–"
