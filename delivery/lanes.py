@@ -13,24 +13,23 @@ that lost its lease without noticing changes nothing that the next one has settl
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic, sleep
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection, transaction
+from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from delivery import leases
+from delivery import health, leases, order
 from delivery.destinations.exchange import POKED, Inbox
 from delivery.engines import engine
-from delivery.engines.base import Due, Settlement
+from delivery.engines.base import Due, Head, Want
 from delivery.leases import Holding, lane_lease
-from delivery.lines import Done, Job, Line
-from delivery.models import Attempt, Delivery
-from delivery.retry import Outcome
-from delivery.tallies import AttemptCounter
+from delivery.lines import Done, Line, Sent
+from delivery.models import Delivery, EndpointHealth
+from delivery.settling import settle
 from subscriptions.models import ConfigVersion, Endpoint
 
 logger = logging.getLogger(__name__)
@@ -85,9 +84,14 @@ def drain(lane: int) -> bool:
 
 def lanes_due() -> set[int]:
     """Lanes with a delivery that could be sent now and that nobody owns."""
-    owed = Delivery.objects.due().filter(endpoint=OuterRef("pk"))
-    shards = Endpoint.objects.active().filter(Exists(owed)).values_list("shard", flat=True).distinct()
-    due = {shard % settings.JETRELAY_LANES for shard in shards}
+    now = timezone.now()
+    owed = Delivery.objects.due(now).filter(endpoint=OuterRef("pk"))
+    ready = Endpoint.objects.active().filter(Exists(owed)).exclude(health.held(now))
+    due = {shard % settings.JETRELAY_LANES for shard in ready.filter(ordered=False).values_list("shard", flat=True).distinct()}
+    for endpoint, shard, since in ready.filter(ordered=True).values_list("pk", "shard", "health__ordered_since"):
+        # What is due there may have to wait for an older one of its subject that is not.
+        if shard % settings.JETRELAY_LANES not in due and order.has_turn(endpoint, since):
+            due.add(shard % settings.JETRELAY_LANES)
     owned = leases.live(lane_lease(lane) for lane in due)
     return {lane for lane in due if lane_lease(lane) not in owned}
 
@@ -121,6 +125,13 @@ class _Drain:
                 self.troubles = 0
             except (DatabaseError, InterfaceError) as error:
                 self._wait_for_database(error)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give the lane up, with what the next owner has to know."""
+        for line in self.lines.values():
+            if line.next_request_at:
+                health.store_pace(line.endpoint_id, line.version, line.next_request_at)
         self.holding.release()
 
     # --- whether to go on --------------------------------------------------------------------------------------
@@ -189,16 +200,18 @@ class _Drain:
         version = ConfigVersion.current()
         if version != self.config_version or monotonic() - self.configured_at > RECONFIGURE_EVERY_S:
             endpoints = {endpoint.id: endpoint for endpoint in Endpoint.objects.active().in_lane(self.lane)}
+            healths = health.rows(endpoints)
+            order.forget(row.pk for row in healths.values() if row.ordered_since and not endpoints[row.pk].ordered)
             for gone in self.lines.keys() - endpoints.keys():
                 self.lines[gone].close()
             for id, endpoint in endpoints.items():
-                self._configure(self.lines.setdefault(id, Line(id, self.inbox)), endpoint)
+                self._configure(self.lines.setdefault(id, Line(id, self.inbox)), endpoint, healths.get(id))
             self.config_version, self.configured_at = version, monotonic()
         self.config_at = monotonic()
 
-    def _configure(self, line: Line, endpoint: Endpoint) -> None:
+    def _configure(self, line: Line, endpoint: Endpoint, row: EndpointHealth | None) -> None:
         try:
-            line.configure(endpoint)
+            line.configure(endpoint, row)
             line.extend(self.holding.believed_until)
         except ValueError as error:
             # Its deliveries wait until the endpoint is mended; the others of the lane go on.
@@ -213,77 +226,73 @@ class _Drain:
             self.rewind_at = now
             for line in self.lines.values():
                 line.rewind()
-        busy = sum(1 for line in self.lines.values() if line.owned) or 1
-        wants = [want for line in self.lines.values() if (want := line.want(max(WINDOW // busy, line.gate.limit)))]
-        found: dict[UUID, list[Due]] = {}
-        for due in engine().claim(wants, timezone.now()) if wants else ():
-            found.setdefault(due.endpoint_id, []).append(due)
-        news = [due.event_id for id, dues in found.items() for due in dues if due.id not in self.lines[id].owned]
+        for line in self.lines.values():
+            if line.keying and line.open:
+                line.keying.work()
+        wants = self._wants()
+        found = _found(wants.values())
+        chosen = {id: self.lines[id].choose(found.get(id, [])) for id in wants}
+        news = [due.event_id for dues in chosen.values() for due in dues]
         bodies = engine().bodies(news) if news else {}
-        more = False
-        for want in wants:
-            self.done += self.lines[want.endpoint_id].take(found.get(want.endpoint_id, []), want, bodies)
-            more |= not self.lines[want.endpoint_id].exhausted
+        for id, dues in chosen.items():
+            self.done += self.lines[id].take(dues, bodies)
         # Where there is more, go on as soon as there is room; otherwise look again after a while.
+        more = not all(self.lines[id].claims.exhausted for id in wants)
         self.claim_at = 0.0 if more else monotonic() + IDLE_POLL_S
+
+    def _wants(self) -> dict[UUID, Want | Head]:
+        busy = sum(line.weight for line in self.lines.values() if line.owned)
+        wants = {}
+        for id, line in self.lines.items():
+            share = WINDOW if not busy else int(WINDOW * line.weight / busy)
+            if want := line.want(max(share, line.max_in_flight)):
+                wants[id] = want
+        return wants
 
     def _collect(self) -> None:
         results = self.inbox.take(IDLE_POLL_S)
         if results is POKED:
             self.claim_at = 0.0
         for result in results:
-            job: Job = result.tag
-            self.done.append(job.line.finish(job, result))
+            sent: Sent = result.tag
+            self.done += sent.line.finish(sent.parcel, result)
+        for line in self.lines.values():
+            line.send()
         if self._busy():
             self.busy_at = monotonic()
 
     def _settle(self) -> None:
-        """One transaction for everything that finished: attempts, new states, tallies."""
+        """One transaction for everything that finished: attempts, new states, tallies, and how the endpoints are doing."""
         now = monotonic()
         if not self.done:
             self.settled_at = now
             return
         if len(self.done) < SETTLE_AT and now - self.settled_at < SETTLE_EVERY_S:
             return
-        try:
-            save(self.done)
-        except DataError:
-            save_one_by_one(self.done)
+        # Whoever lost the lane has nothing to say about its endpoints any more.
+        turned = [line for line in self.lines.values() if line.has_news] if self.holding.held else []
+        settle(self.done, lambda: _store(turned))
+        for line in turned:
+            line.news_is_stored()
         for done in self.done:
-            self.lines[done.endpoint_id].owned.discard(done.settlement.id)
+            self.lines[done.endpoint_id].owned.pop(done.settlement.id, None)
         self.done = []
         self.settled_at = monotonic()
 
 
-def save(finished: Sequence[Done]) -> None:
-    """Settle finished attempts. Doing it twice changes nothing."""
-    try:
-        _save(finished)
-    except IntegrityError:
-        # An earlier try was committed although its answer was lost on the way: the attempts are there already.
-        there = set(Attempt.objects.filter(pk__in=[done.attempt.id for done in finished]).values_list("pk", flat=True))
-        _save([done for done in finished if done.attempt.id not in there])
+def _found(wants: Iterable[Want | Head]) -> dict[UUID, list[Due]]:
+    loose = [want for want in wants if isinstance(want, Want)]
+    found: dict[UUID, list[Due]] = {}
+    for due in engine().claim(loose, timezone.now()) if loose else ():
+        found.setdefault(due.endpoint_id, []).append(due)
+    for want in wants:
+        if isinstance(want, Head):
+            found[want.endpoint_id] = engine().claim_runs(want)
+    return found
 
 
-def _save(finished: Sequence[Done]) -> None:
-    now, counter = timezone.now(), AttemptCounter()
-    by_outcome: dict[Outcome, list[Settlement]] = {outcome: [] for outcome in Outcome}
-    for done in finished:
-        by_outcome[done.verdict.outcome].append(done.settlement)
-        counter.add(done.endpoint_id, done.verdict.outcome, done.attempt.total_ms)
-    with transaction.atomic():
-        engine().insert_attempts([done.attempt for done in finished])
-        engine().settle(Delivery.State.DELIVERED, by_outcome[Outcome.DELIVERED], now)
-        engine().settle(Delivery.State.DEAD, by_outcome[Outcome.DEAD], now)
-        engine().postpone(by_outcome[Outcome.RETRY])
-        counter.save(now.replace(second=0, microsecond=0))
-
-
-def save_one_by_one(finished: Sequence[Done]) -> None:
-    """Settle what the database refuses as a whole: one attempt with something odd in it must not hold up the rest."""
-    for done in finished:
-        try:
-            save([done])
-        except DataError as error:
-            logger.error("The answer to an attempt at dlv_%s cannot be stored and is left out: %s", done.settlement.id.hex, error)
-            save([done._replace(attempt=done.attempt._replace(error_detail="", response_headers="", response_body=b""))])
+def _store(lines: Sequence[Line]) -> None:
+    for line in lines:
+        line.store_news()
+        if line.condemned and Endpoint.objects.active().filter(pk=line.endpoint_id).set_state(Endpoint.State.DISABLED, line.condemned):
+            logger.warning("Endpoint ep_%s is disabled: %s. Its deliveries wait.", line.endpoint_id.hex, line.condemned)

@@ -1,13 +1,13 @@
 """A line: what a lane remembers of one endpoint while it drains.
 
-    claimed -> waiting at the gate -> in flight -> done, waiting to be settled
+    claimed -> waiting to be packed -> waiting at the gate -> in flight -> done, waiting to be settled
 
 All of these are still pending in the database: only the lane's owner sends, so a claim needs no mark there, and a
 crash needs no repair.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic, time
@@ -17,22 +17,20 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
-from delivery import retry, signing
-from delivery.destinations.exchange import Gate, Inbox, Request, Result
+from delivery import breaker, health, retry, signing
+from delivery.breaker import Health
+from delivery.claims import Claims, LooseClaims, RunClaims, fitting_share
+from delivery.destinations.exchange import GONE, Gate, Inbox, Request, Result
 from delivery.destinations.http import Sender, sender
-from delivery.engines.base import AttemptRow, Due, Settlement, Want
-from delivery.retry import Outcome, Policy, Verdict
-from subscriptions.ids import new_id, to_public
+from delivery.destinations.turns import WEIGHTS
+from delivery.engines.base import AttemptRow, Due, Head, Settlement, Want
+from delivery.models import EndpointHealth
+from delivery.order import Keying
+from delivery.parcels import Batching, Job, Loose, Packer, Parcel, Runs
+from delivery.retry import MAX_RETRY_AFTER_S, Outcome, Policy, Verdict
+from subscriptions.ids import new_id
 from subscriptions.models import Endpoint
 
-# Deliveries of one endpoint that are claimed ahead, and the bytes of their bodies.
-FIRST_SHARE = 64
-MAX_SHARE = 1000
-MAX_SHARE_BYTES = 16 * 1024 * 1024
-
-LATE_COMMITS = timedelta(milliseconds=250)
-
-_BEGINNING = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 # The event of a delivery is gone: nothing can be sent any more. Stored with the attempt like the errors of a request.
 MISSING_EVENT = "missing_event"
 
@@ -45,12 +43,11 @@ class Target(NamedTuple):
     sender: Sender
 
 
-class Job(NamedTuple):
-    """A claimed delivery and the body it carries."""
+class Sent(NamedTuple):
+    """What a request carries, and whose it is: its tag on the way through the sender."""
 
-    due: Due
     line: "Line"
-    body: bytes
+    parcel: Parcel
 
 
 class Done(NamedTuple):
@@ -64,33 +61,49 @@ class Done(NamedTuple):
 
 @dataclass(eq=False)
 class Line:
-    """One endpoint: what waits for it, what is in flight, and how its requests are made."""
+    """One endpoint: what waits for it, what is in flight, how it is doing, and how its requests are made."""
 
     endpoint_id: UUID
     inbox: Inbox
-    gate: Gate = field(default_factory=lambda: Gate(1))
+    gate: Gate = field(default_factory=lambda: Gate(0))
     last_result_at: float = field(default_factory=monotonic)
-    # Where the next claim goes on; None starts again from the oldest.
-    position: tuple[datetime, UUID] = _BEGINNING
-    # Ids that are claimed and not yet settled.
-    owned: set[UUID] = field(default_factory=set)
+    # What is claimed and not yet settled: ids, and their subjects if the endpoint is ordered.
+    owned: dict[UUID, int | None] = field(default_factory=dict)
     open: bool = False
-    # How much is claimed ahead: little at first, twice as much each time there was more.
-    share: int = FIRST_SHARE
-    # Whether the last claim found all there is.
-    exhausted: bool = True
     target: Target | None = None
+    claims: Claims = field(default_factory=LooseClaims)
+    packer: Packer = field(default_factory=Loose)
+    max_in_flight: int = 1
+    weight: float = 1.0
+    # How much the last `want` was to bring.
+    most: int = 0
+    health: Health = breaker.WELL
+    # What the database has of the health; and the version of its row, which people move.
+    stored_health: Health = breaker.WELL
+    version: int = -1
+    # Of an ordered endpoint.
+    keying: Keying | None = None
+    # Why the endpoint is to be disabled.
+    condemned: str = ""
 
-    def configure(self, endpoint: Endpoint) -> None:
+    # --- settings ------------------------------------------------------------------------------------------------
+
+    def configure(self, endpoint: Endpoint, row: EndpointHealth | None) -> None:
         """Take over the endpoint's settings; what is in flight goes on as it was sent."""
         target = Target(endpoint.url, max(1, int(endpoint.timeout_s * 1000)), sender(operators=endpoint.url_is_operators))
-        if target != self.target:
-            # What waits was made for the old one; it is claimed again.
+        batching = Batching(endpoint.batch_size, timedelta(milliseconds=endpoint.batch_wait_ms), endpoint.retries)
+        if (target, endpoint.ordered, batching) != (self.target, self.keying is not None, self.packer.batching):
+            # What waits was made for the old ones; it is claimed again.
             self.close()
-            self.target = target
-        self.open = True
-        self.gate.limit = endpoint.max_in_flight
+            self.target, self.keying = target, Keying(endpoint.id, row.ordered_since if row else None) if endpoint.ordered else None
+            self.claims, self.packer = (RunClaims(), Runs(batching)) if endpoint.ordered else (LooseClaims(), Loose(batching))
         self.policy = Policy(_schedule_s(endpoint), endpoint.retry_jitter_percent / 100, endpoint.retry_on == Endpoint.RetryOn.TRANSIENT)
+        self._take_over_headers(endpoint)
+        self._take_over_limits(endpoint, row)
+        self.open = not self.condemned
+        self._adjust()
+
+    def _take_over_headers(self, endpoint: Endpoint) -> None:
         overlap_ends = endpoint.previous_secret_expires_at.timestamp() if endpoint.previous_secret_expires_at else 0.0
         self._signer = signing.Signer(signing.Scheme(endpoint.signature_scheme), endpoint.secrets_at(timezone.now()), overlap_ends)
         # An empty Expect keeps libcurl from asking for leave before it sends a large body.
@@ -100,15 +113,62 @@ class Line:
         self._headers += endpoint.extra_headers.splitlines()
         self._confidential = _confidential(endpoint)
 
+    def _take_over_limits(self, endpoint: Endpoint, row: EndpointHealth | None) -> None:
+        self.max_in_flight, self.weight = endpoint.max_in_flight, WEIGHTS[endpoint.priority]
+        self.gate.tenant, self.gate.weight = endpoint.tenant_id, self.weight
+        version = row.version if row else 0
+        if version != self.version:
+            self.health = self.stored_health = health.of(row)
+            if self.version < 0 and row and row.paced_until:
+                self.gate.next_at = monotonic() + (row.paced_until - timezone.now()).total_seconds()
+            self.version = version
+        self.gate.pace(1 / endpoint.rate_limit_per_s if endpoint.rate_limit_per_s else 0.0)
+
+    @property
+    def next_request_at(self) -> datetime | None:
+        """When an endpoint with a rate limit may have its next request; None if that is now."""
+        wait_s = self.gate.next_at - monotonic()
+        return timezone.now() + timedelta(seconds=wait_s) if self.gate.interval_s and wait_s > 0 else None
+
+    # --- whether and how much may be sent --------------------------------------------------------------------------
+
     def close(self) -> None:
         """Start nothing more: what was waiting goes back to the database, where it never left."""
         self.open = False
-        self.owned.difference_update(request.tag.due.id for request in self.gate.withdraw())
-        self.rewind()
+        self.gate.limit = 0
+        self._give_back(job for request in self.gate.withdraw() for job in self._returned(request.tag.parcel))
+        self._give_back(self.packer.withdraw())
+        self.claims.rewind()
+
+    def _returned(self, parcel: Parcel) -> Sequence[Job]:
+        return [*parcel.jobs, *self.packer.ended(parcel, over=False)]
+
+    def _give_back(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self.owned.pop(job.due.id, None)
+
+    def _adjust(self) -> None:
+        """Open the gate as far as the endpoint's health allows, or close the line until it does."""
+        room = self.health.room(self.max_in_flight, timezone.now()) if self.open else 0
+        if not room:
+            if self.open:
+                self.close()
+                self.open = True
+            return
+        gate = self.gate
+        if gate.limit != room or gate.strikes >= gate.spare:
+            gate.reset(room, 1 if self.health.open_until else max(1, breaker.THRESHOLD - self.health.failures))
+            self._nudge()
+
+    def rewind(self) -> None:
+        self.claims.rewind()
 
     def extend(self, until: float) -> None:
         """Let requests start until then, on the monotonic clock: as long as the lane's lease is believed in."""
         self.gate.open_until = until
+        self._nudge()
+
+    def _nudge(self) -> None:
         if self.target and self.gate.waiting:
             self.target.sender.submit_to(self.gate, ())
 
@@ -116,59 +176,135 @@ class Line:
         """Whether requests are open and nothing has come back for so long."""
         return self.gate.open > 0 and monotonic() - self.last_result_at > patience_s
 
-    def rewind(self) -> None:
-        self.position = _BEGINNING
+    # --- claiming --------------------------------------------------------------------------------------------------
 
-    def want(self, share: int) -> Want | None:
+    def want(self, share: int) -> Want | Head | None:
         """What to claim next, if half of this line's share is used up."""
-        share = min(share, self.share)
-        if not self.open or len(self.gate.waiting) * 2 > share:
+        if not self.open or (self.keying and not self.keying.complete) or (self.health is not breaker.WELL and self.health.held_until(timezone.now())):
             return None
-        # From the beginning, the rows that are owned already come first: they are asked for too, and skipped.
-        in_the_way = len(self.owned) if self.position is _BEGINNING else 0
-        return Want(self.endpoint_id, share + in_the_way, *self.position)
+        if self.gate.limit == 0:
+            self._adjust()
+        self.most = self._share(share)
+        if not self.most or (len(self.gate.waiting) * self.packer.batching.size + len(self.packer)) * 2 > self.most:
+            return None
+        return self.claims.want(self.endpoint_id, self.most, self.owned)
 
-    def take(self, found: list[Due], want: Want, bodies: Mapping[UUID, bytes]) -> list[Done]:
-        """Pass what was claimed to the sender, and go on from there. Returns the deliveries whose event is gone."""
-        self.exhausted = len(found) < want.most
-        if found and not self.exhausted:
-            self.share *= 2
-        # Where all has been seen, only what is newer is looked at, or a hundred requests that hang would be read forty
-        # times a second. The margin is for commits that come a little late; what is later still, `rewind` finds.
-        self.position = (timezone.now() - LATE_COMMITS, UUID(int=0)) if self.exhausted else (found[-1].due_at, found[-1].id)
-        gone, requests, target = [], [], self.target
-        assert target is not None, "only a configured line wants anything"
-        for due in found:
-            if due.id in self.owned:
-                continue
-            self.owned.add(due.id)
+    def _share(self, share: int) -> int:
+        if self.health.open_until:
+            # The breaker's probe goes alone.
+            return 0 if self.owned else 1
+        return max(min(share, self.claims.share), 2 * self.packer.batching.size)
+
+    def choose(self, found: Sequence[Due]) -> Sequence[Due]:
+        """Those of the deliveries found for the last `want` that are to be sent."""
+        return self.claims.choose(found, self.most, self.owned)
+
+    def take(self, chosen: Sequence[Due], bodies: Mapping[UUID, bytes]) -> list[Done]:
+        """Let what was chosen be sent. Returns the deliveries whose event is gone."""
+        gone, jobs, size = [], [], 0
+        for due in chosen:
+            self.owned[due.id] = due.order_key
             body = bodies.get(due.event_id)
             if body is None:
                 gone.append(give_up(due))
             else:
-                requests.append(self._request(Job(due, self, body), target))
-        if requests:
-            mean = sum(len(request.body) for request in requests) / len(requests)
-            self.share = max(1, min(self.share, MAX_SHARE, int(MAX_SHARE_BYTES / (mean + 1))))
-            target.sender.submit_to(self.gate, requests)
+                jobs.append(Job(due, body))
+                size += len(body)
+        if jobs:
+            self.claims.share = fitting_share(self.claims.share, len(jobs), size)
+            self.packer.add(jobs)
+            self.send()
         return gone
 
-    def _request(self, job: Job, target: Target) -> Request:
-        webhook_id = to_public("evt", job.due.event_id)
+    # --- sending ---------------------------------------------------------------------------------------------------
+
+    def send(self) -> None:
+        """Pass on to the sender what is packed."""
+        if not self.open or not len(self.packer):
+            return
+        target = self.target
+        assert target is not None, "only a configured line has anything to send"
+        requests = [self._request(parcel, target) for parcel in self.packer.ready(timezone.now())]
+        if requests:
+            target.sender.submit_to(self.gate, requests)
+
+    def _request(self, parcel: Parcel, target: Target) -> Request:
+        webhook_id, body = parcel.id, parcel.body
 
         def headers() -> list[str]:
-            return [*self._headers, *self._signer.headers(webhook_id, int(time()), job.body)]
+            return [*self._headers, *parcel.headers, *self._signer.headers(webhook_id, int(time()), body)]
 
-        return Request(job, target.url, headers, job.body, target.timeout_ms, self.inbox, self.gate)
+        return Request(Sent(self, parcel), target.url, headers, body, target.timeout_ms, self.inbox, self.gate, urgent=self.keying is not None)
 
-    def finish(self, job: Job, result: Result) -> Done:
-        """The attempt that was made, and what follows from it."""
+    # --- what came of it -------------------------------------------------------------------------------------------
+
+    def finish(self, parcel: Parcel, result: Result) -> list[Done]:
+        """The attempts that were made, and what follows from them."""
         self.last_result_at = monotonic()
-        verdict = retry.judge(self.policy, job.due.tries + 1, result.status, random.random(), result.retry_after_s)
+        if retry.is_success(result.status):
+            verdicts = [retry.DELIVERED] * len(parcel.jobs)
+            self._succeeded()
+        else:
+            verdicts = self._failed(parcel, result)
+        over = verdicts[0].outcome is not Outcome.RETRY
+        self._give_back(self.packer.ended(parcel, over=over))
+        if self.keying:
+            self.send()
         error = result.error.value if result.error else ""
         if self._confidential:
             result = _without(self._confidential, result)
-        return _done(job.due, verdict, datetime.fromtimestamp(result.started_at, UTC), result.status, error, result)
+        started_at = datetime.fromtimestamp(result.started_at, UTC)
+        return [_done(job.due, verdict, started_at, result.status, error, result) for job, verdict in zip(parcel.jobs, verdicts, strict=True)]
+
+    def _succeeded(self) -> None:
+        if self.health is not breaker.WELL:
+            self.health = breaker.succeeded(self.health, self.max_in_flight)
+            self._adjust()
+
+    def _failed(self, parcel: Parcel, result: Result) -> list[Verdict]:
+        now, before = timezone.now(), self.health
+        retry_after_s = min(result.retry_after_s, MAX_RETRY_AFTER_S)
+        self.health = breaker.failed(before, now, _reason(result), retry_after_s)
+        patience = timedelta(days=settings.JETRELAY_DISABLE_AFTER_DAYS)
+        if result.status == GONE:
+            self.condemned = "the receiver answered 410: it wants no more"
+        elif patience and self.health.failing_since and breaker.is_hopeless(self.health, now, patience):
+            self.condemned = f"everything failed since {self.health.failing_since:%Y-%m-%d %H:%M} UTC; the last: {_reason(result)}"
+        if self.condemned:
+            self.close()
+        else:
+            self._adjust()
+        if result.status == GONE or not before.counts(now):
+            held_until = self.health.held_until(now)
+            return [Verdict(Outcome.RETRY, (held_until - now).total_seconds() if held_until else 0.0, counted=False)] * len(parcel.jobs)
+        return [self._judge(job, result, alone=len(parcel.jobs) == 1) for job in parcel.jobs]
+
+    def _judge(self, job: Job, result: Result, *, alone: bool) -> Verdict:
+        tries = job.due.tries + 1
+        verdict = retry.judge(self.policy, tries, result.status, random.random(), result.retry_after_s)
+        if verdict.outcome is Outcome.DEAD and not alone:
+            # It may be another one's fault: what failed together is tried in smaller parcels before any of it is dead.
+            left = tries <= len(self.policy.schedule_s)
+            return Verdict(Outcome.RETRY, self.policy.schedule_s[tries - 1] if left else 0.0, counted=left)
+        return verdict
+
+    # --- what the database has to know -------------------------------------------------------------------------------
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self.condemned) or health.has_turned(self.stored_health, self.health)
+
+    def store_news(self) -> None:
+        """In the caller's transaction; `news_is_stored` once that is committed."""
+        health.store(self.endpoint_id, self.version, self.health)
+
+    def news_is_stored(self) -> None:
+        self.stored_health, self.condemned = self.health, ""
+
+
+def _reason(result: Result) -> str:
+    """A failure in a word or two, for people."""
+    return str(result.status) if result.status else f"{result.error.value if result.error else 'no answer'}: {result.error_detail}"
 
 
 def _schedule_s(endpoint: Endpoint) -> Sequence[float]:
@@ -217,6 +353,6 @@ def _done(due: Due, verdict: Verdict, started_at: datetime, status: int | None, 
     return Done(
         due.endpoint_id,
         verdict,
-        Settlement(due.id, due.attempt_count, status, error, due_at),
+        Settlement(due.id, due.attempt_count, status, error, due_at, verdict.counted),
         AttemptRow(new_id(), due.id, due.attempt_count + 1, started_at, *timings, status, error, detail, headers, body),
     )

@@ -7,7 +7,7 @@ at most the wakes. An event that was stored before is a duplicate and owes nothi
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -20,6 +20,7 @@ from django.utils import timezone
 from delivery.engines import engine
 from delivery.engines.base import DeliveryRow, EventCounts, EventRow
 from delivery.models import StreamHost
+from delivery.order import order_key
 from delivery.sources.incoming import Incoming, moment
 from delivery.wakes import waker
 from subscriptions.compiled import Compiled
@@ -69,7 +70,7 @@ class Outbox:
             now = timezone.now()
             rows, wanted_by, known = self._match(batch, now)
             stored = engine().insert_events(rows) if rows else set()
-            deliveries = [DeliveryRow(new_id(), row.id, endpoint) for row in rows if row.id in stored for endpoint in wanted_by[row.id]]
+            deliveries = self._owed([row for row in rows if row.id in stored], wanted_by)
             if deliveries:
                 engine().insert_deliveries(deliveries, now)
             counts = _count(batch, rows, stored, known, rejected)
@@ -141,6 +142,13 @@ class Outbox:
                     )
                 )
         return rows, wanted_by, known
+
+    def _owed(self, stored: Sequence[EventRow], wanted_by: Mapping[UUID, Sequence[UUID]]) -> list[DeliveryRow]:
+        ordered = self.compiled.ordered
+        if not ordered:
+            return [DeliveryRow(new_id(), row.id, endpoint) for row in stored for endpoint in wanted_by[row.id]]
+        keys = {row.subject: order_key(row.subject) for row in stored}
+        return [DeliveryRow(new_id(), row.id, endpoint, keys[row.subject] if endpoint in ordered else None) for row in stored for endpoint in wanted_by[row.id]]
 
     def _wake(self, deliveries: Sequence[DeliveryRow]) -> None:
         shards = self.compiled.shards

@@ -60,10 +60,16 @@ class Policy:
 class Verdict:
     outcome: Outcome
     wait_s: float = 0.0
+    # Whether the attempt uses up one of the schedule.
+    counted: bool = True
 
 
 DELIVERED = Verdict(Outcome.DELIVERED)
 DEAD = Verdict(Outcome.DEAD)
+
+
+def is_success(status: int | None) -> bool:
+    return status is not None and 200 <= status < 300
 
 
 def judge(policy: Policy, tries: int, status: int | None, chance: float, retry_after_s: float = 0.0) -> Verdict:
@@ -73,7 +79,7 @@ def judge(policy: Policy, tries: int, status: int | None, chance: float, retry_a
     response came; `chance` in [0, 1) places the wait between the scheduled one and that plus the jitter.
     A receiver's Retry-After makes the wait longer, up to an hour, never shorter.
     """
-    if status is not None and 200 <= status < 300:
+    if is_success(status):
         return DELIVERED
     if policy.transient_only and status is not None and status < 500 and status not in TRANSIENT_STATUSES:
         return DEAD

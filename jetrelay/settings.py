@@ -76,6 +76,8 @@ if WEBHOOK_URL and "commit" in JETSTREAM_KINDS and not (JETSTREAM_COLLECTIONS or
 
 JETRELAY_LANES = env.integer("JETRELAY_LANES", 8, 1, 256)
 JETRELAY_ALLOWED_NETWORKS = env.items("JETRELAY_ALLOWED_NETWORKS", env.network)
+# After so many days in which everything failed, an endpoint is disabled; 0: never.
+JETRELAY_DISABLE_AFTER_DAYS = env.integer("JETRELAY_DISABLE_AFTER_DAYS", 5, 0, 365)
 # There is no "for ever": such tables end with a full disk. Who wants years says how many.
 JETRELAY_RETENTION_DAYS = env.integer("JETRELAY_RETENTION_DAYS", 7, 1, 3650)
 JETRELAY_DEAD_LETTER_DAYS = env.integer("JETRELAY_DEAD_LETTER_DAYS", 30, 1, 3650)

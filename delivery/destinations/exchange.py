@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, NamedTuple
 
 
@@ -49,6 +50,10 @@ class Result(NamedTuple):
 
 
 POKED: list[Result] = []
+# How late a paced request may be for the next one to follow sooner, in seconds: what a busy sender is late by.
+CATCH_UP_S = 0.01
+# The receiver wants no more of this, for good (RFC 9110, 15.5.11).
+GONE = 410
 
 
 class Inbox:
@@ -64,9 +69,10 @@ class Inbox:
         self._something = threading.Event()
         self._poked = False
 
-    def put(self, result: Result) -> None:
+    def put(self, result: Result, *, urgent: bool = False) -> None:
+        """`urgent` wakes the lane at once: something waits for this very result."""
         self._results.append(result)
-        if len(self._results) >= self._enough and not self._something.is_set():
+        if (urgent or len(self._results) >= self._enough) and not self._something.is_set():
             self._something.set()
 
     def poke(self) -> None:
@@ -99,21 +105,62 @@ class Request:
     timeout_ms: int
     inbox: Inbox
     gate: "Gate | None" = None
+    urgent: bool = False
 
 
 class Gate:
-    """How many requests may be open at once to one endpoint; the rest wait here until one of them ends.
+    """How many requests may be open at once to one endpoint, and how often one starts; the rest wait here.
 
-    The sender starts the next request itself, so that a lane which is busy with the database holds nothing up.
+    The sender starts the next request itself, so that a lane which is busy with the database holds nothing up. For the
+    same reason it closes the gate itself when as many requests have failed in a row as `spare` says, or when the receiver
+    asks for patience: what that means is for the lane to judge, which then sets `limit` and `spare` anew.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, tenant: object = None) -> None:
         self.limit = limit
+        self.tenant = tenant
         # On the monotonic clock: nothing starts after this, for whoever fills the gate may have lost the right to.
         self.open_until = math.inf
-        # Counted by the sender's thread alone.
-        self.open = 0
+        # Seconds between two starts, and when the next may be, on the monotonic clock.
+        self.interval_s = 0.0
+        self.next_at = 0.0
+        # Failures in a row that the gate stays open for.
+        self.spare: float = math.inf
+        self.strikes = 0
+        self.weight = 1.0
         self.waiting: deque[Request] = deque()
+        # Of the sender's thread alone: requests that are open, and the gate's place among others. See `turns.py`.
+        self.open = 0
+        self.queued_for: float | None = None
+        self.passed = 0.0
+
+    def can_start(self, now: float) -> bool:
+        """Whether something waits that may start, but for the pace."""
+        return self.open < self.limit and bool(self.waiting) and now < self.open_until and self.strikes < self.spare
+
+    def started(self, now: float) -> None:
+        self.open += 1
+        if self.interval_s:
+            # A sender that comes late, by some ms, makes up for it: the pace is kept on average.
+            self.next_at = max(self.next_at, now - CATCH_UP_S) + self.interval_s
+
+    def ended(self, result: Result) -> None:
+        self.open -= 1
+        if result.status is not None and 200 <= result.status < 300:
+            self.strikes = 0
+        else:
+            self.strikes += 1
+            if result.retry_after_s > 0 or result.status == GONE:
+                self.limit = 0
+
+    def reset(self, limit: int, spare: float) -> None:
+        """What the lane has judged."""
+        self.strikes, self.spare, self.limit = 0, spare, limit
+
+    def pace(self, interval_s: float) -> None:
+        """Start a request every so many seconds at most; 0 for no limit."""
+        self.interval_s = interval_s
+        self.next_at = min(self.next_at, monotonic() + interval_s)
 
     def withdraw(self) -> list[Request]:
         """Take back what has not been started."""

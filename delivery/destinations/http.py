@@ -26,6 +26,7 @@ from django.conf import settings
 
 from delivery.destinations.addresses import Door
 from delivery.destinations.exchange import Error, Gate, Request, Result, Timings
+from delivery.destinations.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Sender:
         self._submitted: deque[Request] = deque()
         # Gates where something new waits, or a place has come free.
         self._gates: deque[Gate] = deque()
+        self._turns = Turns()
         self._idle: list[_Transfer] = []
         # libcurl knows nothing of our objects: a busy handle leads back to its transfer.
         self._busy: dict[Any, _Transfer] = {}
@@ -166,8 +168,7 @@ class Sender:
         """Start what was submitted, wait for sockets, timers or wakes, and report what has finished."""
         self._start_submitted()
         self._asleep = True
-        startable = self._submitted or (self._gates and len(self._busy) < self._most_open)
-        ready = self._selector.select(0 if startable else self._seconds_left())
+        ready = self._selector.select(self._seconds_left())
         self._asleep = False
         for key, events in ready:
             if key.fd == self._wake_out.fileno():
@@ -180,7 +181,12 @@ class Sender:
         self._finish_completed()
 
     def _seconds_left(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
+        if self._submitted or self._gates:
+            return 0.0
+        waits = [] if self._deadline is None else [max(0.0, self._deadline - monotonic())]
+        if len(self._busy) < self._most_open and (turn_s := self._turns.wait_s()) is not None:
+            waits.append(turn_s)
+        return min(waits, default=None)
 
     def _set_timer(self, timeout_ms: int) -> None:
         self._deadline = None if timeout_ms < 0 else monotonic() + timeout_ms / 1000
@@ -202,21 +208,20 @@ class Sender:
     def _start_submitted(self) -> None:
         while self._submitted:
             self._start(self._submitted.popleft())
-        # One request of each gate in turn, and not too many before the sockets are looked at again: thousands of
-        # endpoints with a backlog must neither starve each other nor those that have answered already. Past what this
-        # process may open, requests wait for others to end instead of failing.
+        while self._gates:
+            self._turns.add(self._gates.popleft())
+        # Not too many before the sockets are looked at again: thousands of endpoints with a backlog must not starve those
+        # that have answered already. Past what this process may open, requests wait for others to end instead of failing.
         for _ in range(MAX_STARTS):
-            if not self._gates or len(self._busy) >= self._most_open:
+            if len(self._busy) >= self._most_open or (gate := self._turns.next()) is None:
                 return
-            gate = self._gates.popleft()
-            if gate.open < gate.limit and gate.waiting and monotonic() < gate.open_until:
-                try:
-                    request = gate.waiting.popleft()
-                except IndexError:
-                    continue  # it was withdrawn this instant
-                gate.open += 1
-                self._start(request)
-                self._gates.append(gate)
+            try:
+                request = gate.waiting.popleft()
+            except IndexError:
+                continue  # it was withdrawn this instant
+            gate.started(monotonic())
+            self._start(request)
+            self._turns.add(gate)
 
     def _start(self, request: Request) -> None:
         transfer = self._idle.pop() if self._idle else self._new_transfer()
@@ -278,9 +283,9 @@ class Sender:
         transfer.read, transfer.refusal = 0, ""
         self._idle.append(transfer)
         if request.gate:
-            request.gate.open -= 1
-            self._gates.append(request.gate)
-        request.inbox.put(result)
+            request.gate.ended(result)
+            self._turns.add(request.gate)
+        request.inbox.put(result, urgent=request.urgent)
 
     def _new_transfer(self) -> _Transfer:
         curl = pycurl.Curl()

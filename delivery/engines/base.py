@@ -31,6 +31,8 @@ class DeliveryRow(NamedTuple):
     id: UUID
     event_id: UUID
     endpoint_id: UUID
+    # Of an ordered endpoint: see `delivery/order.py`.
+    order_key: int | None = None
 
 
 class AttemptRow(NamedTuple):
@@ -68,16 +70,30 @@ class Due(NamedTuple):
     due_at: datetime
     attempt_count: int
     tries: int
+    order_key: int | None = None
+
+
+class Head(NamedTuple):
+    """Which subjects of an ordered endpoint to look at: so many after a key; and how long a run of each, at most."""
+
+    endpoint_id: UUID
+    after_key: int
+    subjects: int
+    run: int
 
 
 class Settlement(NamedTuple):
-    """What an attempt does to its delivery. `attempt_count` is the count before it, a fence against late news."""
+    """What an attempt does to its delivery. `attempt_count` is the count before it, a fence against late news.
+
+    An attempt that is not `counted` leaves the retry schedule where it was.
+    """
 
     id: UUID
     attempt_count: int
     status: int | None
     error: str
     due_at: datetime | None = None
+    counted: bool = True
 
 
 class EventCounts(NamedTuple):
@@ -105,6 +121,10 @@ class Engine(Pruning):
     @abstractmethod
     def claim(self, wants: Sequence[Want], now: datetime) -> list[Due]:
         """What is wanted of the deliveries that are due, those due longest first. Marks nothing."""
+
+    @abstractmethod
+    def claim_runs(self, head: Head) -> list[Due]:
+        """The pending deliveries of some subjects, by key and in the order of their events, due or not. Marks nothing."""
 
     @abstractmethod
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]: ...

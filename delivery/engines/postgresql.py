@@ -13,11 +13,11 @@ import psycopg
 from django.db import connection
 from psycopg.rows import tuple_row
 
-from delivery.engines.base import AttemptRow, DeliveryRow, Due, Engine, EventRow, Settlement, Want
+from delivery.engines.base import AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Want
 from delivery.models import Delivery
 
 _EVENT_TYPES = ("uuid", "uuid", "bytea", "text", "text", "text", "text", "text", "int8", "timestamptz", "timestamptz", "bytea")
-_DELIVERY_TYPES = ("uuid", "uuid", "uuid", "int2", "timestamptz", "int4", "int4", "text", "timestamptz")
+_DELIVERY_TYPES = ("uuid", "uuid", "uuid", "int8", "int2", "timestamptz", "int4", "int4", "text", "timestamptz")
 _ATTEMPT_TYPES = ("uuid", "uuid", "int4", "timestamptz", *["float8"] * 5, "int2", "text", "text", "text", "bytea")
 
 _EVENT_COLUMNS = ", ".join(EventRow._fields)
@@ -30,6 +30,21 @@ CLAIM = """
         WHERE endpoint_id = wanted.endpoint_id AND state = 0 AND due_at <= %s AND (due_at, id) > (wanted.after_due_at, wanted.after_id)
         ORDER BY due_at, id LIMIT wanted.most
     ) AS due
+"""
+
+# From subject to subject by the index, however many deliveries each of them has.
+CLAIM_RUNS = """
+    WITH RECURSIVE subject (key, number) AS (
+        (SELECT order_key, 1 FROM delivery_delivery WHERE endpoint_id = %s AND state = 0 AND order_key > %s ORDER BY order_key LIMIT 1)
+        UNION ALL
+        SELECT (SELECT order_key FROM delivery_delivery WHERE endpoint_id = %s AND state = 0 AND order_key > subject.key ORDER BY order_key LIMIT 1), number + 1
+        FROM subject WHERE subject.key IS NOT NULL AND number < %s
+    )
+    SELECT run.id, run.event_id, run.due_at, run.attempt_count, run.tries, subject.key
+    FROM subject CROSS JOIN LATERAL (
+        SELECT id, event_id, due_at, attempt_count, tries FROM delivery_delivery
+        WHERE endpoint_id = %s AND state = 0 AND order_key = subject.key ORDER BY event_id LIMIT %s
+    ) AS run ORDER BY subject.key, run.event_id
 """
 
 
@@ -72,7 +87,7 @@ class PostgreSQL(Engine):
             return {id for (id,) in cursor}
 
     def insert_deliveries(self, rows: Sequence[DeliveryRow], now: datetime) -> None:
-        columns = "id, event_id, endpoint_id, state, due_at, attempt_count, tries, last_error, created_at"
+        columns = "id, event_id, endpoint_id, order_key, state, due_at, attempt_count, tries, last_error, created_at"
         state = Delivery.State.PENDING.value
         with _cursor() as cursor:
             _copy(cursor, f"delivery_delivery ({columns})", _DELIVERY_TYPES, ((*row, state, now, 0, 0, "", now) for row in rows))
@@ -86,6 +101,12 @@ class PostgreSQL(Engine):
         with _cursor(binary=True) as cursor:
             cursor.execute(CLAIM, [*columns, now], prepare=True)
             return [Due(id, event, wants[place - 1].endpoint_id, due_at, attempts, tries) for id, event, due_at, attempts, tries, place in cursor]
+
+    def claim_runs(self, head: Head) -> list[Due]:
+        endpoint = head.endpoint_id
+        with _cursor(binary=True) as cursor:
+            cursor.execute(CLAIM_RUNS, [endpoint, head.after_key, endpoint, head.subjects, endpoint, head.run], prepare=True)
+            return [Due(id, event, endpoint, due_at, attempts, tries, key) for id, event, due_at, attempts, tries, key in cursor]
 
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]:
         with _cursor(binary=True) as cursor:
@@ -110,12 +131,13 @@ class PostgreSQL(Engine):
     def postpone(self, rows: Sequence[Settlement]) -> int:
         if not rows:
             return 0
-        columns = zip(*[(row.id, row.attempt_count, row.status, row.error, row.due_at) for row in rows], strict=True)
+        columns = zip(*[(row.id, row.attempt_count, row.status, row.error, row.due_at, row.counted) for row in rows], strict=True)
         with _cursor() as cursor:
             cursor.execute(
                 "UPDATE delivery_delivery AS owed SET due_at = news.due_at, last_status = news.status, last_error = news.error,"
-                " attempt_count = owed.attempt_count + 1, tries = owed.tries + 1"
-                " FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::text[], %s::timestamptz[]) AS news (id, attempt_count, status, error, due_at)"
+                " attempt_count = owed.attempt_count + 1, tries = owed.tries + news.counted::int"
+                " FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::text[], %s::timestamptz[], %s::bool[])"
+                " AS news (id, attempt_count, status, error, due_at, counted)"
                 " WHERE owed.id = news.id AND owed.state = 0 AND owed.attempt_count = news.attempt_count",
                 [list(column) for column in columns],
             )

@@ -10,10 +10,16 @@ from uuid import UUID
 
 from django.db import connection
 
-from delivery.engines.base import AttemptRow, DeliveryRow, Due, Engine, EventRow, Settlement, Want
+from delivery.engines.base import AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Want
 
 # SQLite's own bound on parameters in one statement is 32,766; smaller chunks cost nothing.
 _CHUNK = 500
+
+_NEXT_KEY = "SELECT order_key FROM delivery_delivery WHERE endpoint_id = %s AND state = 0 AND order_key > %s ORDER BY order_key LIMIT 1"
+_RUN = (
+    "SELECT id, event_id, due_at, attempt_count, tries FROM delivery_delivery"
+    " WHERE endpoint_id = %s AND state = 0 AND order_key = %s ORDER BY event_id LIMIT %s"
+)
 
 
 def _time(moment: datetime) -> str:
@@ -47,9 +53,9 @@ class SQLite(Engine):
         moment = _time(now)
         with connection.cursor() as cursor:
             cursor.executemany(
-                "INSERT INTO delivery_delivery (id, event_id, endpoint_id, state, due_at, attempt_count, tries, last_error, created_at)"
-                " VALUES (%s, %s, %s, 0, %s, 0, 0, '', %s)",
-                [(row.id.hex, row.event_id.hex, row.endpoint_id.hex, moment, moment) for row in rows],
+                "INSERT INTO delivery_delivery (id, event_id, endpoint_id, order_key, state, due_at, attempt_count, tries, last_error, created_at)"
+                " VALUES (%s, %s, %s, %s, 0, %s, 0, 0, '', %s)",
+                [(row.id.hex, row.event_id.hex, row.endpoint_id.hex, row.order_key, moment, moment) for row in rows],
             )
 
     def insert_attempts(self, rows: Sequence[AttemptRow]) -> None:
@@ -75,6 +81,22 @@ class SQLite(Engine):
                 ]
         return found
 
+    def claim_runs(self, head: Head) -> list[Due]:
+        endpoint, key, found = head.endpoint_id, head.after_key, []
+        with connection.cursor() as cursor:
+            for _ in range(head.subjects):
+                cursor.execute(_NEXT_KEY, [endpoint.hex, key])
+                row = cursor.fetchone()
+                if row is None:
+                    break
+                (key,) = row
+                cursor.execute(_RUN, [endpoint.hex, key, head.run])
+                found += [
+                    Due(UUID(hex=id), UUID(hex=event), endpoint, due.replace(tzinfo=UTC), attempts, tries, key)
+                    for id, event, due, attempts, tries in cursor.fetchall()
+                ]
+        return found
+
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]:
         rows = self._where_in("SELECT id, body FROM delivery_event WHERE id IN", event_ids)
         return {UUID(hex=id): bytes(body) for id, body in rows}
@@ -93,9 +115,9 @@ class SQLite(Engine):
     def postpone(self, rows: Sequence[Settlement]) -> int:
         with connection.cursor() as cursor:
             cursor.executemany(
-                "UPDATE delivery_delivery SET due_at = %s, last_status = %s, last_error = %s, attempt_count = attempt_count + 1, tries = tries + 1"
+                "UPDATE delivery_delivery SET due_at = %s, last_status = %s, last_error = %s, attempt_count = attempt_count + 1, tries = tries + %s"
                 " WHERE id = %s AND state = 0 AND attempt_count = %s",
-                [(_time(row.due_at), row.status, row.error, row.id.hex, row.attempt_count) for row in rows if row.due_at],
+                [(_time(row.due_at), row.status, row.error, int(row.counted), row.id.hex, row.attempt_count) for row in rows if row.due_at],
             )
             return int(cursor.rowcount)
 

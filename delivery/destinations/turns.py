@@ -1,0 +1,94 @@
+"""Whose request starts next, while more could start than this process may open.
+
+Tenants take turns, however many endpoints each of them has; among a tenant's endpoints those of a higher priority come
+first, eight times as often for each step, so that none starves. This is stride scheduling: whoever is served moves back
+by one over its weight, and the one furthest ahead is next. Who was away comes back level with the others, not ahead.
+
+Endpoints with a rate limit wait here until their next request may start.
+"""
+
+from heapq import heappop, heappush
+from itertools import count
+from time import monotonic
+
+from delivery.destinations.exchange import Gate
+
+# By `Endpoint.Priority`: low, normal, high.
+WEIGHTS = (1.0, 8.0, 64.0)
+
+
+class _Tenant:
+    """The gates of one tenant that could start something."""
+
+    __slots__ = ("passed", "ready", "served")
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+        # How far the gate served last had come.
+        self.served = 0.0
+        self.ready: list[tuple[float, int, Gate]] = []
+
+
+class Turns:
+    """Gates with something to start. Used by the sender's thread alone."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[object, _Tenant] = {}
+        self._ready: list[tuple[float, int, _Tenant]] = []
+        self._later: list[tuple[float, int, Gate]] = []
+        self._numbers = count()
+        # How far the tenant served last had come.
+        self._served = 0.0
+
+    def add(self, gate: Gate) -> None:
+        """Something new waits at the gate, or a place has come free."""
+        now = monotonic()
+        if not gate.can_start(now):
+            return
+        at = gate.next_at if gate.next_at > now else 0.0
+        if gate.queued_for is not None and gate.queued_for <= at:
+            return
+        if at:
+            gate.queued_for = at
+            heappush(self._later, (at, next(self._numbers), gate))
+        else:
+            self._put(gate)
+
+    def next(self) -> Gate | None:
+        """The gate whose turn it is. It has to be added again afterwards."""
+        now = monotonic()
+        self._wake_up(now)
+        while self._ready:
+            self._served, _, tenant = heappop(self._ready)
+            tenant.served, _, gate = heappop(tenant.ready)
+            gate.queued_for = None
+            startable = gate.can_start(now)
+            if startable:
+                gate.passed = tenant.served + 1 / gate.weight
+                tenant.passed = self._served + 1
+            if tenant.ready:
+                heappush(self._ready, (tenant.passed, next(self._numbers), tenant))
+            if startable:
+                return gate
+        return None
+
+    def wait_s(self) -> float | None:
+        """How long until a gate may start its next request; 0 when one may now, None when none waits for the time."""
+        if self._ready:
+            return 0.0
+        return max(0.0, self._later[0][0] - monotonic()) if self._later else None
+
+    def _wake_up(self, now: float) -> None:
+        while self._later and self._later[0][0] <= now:
+            at, _, gate = heappop(self._later)
+            # A gate whose limit was lifted meanwhile has been put forward already.
+            if gate.queued_for == at:
+                self._put(gate)
+
+    def _put(self, gate: Gate) -> None:
+        gate.queued_for = 0.0
+        tenant = self._tenants.setdefault(gate.tenant, _Tenant())
+        if not tenant.ready:
+            tenant.passed = max(tenant.passed, self._served)
+            heappush(self._ready, (tenant.passed, next(self._numbers), tenant))
+        heappush(tenant.ready, (max(gate.passed, tenant.served), next(self._numbers), gate))
