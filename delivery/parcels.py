@@ -65,7 +65,7 @@ class Batching:
         if not tries:
             return self.size
         left = max(0.0, 1 - tries / self.retries) if self.retries else 0.0
-        return math.ceil(float(self.size) ** left)
+        return math.ceil(math.pow(self.size, left))
 
     def is_ripe(self, job: Job, now: datetime) -> bool:
         return now - job.due.due_at >= self.wait

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from delivery import lanes
 from delivery.destinations import http
+from tests.draining import when
 from tests.receiver import Receiver
 
 
@@ -23,6 +25,23 @@ def receiver() -> Iterator[Receiver]:
     """A local endpoint that remembers what it got and can be told to misbehave."""
     with Receiver() as running:
         yield running
+
+
+@pytest.fixture
+def hanging() -> Iterator[Receiver]:
+    """A receiver that answers nothing before it is told to, by `closing`."""
+    with Receiver() as running:
+        running.answer = when(running.closing)
+        yield running
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lanes that end soon after their last delivery, and notice at once when something was changed."""
+    monkeypatch.setattr(lanes, "LINGER_S", 0.05)
+    monkeypatch.setattr(lanes, "CONFIG_EVERY_S", 0.02)
+    yield
+    lanes.stopping.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,10 +1,8 @@
 """Lanes: drained here, in the test, against a real database and a real receiver."""
 
-import itertools
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from time import monotonic, time
 from typing import Any
@@ -12,89 +10,25 @@ from uuid import UUID
 
 import pytest
 from django.conf import settings
-from django.db import connections, transaction
+from django.db import connections
 from django.utils import timezone
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from delivery import breaker, lanes, retry, settling, signing
-from delivery.engines import engine
-from delivery.engines.base import AttemptRow, DeliveryRow, EventRow, Settlement
+from delivery.engines.base import AttemptRow, Settlement
 from delivery.leases import Holding, lane_lease, live
 from delivery.lines import Done
 from delivery.models import Attempt, AttemptTally, Delivery, Lease
 from delivery.replay import replay
 from delivery.retry import Outcome, Verdict
-from delivery.sources.incoming import dedup_key
 from subscriptions.ids import new_id, to_public
 from subscriptions.models import Endpoint, new_secret
-from tests.builders import POST, make_delivery, make_endpoint, make_event, make_source
+from tests.builders import make_delivery, make_endpoint, make_event
+from tests.draining import LANE, bodies, drain_all, endpoint_at, owe, replying, states
 from tests.receiver import Handler, Received, Receiver
 from tests.threads import Elsewhere, eventually, patiently
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-LANE = 3
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(lanes, "LINGER_S", 0.05)
-    monkeypatch.setattr(lanes, "CONFIG_EVERY_S", 0.02)
-    yield
-    lanes.stopping.clear()
-
-
-@pytest.fixture
-def hanging() -> Iterator[Receiver]:
-    """A receiver that answers nothing before it is told to, by `closing`."""
-    with Receiver() as running:
-        running.answer = when(running.closing)
-        yield running
-
-
-def when(event: threading.Event, status: int = 200):
-    """An answer that waits for an event."""
-
-    def answer(handler: Handler, _: Received) -> None:
-        event.wait(30)
-        handler.reply(status)
-
-    return answer
-
-
-def replying(status: int, body: bytes = b"", headers: dict[str, str] | None = None):
-    return lambda handler, _: handler.reply(status, body, headers)
-
-
-def endpoint_at(receiver: Receiver, **over: Any) -> Endpoint:
-    return make_endpoint(**{"url": receiver.url, "shard": LANE} | over)
-
-
-def owe(endpoint: Endpoint, count: int) -> list[bytes]:
-    """This many pending deliveries, all due; gives the bodies in the order of their ids."""
-    now, source = timezone.now(), make_source()
-    bodies = [b'{"n":%d}' % next(_numbers) for _ in range(count)]
-    events = [EventRow(new_id(), source.id, dedup_key([body.decode()]), "commit", POST, "create", "", "", None, now, now, body) for body in bodies]
-    with transaction.atomic():
-        engine().insert_events(events)
-        engine().insert_deliveries([DeliveryRow(new_id(), event.id, endpoint.id) for event in events], now)
-    return bodies
-
-
-def states(endpoint: Endpoint) -> dict[str, int]:
-    rows = patiently(lambda: list(Delivery.objects.filter(endpoint=endpoint).values_list("state", flat=True)))
-    return dict(Counter(Delivery.State(state).label for state in rows))
-
-
-def bodies(receiver: Receiver) -> list[bytes]:
-    return [request.body for request in receiver.requests]
-
-
-def drain_all(lane: int = LANE) -> None:
-    while lanes.drain(lane):
-        pass
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 
 
 # --- one delivery --------------------------------------------------------------------------------------------------

@@ -1,0 +1,129 @@
+"""Turns: who goes first while more could start than may."""
+
+import math
+from collections import Counter
+from time import monotonic
+
+from delivery.destinations.exchange import CATCH_UP_S, Gate, Inbox, Request
+from delivery.destinations.turns import WEIGHTS, Turns
+
+LOW, NORMAL, HIGH = WEIGHTS
+
+
+def make_gate(tenant: object = "one", weight: float = NORMAL, waiting: int = 1000, limit: int = 1000) -> Gate:
+    gate = Gate(limit, tenant)
+    gate.weight = weight
+    gate.waiting.extend(Request(None, "http://127.0.0.1/", (), b"", 1000, Inbox()) for _ in range(waiting))
+    return gate
+
+
+def serve(turns: Turns, count: int) -> list[Gate]:
+    """Start this many requests, as the sender does."""
+    served = []
+    for _ in range(count):
+        gate = turns.next()
+        if gate is None:
+            break
+        gate.waiting.popleft()
+        gate.started(monotonic())
+        served.append(gate)
+        turns.add(gate)
+    return served
+
+
+def add(turns: Turns, *gates: Gate) -> None:
+    for gate in gates:
+        turns.add(gate)
+
+
+def test_equals_take_turns() -> None:
+    turns, gates = Turns(), [make_gate() for _ in range(3)]
+    add(turns, *gates)
+    assert [Counter(serve(turns, 3)) for _ in range(4)] == [Counter(gates)] * 4
+
+
+def test_a_higher_priority_goes_first_and_nobody_starves() -> None:
+    turns, low, normal, high = Turns(), make_gate(weight=LOW), make_gate(weight=NORMAL), make_gate(weight=HIGH)
+    add(turns, low, normal, high)
+    counts = Counter(serve(turns, 730))
+    assert counts == {high: 640, normal: 80, low: 10}
+
+
+def test_tenants_share_alike_whatever_number_of_endpoints_and_priorities_they_have() -> None:
+    turns = Turns()
+    many = [make_gate("many", HIGH) for _ in range(50)]
+    add(turns, *many, make_gate("one", LOW), make_gate("other", NORMAL))
+    counts = Counter(gate.tenant for gate in serve(turns, 300))
+    assert counts == {"many": 100, "one": 100, "other": 100}
+
+
+def test_who_was_away_comes_back_level_and_not_ahead() -> None:
+    turns, busy, away = Turns(), make_gate("busy"), make_gate("away")
+    add(turns, busy)
+    serve(turns, 500)
+    add(turns, away)
+    assert Counter(serve(turns, 100)) == {busy: 50, away: 50}
+
+
+def test_an_endpoint_that_was_away_comes_back_level_with_its_tenants_others() -> None:
+    turns, busy, away = Turns(), make_gate(), make_gate()
+    add(turns, busy)
+    serve(turns, 500)
+    add(turns, away)
+    assert Counter(serve(turns, 100)) == {busy: 50, away: 50}
+
+
+def test_a_full_gate_waits_until_a_place_comes_free() -> None:
+    turns, gate = Turns(), make_gate(limit=2)
+    add(turns, gate)
+    assert len(serve(turns, 10)) == 2
+    gate.open -= 1
+    add(turns, gate)
+    assert len(serve(turns, 10)) == 1
+
+
+def test_a_gate_is_served_once_however_often_it_is_added() -> None:
+    turns, gate = Turns(), make_gate(waiting=1)
+    add(turns, gate, gate, gate)
+    assert serve(turns, 10) == [gate]
+
+
+def test_a_gate_that_was_emptied_or_shut_meanwhile_is_passed_over() -> None:
+    turns, emptied, shut, other = Turns(), make_gate(), make_gate(), make_gate(waiting=1)
+    add(turns, emptied, shut, other)
+    emptied.withdraw()
+    shut.limit = 0
+    assert serve(turns, 10) == [other]
+
+
+def test_a_gate_with_a_pace_waits_for_its_time_and_others_do_not() -> None:
+    turns, paced, other = Turns(), make_gate(), make_gate(waiting=1)
+    paced.pace(3600)
+    add(turns, paced, other)
+    assert Counter(serve(turns, 10)) == {paced: 1, other: 1}
+    wait_s = turns.wait_s()
+    assert wait_s is not None
+    assert 3500 < wait_s <= 3600
+
+
+def test_a_pace_that_is_lifted_counts_at_once() -> None:
+    turns, paced = Turns(), make_gate(waiting=5)
+    paced.pace(3600)
+    add(turns, paced)
+    assert len(serve(turns, 10)) == 1
+    paced.pace(0)
+    add(turns, paced)
+    assert len(serve(turns, 10)) == 4
+
+
+def test_a_late_start_is_made_up_for_by_some_milliseconds_and_no_more() -> None:
+    gate, now = make_gate(), monotonic()
+    gate.pace(0.001)
+    gate.next_at = now - 60
+    gate.started(now)
+    assert math.isclose(gate.next_at, now - CATCH_UP_S + 0.001)
+
+
+def test_nothing_waits_for_the_time_where_nothing_waits() -> None:
+    assert Turns().wait_s() is None
+    assert Turns().next() is None
