@@ -1,0 +1,326 @@
+"""Endpoints in trouble: the breaker, Retry-After, 410, and days of failure, on real lanes with a real receiver."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from pytest_django import Settings
+
+from delivery import lanes
+from delivery.breaker import HOPELESS, THRESHOLD
+from delivery.models import Attempt, Delivery, EndpointHealth
+from subscriptions.models import ConfigVersion, Endpoint
+from tests.draining import LANE, cool, drain_all, endpoint_at, health, owe, replying, retry_now, states, when
+from tests.receiver import Receiver
+from tests.threads import Elsewhere, eventually, patiently
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
+
+DOWN = replying(500)
+UP = replying(200)
+
+
+def broken(receiver: Receiver, **over: Any) -> Endpoint:
+    """An endpoint whose breaker is open, and that has something waiting."""
+    endpoint = endpoint_at(receiver, **{"max_in_flight": 1} | over)
+    receiver.answer = DOWN
+    owe(endpoint, 20)
+    drain_all()
+    assert health(endpoint).open_until > timezone.now()
+    receiver.requests.clear()
+    return endpoint
+
+
+# --- the breaker -------------------------------------------------------------------------------------------------------
+
+
+def test_five_failures_in_a_row_open_the_breaker_and_nothing_more_is_sent(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, max_in_flight=1)
+    receiver.answer = DOWN
+    owe(endpoint, 100)
+    drain_all()
+    assert len(receiver.requests) == THRESHOLD
+    row = health(endpoint)
+    assert (row.failures, row.trips, row.ramp, row.reason) == (THRESHOLD, 1, None, "500")
+    assert timedelta(seconds=20) < row.open_until - timezone.now() <= timedelta(seconds=30)
+    assert states(endpoint) == {"pending": 100}
+    assert not lanes.lanes_due()
+
+
+def test_an_outage_stops_the_claimed_backlog_within_what_was_in_flight(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, max_in_flight=8)
+    receiver.answer = lambda handler, _: handler.abort()
+    owe(endpoint, 1000)
+    drain_all()
+    assert THRESHOLD <= len(receiver.requests) < THRESHOLD + endpoint.max_in_flight
+    assert Delivery.objects.filter(endpoint=endpoint, tries=1).count() == THRESHOLD
+    assert Delivery.objects.filter(endpoint=endpoint, tries__gt=1).count() == 0
+    assert "reset" in health(endpoint).reason or "empty_response" in health(endpoint).reason
+
+
+def test_while_it_is_open_another_owner_sends_nothing_either(receiver: Receiver) -> None:
+    endpoint = broken(receiver)
+    retry_now(endpoint)
+    lanes.drain(LANE)
+    assert receiver.requests == []
+    assert states(endpoint) == {"pending": 20}
+
+
+def test_one_probe_goes_out_when_it_has_cooled_and_a_failure_costs_it_nothing(receiver: Receiver) -> None:
+    endpoint = broken(receiver)
+    cool(endpoint)
+    drain_all()
+    assert len(receiver.requests) == 1
+    row = health(endpoint)
+    assert (row.trips, row.failures) == (2, THRESHOLD + 1)
+    assert timedelta(seconds=50) < row.open_until - timezone.now() <= timedelta(seconds=60)
+    (probe,) = Delivery.objects.filter(endpoint=endpoint, attempt_count=1, tries=0)
+    assert abs(probe.due_at - row.open_until) < timedelta(seconds=5)
+
+
+def test_each_probe_is_another_delivery(receiver: Receiver) -> None:
+    endpoint = broken(receiver)
+    for _ in range(4):
+        cool(endpoint)
+        drain_all()
+    assert len({request.webhook_id for request in receiver.requests}) == 4
+
+
+def test_an_outage_of_any_length_costs_no_dead_letters(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, retry_schedule_s=[0], max_in_flight=1)
+    receiver.answer = DOWN
+    owe(endpoint, 3)
+    # The third delivery's first attempt opens the breaker: two are dead by then, as their schedule says.
+    drain_all()
+    assert states(endpoint) == {"dead": 2, "pending": 1}
+    for _ in range(30):
+        cool(endpoint)
+        retry_now(endpoint)
+        drain_all()
+    assert len(receiver.requests) == THRESHOLD + 30
+    assert states(endpoint) == {"dead": 2, "pending": 1}
+    receiver.answer = UP
+    cool(endpoint)
+    retry_now(endpoint)
+    drain_all()
+    assert states(endpoint) == {"dead": 2, "delivered": 1}
+
+
+def test_a_probe_that_arrives_closes_it_and_the_backlog_follows_in_steps(receiver: Receiver) -> None:
+    endpoint = broken(receiver, max_in_flight=4)
+    retry_now(endpoint)
+    cool(endpoint)
+    open_at_once, most = [0], [0]
+
+    def answer(handler: Any, _: Any) -> None:
+        open_at_once[0] += 1
+        most[0] = max(most[0], open_at_once[0])
+        if len(receiver.requests) == 1:
+            assert states(endpoint) == {"pending": 20}
+        open_at_once[0] -= 1
+        handler.reply(200)
+
+    receiver.answer = answer
+    drain_all()
+    assert states(endpoint) == {"delivered": 20}
+    assert most[0] <= 4
+    row = health(endpoint)
+    assert (row.open_until, row.ramp, row.trips, row.failures) == (None, None, 0, 0)
+
+
+def test_it_recovers_one_request_at_a_time_first(receiver: Receiver, hanging: Receiver) -> None:
+    endpoint = broken(receiver, max_in_flight=8)
+    Endpoint.objects.filter(pk=endpoint.pk).update(url=hanging.url)
+    EndpointHealth.objects.filter(pk=endpoint.pk).update(open_until=None, ramp=2, version=7)
+    ConfigVersion.bump()
+    retry_now(endpoint)
+    drain = Elsewhere(lambda: lanes.drain(LANE))
+    hanging.wait_for(lambda got: len(got) == 2)
+    with pytest.raises(TimeoutError):
+        hanging.wait_for(lambda got: len(got) > 2, timeout_s=0.5)
+    hanging.closing.set()
+    drain.result()
+    drain_all()
+    assert states(endpoint) == {"delivered": 20}
+
+
+def test_its_state_outlives_the_owner_and_its_recovery_goes_on_where_it_was(receiver: Receiver) -> None:
+    endpoint = broken(receiver, max_in_flight=8)
+    before = health(endpoint)
+    lanes.drain(LANE)
+    assert health(endpoint).open_until == before.open_until
+    cool(endpoint)
+    receiver.answer = UP
+    some = list(Delivery.objects.filter(endpoint=endpoint).order_by("id").values_list("pk", flat=True)[:3])
+    Delivery.objects.filter(pk__in=some).update(due_at=timezone.now())
+    Delivery.objects.exclude(pk__in=some).update(due_at=timezone.now() + timedelta(hours=1))
+    drain_all()
+    row = health(endpoint)
+    assert (row.open_until, row.ramp, row.trips) == (None, 2, 1)
+
+
+def test_people_can_reset_it_while_its_lane_runs(receiver: Receiver) -> None:
+    endpoint = broken(receiver)
+    other = endpoint_at(receiver, url=receiver.url + "/other")
+    with Receiver() as gate:
+        gate.answer = when(gate.closing)
+        Endpoint.objects.filter(pk=other.pk).update(url=gate.url)
+        owe(other, 1)
+        drain = Elsewhere(lambda: lanes.drain(LANE))
+        gate.wait_for(lambda got: len(got) == 1)
+        receiver.answer = UP
+        retry_now(endpoint)
+        patiently(lambda: EndpointHealth.objects.filter(pk=endpoint.pk).update(open_until=None, ramp=1, failures=0, trips=0, version=1))
+        patiently(ConfigVersion.bump)
+        eventually(lambda: states(endpoint) == {"delivered": 20})
+        gate.closing.set()
+        drain.result()
+
+
+def test_what_an_owner_writes_late_does_not_undo_what_people_did(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, max_in_flight=1)
+    EndpointHealth.objects.create(endpoint=endpoint, version=3)
+
+    def answer(handler: Any, _: Any) -> None:
+        if len(receiver.requests) == THRESHOLD:
+            # Nobody bumps the configuration: the lane does not know.
+            patiently(lambda: EndpointHealth.objects.filter(pk=endpoint.pk).update(version=4))
+        handler.reply(500)
+
+    receiver.answer = answer
+    owe(endpoint, 10)
+    lanes.drain(LANE)
+    row = health(endpoint)
+    assert (row.version, row.open_until, row.failures) == (4, None, 0)
+
+
+def test_single_failures_leave_no_trace_in_the_table(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, max_in_flight=1)
+    receiver.answer = lambda handler, _: handler.reply(500 if len(receiver.requests) % 2 else 200)
+    owe(endpoint, 20)
+    drain_all()
+    assert not EndpointHealth.objects.exists()
+
+
+# --- Retry-After -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_pauses_the_whole_endpoint(status: int, receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, max_in_flight=1)
+    receiver.answer = replying(status, b"", {"Retry-After": "600"})
+    owe(endpoint, 10)
+    drain_all()
+    assert len(receiver.requests) == 1
+    row = health(endpoint)
+    assert timedelta(seconds=590) < row.paused_until - timezone.now() <= timedelta(seconds=600)
+    assert row.open_until is None
+    assert not lanes.lanes_due()
+    receiver.answer = UP
+    cool(endpoint)
+    retry_now(endpoint)
+    drain_all()
+    assert states(endpoint) == {"delivered": 10}
+
+
+def test_retry_after_is_bounded_to_an_hour(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver)
+    receiver.answer = replying(503, b"", {"Retry-After": "864000"})
+    owe(endpoint, 1)
+    drain_all()
+    assert timedelta(minutes=59) < health(endpoint).paused_until - timezone.now() <= timedelta(hours=1)
+    assert Delivery.objects.get().due_at <= timezone.now() + timedelta(hours=1)
+
+
+def test_those_that_were_in_flight_when_it_asked_lose_no_attempt(receiver: Receiver) -> None:
+    endpoint, everyone = endpoint_at(receiver, max_in_flight=8), []
+
+    def answer(handler: Any, received: Any) -> None:
+        everyone.append(received)
+        receiver.wait_for(lambda got: len(got) >= 8)
+        handler.reply(429, b"", {"Retry-After": "60"})
+
+    receiver.answer = answer
+    owe(endpoint, 8)
+    drain_all()
+    assert Delivery.objects.filter(tries=1).count() == 1
+    assert Delivery.objects.filter(tries=0, attempt_count=1).count() == 7
+    assert health(endpoint).failures == 1
+
+
+@pytest.mark.parametrize("status", [500, 404])
+def test_retry_after_of_other_answers_is_not_what_it_looks_like(status: int, receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, retry_schedule_s=[30])
+    receiver.answer = replying(status, b"", {"Retry-After": "600"})
+    owe(endpoint, 1)
+    drain_all()
+    assert not EndpointHealth.objects.exists()
+    assert Delivery.objects.get().due_at <= timezone.now() + timedelta(seconds=30)
+
+
+# --- disabled ----------------------------------------------------------------------------------------------------------
+
+
+def test_410_disables_the_endpoint_at_once_and_keeps_what_it_is_owed(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, max_in_flight=1, retry_on=Endpoint.RetryOn.TRANSIENT)
+    receiver.answer = replying(410)
+    owe(endpoint, 10)
+    drain_all()
+    endpoint.refresh_from_db()
+    assert (endpoint.state, endpoint.state_reason) == (Endpoint.State.DISABLED, "the receiver answered 410: it wants no more")
+    assert len(receiver.requests) == 1
+    assert states(endpoint) == {"pending": 10}
+    assert set(Delivery.objects.values_list("tries", flat=True)) == {0}
+    assert [attempt.status for attempt in Attempt.objects.all()] == [410]
+
+
+def test_enabling_it_again_resumes_what_waits(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, max_in_flight=1)
+    receiver.answer = replying(410)
+    owe(endpoint, 10)
+    drain_all()
+    receiver.answer = UP
+    Endpoint.objects.filter(pk=endpoint.pk).set_state(Endpoint.State.ACTIVE, "")
+    drain_all()
+    assert states(endpoint) == {"delivered": 10}
+
+
+def test_it_may_be_enabled_again_while_the_very_lane_that_disabled_it_runs(receiver: Receiver, hanging: Receiver) -> None:
+    endpoint, other = endpoint_at(receiver, max_in_flight=1), endpoint_at(hanging)
+    receiver.answer = replying(410)
+    owe(endpoint, 5)
+    owe(other, 1)
+    drain = Elsewhere(lambda: lanes.drain(LANE))
+    eventually(lambda: Endpoint.objects.get(pk=endpoint.pk).state == Endpoint.State.DISABLED)
+    receiver.answer = UP
+    patiently(lambda: Endpoint.objects.filter(pk=endpoint.pk).set_state(Endpoint.State.ACTIVE, ""))
+    eventually(lambda: states(endpoint) == {"delivered": 5})
+    hanging.closing.set()
+    drain.result()
+
+
+def failing_for(endpoint: Endpoint, age: timedelta, failures: int = HOPELESS) -> None:
+    EndpointHealth.objects.filter(pk=endpoint.pk).update(failing_since=timezone.now() - age, failures=failures)
+
+
+def test_days_of_nothing_but_failures_disable_it_with_the_reason(receiver: Receiver) -> None:
+    endpoint = broken(receiver)
+    failing_for(endpoint, timedelta(days=5))
+    cool(endpoint)
+    drain_all()
+    endpoint.refresh_from_db()
+    assert endpoint.state == Endpoint.State.DISABLED
+    assert endpoint.state_reason.startswith("everything failed since ")
+    assert endpoint.state_reason.endswith("; the last: 500")
+    assert states(endpoint) == {"pending": 20}
+
+
+@pytest.mark.parametrize(("days", "age", "state"), [(5, 4.9, "active"), (0, 300, "active"), (2, 2, "disabled")])
+def test_how_many_days_is_a_setting(days: int, age: float, state: str, receiver: Receiver, settings: Settings) -> None:
+    settings.JETRELAY_DISABLE_AFTER_DAYS = days
+    endpoint = broken(receiver)
+    failing_for(endpoint, timedelta(days=age))
+    cool(endpoint)
+    drain_all()
+    assert endpoint.refreshed().state == state
