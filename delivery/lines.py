@@ -75,6 +75,8 @@ class Line:
     packer: Packer = field(default_factory=Loose)
     max_in_flight: int = 1
     weight: float = 1.0
+    # How many of the gate's answers have been judged.
+    answered: int = 0
     # How much the last `want` was to bring.
     most: int = 0
     health: Health = breaker.WELL
@@ -156,9 +158,10 @@ class Line:
                 self.open = True
             return
         gate = self.gate
-        if gate.limit != room or gate.strikes >= gate.spare:
-            gate.reset(room, 1 if self.health.open_until else max(1, breaker.THRESHOLD - self.health.failures))
-            self._nudge()
+        if (gate.shut or gate.limit == 0) and self.answered == gate.answered:
+            gate.reopen(1 if self.health.open_until else max(1, breaker.THRESHOLD - self.health.failures))
+        gate.limit = room
+        self._nudge()
 
     def rewind(self) -> None:
         self.claims.rewind()
@@ -182,7 +185,7 @@ class Line:
         """What to claim next, if half of this line's share is used up."""
         if not self.open or (self.keying and not self.keying.complete) or (self.health is not breaker.WELL and self.health.held_until(timezone.now())):
             return None
-        if self.gate.limit == 0:
+        if self.gate.limit == 0 or self.gate.shut:
             self._adjust()
         self.most = self._share(share)
         if not self.most or (len(self.gate.waiting) * self.packer.batching.size + len(self.packer)) * 2 > self.most:
@@ -241,6 +244,7 @@ class Line:
     def finish(self, parcel: Parcel, result: Result) -> list[Done]:
         """The attempts that were made, and what follows from them."""
         self.last_result_at = monotonic()
+        self.answered += 1
         if retry.is_success(result.status):
             verdicts = [retry.DELIVERED] * len(parcel.jobs)
             self._succeeded()

@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -89,6 +90,11 @@ def cool(endpoint: Endpoint) -> None:
 
 def health(endpoint: Endpoint) -> EndpointHealth:
     return EndpointHealth.objects.get(pk=endpoint.pk)
+
+
+def time_left(moment: datetime | None) -> timedelta:
+    assert moment is not None
+    return moment - timezone.now()
 
 
 def requests_by(receiver: Receiver, key: Callable[[Received], Any]) -> dict[Any, list[Received]]:

@@ -5,14 +5,13 @@ from time import monotonic
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.utils import timezone
 
 from delivery import lanes
 from delivery.destinations import http
 from delivery.models import EndpointHealth
 from subscriptions.models import Endpoint
 from tests.builders import make_endpoint, make_tenant
-from tests.draining import LANE, drain_all, endpoint_at, health, owe, states
+from tests.draining import LANE, drain_all, endpoint_at, health, owe, states, time_left
 from tests.receiver import Receiver
 from tests.threads import Elsewhere, eventually
 
@@ -47,7 +46,7 @@ def test_the_next_owner_keeps_the_pace_of_the_last(receiver: Receiver) -> None:
     endpoint = endpoint_at(receiver, rate_limit_per_s=1 / 60)
     owe(endpoint, 1)
     lanes.drain(LANE)
-    assert timedelta(seconds=50) < health(endpoint).paced_until - timezone.now() <= timedelta(seconds=60)
+    assert timedelta(seconds=50) < time_left(health(endpoint).paced_until) <= timedelta(seconds=60)
     owe(endpoint, 1)
     drain = Elsewhere(lambda: lanes.drain(LANE))
     with pytest.raises(TimeoutError):

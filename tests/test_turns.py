@@ -92,7 +92,7 @@ def test_a_gate_that_was_emptied_or_shut_meanwhile_is_passed_over() -> None:
     turns, emptied, shut, other = Turns(), make_gate(), make_gate(), make_gate(waiting=1)
     add(turns, emptied, shut, other)
     emptied.withdraw()
-    shut.limit = 0
+    shut.shut = True
     assert serve(turns, 10) == [other]
 
 

@@ -112,8 +112,8 @@ class Gate:
     """How many requests may be open at once to one endpoint, and how often one starts; the rest wait here.
 
     The sender starts the next request itself, so that a lane which is busy with the database holds nothing up. For the
-    same reason it closes the gate itself when as many requests have failed in a row as `spare` says, or when the receiver
-    asks for patience: what that means is for the lane to judge, which then sets `limit` and `spare` anew.
+    same reason it shuts the gate itself when as many requests have failed in a row as `spare` says, or when the receiver
+    asks for patience. What that means is for the lane to judge, which opens the gate again.
     """
 
     def __init__(self, limit: int, tenant: object = None) -> None:
@@ -124,19 +124,22 @@ class Gate:
         # Seconds between two starts, and when the next may be, on the monotonic clock.
         self.interval_s = 0.0
         self.next_at = 0.0
-        # Failures in a row that the gate stays open for.
-        self.spare: float = math.inf
-        self.strikes = 0
         self.weight = 1.0
         self.waiting: deque[Request] = deque()
-        # Of the sender's thread alone: requests that are open, and the gate's place among others. See `turns.py`.
+        # Failures in a row, and how many of them shut the gate.
+        self.strikes = 0
+        self.spare: float = math.inf
+        self.shut = False
+        # Counted by the sender's thread alone: requests that are open, and those that have ended.
         self.open = 0
+        self.answered = 0
+        # The gate's place among others. See `turns.py`.
         self.queued_for: float | None = None
         self.passed = 0.0
 
     def can_start(self, now: float) -> bool:
         """Whether something waits that may start, but for the pace."""
-        return self.open < self.limit and bool(self.waiting) and now < self.open_until and self.strikes < self.spare
+        return self.open < self.limit and bool(self.waiting) and now < self.open_until and not self.shut
 
     def started(self, now: float) -> None:
         self.open += 1
@@ -145,17 +148,19 @@ class Gate:
             self.next_at = max(self.next_at, now - CATCH_UP_S) + self.interval_s
 
     def ended(self, result: Result) -> None:
+        """To be called before the lane gets the result."""
         self.open -= 1
+        self.answered += 1
         if result.status is not None and 200 <= result.status < 300:
             self.strikes = 0
-        else:
-            self.strikes += 1
-            if result.retry_after_s > 0 or result.status == GONE:
-                self.limit = 0
+            return
+        self.strikes += 1
+        if self.strikes >= self.spare or result.retry_after_s > 0 or result.status == GONE:
+            self.shut = True
 
-    def reset(self, limit: int, spare: float) -> None:
-        """What the lane has judged."""
-        self.strikes, self.spare, self.limit = 0, spare, limit
+    def reopen(self, spare: float) -> None:
+        """Only once everything that was answered has been judged: else failures that are on their way to the lane are forgotten."""
+        self.strikes, self.spare, self.shut = 0, spare, False
 
     def pace(self, interval_s: float) -> None:
         """Start a request every so many seconds at most; 0 for no limit."""
