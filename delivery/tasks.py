@@ -3,7 +3,7 @@
 from celery import shared_task
 from celery.signals import worker_shutting_down
 
-from delivery import lanes, wakes
+from delivery import cancelling, lanes, wakes
 from delivery.prune import prune_for_a_while
 
 
@@ -27,6 +27,12 @@ def sweep() -> None:
 def prune() -> None:
     """Delete some of what is older than its retention. A shutdown ends it after the current chunk."""
     prune_for_a_while(lanes.stopping.wait)
+
+
+@shared_task(name="delivery.cancel", ignore_result=True)
+def cancel() -> None:
+    """Cancel some of what is pending for deleted endpoints. A shutdown ends it after the current chunk."""
+    cancelling.cancel_for_a_while(lanes.stopping.wait)
 
 
 @worker_shutting_down.connect

@@ -81,6 +81,8 @@ JETRELAY_DISABLE_AFTER_DAYS = env.integer("JETRELAY_DISABLE_AFTER_DAYS", 5, 0, 3
 # There is no "for ever": such tables end with a full disk. Who wants years says how many.
 JETRELAY_RETENTION_DAYS = env.integer("JETRELAY_RETENTION_DAYS", 7, 1, 3650)
 JETRELAY_DEAD_LETTER_DAYS = env.integer("JETRELAY_DEAD_LETTER_DAYS", 30, 1, 3650)
+# Whether an endpoint that is registered through the API has to answer a challenge before it receives.
+JETRELAY_VERIFY_ENDPOINTS = env.flag("JETRELAY_VERIFY_ENDPOINTS", default=True)
 
 # --- Database and broker ---------------------------------------------------------------------------------------
 
@@ -94,8 +96,8 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {"delivery.drain": {"queue": "lanes"}}
-# A thread for every lane, so that no lane waits for another's, and one each for the sweep and for pruning.
-CELERY_WORKER_CONCURRENCY = JETRELAY_LANES + 2
+# A thread for every lane, so that no lane waits for another's, and one each for the sweep, for pruning and for cancelling.
+CELERY_WORKER_CONCURRENCY = JETRELAY_LANES + 3
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # Nothing here uses remote control, and on the file-system broker it would leave files behind.
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
@@ -115,6 +117,12 @@ CELERY_BEAT_SCHEDULE = {
         # Often, so that each run finds little; a run ends by itself after half a minute.
         "schedule": 300.0,
         "options": {"expires": 240, "queue": "default"},
+    },
+    "cancel": {
+        "task": "delivery.cancel",
+        # Whoever deletes an endpoint asks for it at once: this finds what a crash or a lost message left.
+        "schedule": 60.0,
+        "options": {"expires": 50, "queue": "default"},
     },
 }
 

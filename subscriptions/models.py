@@ -135,6 +135,10 @@ class EndpointQuerySet(models.QuerySet["Endpoint"]):
     def active(self) -> Self:
         return self.filter(state=Endpoint.State.ACTIVE)
 
+    def present(self) -> Self:
+        """Those that people see. A deleted one is there for the deliveries that name it."""
+        return self.exclude(state=Endpoint.State.DELETED)
+
     def without_secrets(self) -> Self:
         """Reads nothing that would have to be decrypted: for lists, which show none of it."""
         return self.defer(*(field.name for field in Endpoint._meta.concrete_fields if isinstance(field, EncryptedTextField)))

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from delivery.models import Attempt, Delivery, Event, RejectedFrame, StreamGap, StreamHost
+from delivery.models import Attempt, Delivery, EndpointHealth, Event, RejectedFrame, StreamGap, StreamHost
 from delivery.sources.incoming import Incoming, dedup_key
 from subscriptions.models import Endpoint, Source, Subscription, Tenant
 
@@ -29,6 +29,19 @@ def make_source(**over: Any) -> Source:
 def make_endpoint(**over: Any) -> Endpoint:
     fields: dict[str, Any] = {"name": f"endpoint {next(_numbers)}", "url": "https://receiver.example/hook", "retry_jitter_percent": 0}
     return Endpoint.objects.create(**{"tenant": over.pop("tenant", None) or make_tenant()} | fields | over)
+
+
+def make_health(**over: Any) -> EndpointHealth:
+    """Of an endpoint whose breaker has opened for the second time."""
+    now = timezone.now()
+    fields: dict[str, Any] = {
+        "failures": 7,
+        "failing_since": now - timedelta(hours=1),
+        "trips": 2,
+        "open_until": now + timedelta(minutes=1),
+        "reason": "503 Service Unavailable",
+    }
+    return EndpointHealth.objects.create(**{"endpoint": over.pop("endpoint", None) or make_endpoint()} | fields | over)
 
 
 def make_subscription(**over: Any) -> Subscription:

@@ -76,6 +76,7 @@ def test_it_needs_nothing(tmp_path: Path) -> None:
     assert (found["WEBHOOK_URL"], found["WEBHOOK_SECRET"], found["WEBHOOK_BEARER_TOKEN"]) == ("", "", "")
     assert found["JETRELAY_ALLOWED_NETWORKS"] == []
     assert (found["JETRELAY_RETENTION_DAYS"], found["JETRELAY_DEAD_LETTER_DAYS"]) == (7, 30)
+    assert found["JETRELAY_VERIFY_ENDPOINTS"] is True
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
 
 
@@ -91,6 +92,7 @@ def test_it_takes_an_empty_variable_for_none(tmp_path: Path) -> None:
         "JETRELAY_LANES",
         "JETRELAY_RETENTION_DAYS",
         "JETRELAY_DEAD_LETTER_DAYS",
+        "JETRELAY_VERIFY_ENDPOINTS",
         "JETRELAY_DEBUG",
     )
     default, empty, blank = read(tmp_path, {}, dict.fromkeys(names, ""), dict.fromkeys(names, " "))

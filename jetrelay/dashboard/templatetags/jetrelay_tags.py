@@ -9,9 +9,10 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from delivery.explain import Explanation, explain
 from delivery.models import Attempt, Delivery
+from delivery.standing import Kind, Standing
 from jetrelay.dashboard import bodies, words
-from jetrelay.dashboard.explain import Explanation, explain
 
 register = template.Library()
 
@@ -23,6 +24,15 @@ _BADGES = {
     "active": ("good", "check"),
     "paused": ("wait", "pause"),
     "disabled": ("bad", "cross"),
+    "unverified": ("wait", "alert"),
+}
+_STANDINGS = {
+    Kind.WELL: ("good", "check"),
+    Kind.FAILING: ("wait", "alert"),
+    Kind.OPEN: ("bad", "cross"),
+    Kind.PROBING: ("wait", "clock"),
+    Kind.ASKED_TO_WAIT: ("wait", "pause"),
+    Kind.RECOVERING: ("wait", "repeat"),
 }
 
 
@@ -136,3 +146,10 @@ def state_badge(row: Any) -> dict[str, str]:
     """The state of a delivery or an endpoint: a colour, an icon and a word."""
     tone, icon = _BADGES.get(row.state, ("still", "minus"))
     return {"tone": tone, "icon": icon, "label": row.get_state_display()}
+
+
+@register.inclusion_tag("_badge.html")
+def standing_badge(standing: Standing) -> dict[str, str]:
+    """What an endpoint's breaker does: a colour, an icon and words."""
+    tone, icon = _STANDINGS.get(standing.kind, ("still", "minus"))
+    return {"tone": tone, "icon": icon, "label": f"breaker {standing.words}"}
