@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from delivery.admin import BoundedPaginator
-from delivery.models import AttemptTally, Delivery, Event, EventTally, Lease, RejectedFrame, StreamGap, StreamHost
+from delivery.models import AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease, RejectedFrame, StreamGap, StreamHost
 from jetrelay.inbox.models import Inbox, InboxMessage
 from subscriptions.models import ApiKey, ConfigVersion, Endpoint, Source, Subscription, Tenant, new_secret
 from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_gap, make_host, make_rejected, make_source, make_tenant
@@ -18,7 +18,7 @@ from tests.builders import make_attempt, make_delivery, make_endpoint, make_even
 pytestmark = pytest.mark.django_db
 
 TOKEN = "very-secret-token"
-LOGS = ["event", "delivery", "attempt", "streamhost", "streamgap", "rejectedframe", "lease", "eventtally", "attempttally"]
+LOGS = ["event", "delivery", "attempt", "streamhost", "streamgap", "rejectedframe", "lease", "eventtally", "attempttally", "endpointhealth"]
 
 
 @pytest.fixture
@@ -39,6 +39,7 @@ def endpoint() -> Endpoint:
     make_gap(source=source)
     make_rejected(source=source, head=b"\xff\x00")
     Lease.objects.create(name="lane-0", expires_at=now)
+    EndpointHealth.objects.create(endpoint=endpoint, failures=2)
     EventTally.objects.create(source=source, minute=now, kind="commit", type="a.b.c")
     AttemptTally.objects.create(endpoint=endpoint, minute=now, outcome="delivered", attempts=2, total_ms=3)
     ApiKey.objects.create(tenant=endpoint.tenant, name="CI", visible_prefix="jr_abc", digest=b"\x01" * 32)
@@ -223,7 +224,8 @@ def test_it_pauses_and_resumes_endpoints(staff: Client) -> None:
     assert disabled.refreshed().state == Endpoint.State.DISABLED
     assert ConfigVersion.current() > version
     staff.post(url, {"action": "resume", "_selected_action": [endpoint.pk, disabled.pk]})
-    assert {endpoint.refreshed().state, disabled.refreshed().state} == {Endpoint.State.ACTIVE}
+    assert endpoint.refreshed().state == Endpoint.State.ACTIVE
+    assert disabled.refreshed().state == Endpoint.State.DISABLED
 
 
 def test_it_keeps_secrets_when_their_boxes_stay_empty(staff: Client, endpoint: Endpoint) -> None:

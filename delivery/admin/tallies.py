@@ -40,5 +40,10 @@ class AttemptTallyAdmin(ReadOnlyAdmin):
 
 @admin.register(EndpointHealth)
 class EndpointHealthAdmin(ReadOnlyAdmin):
-    list_display = ("endpoint", "failures", "failing_since", "open_until", "ramp", "paused_until", "reason")
-    list_select_related = ("endpoint",)
+    """The columns as lanes read them. What they mean in words is on the endpoint's own page."""
+
+    list_display = ("endpoint", "failures", "failing_since", "trips", "open_until", "ramp", "paused_until", "reason")
+    ordering = ("-endpoint",)
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[EndpointHealth]":
+        return super().get_queryset(request).prefetch_related(Prefetch("endpoint", Endpoint.objects.only("id", "name")))

@@ -1,0 +1,193 @@
+"""Endpoints, for the operator: what they are, how they stand, and what may be asked of them.
+
+Nothing here shows a secret, but for the messages of `signing_secrets`: a signing secret shows its last characters, a token
+whether there is one, a header its name.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+
+from delivery import endpoints
+from delivery.admin import acts, signing_secrets
+from delivery.models import Delivery
+from delivery.standing import Standing, standing
+from subscriptions.admin import ChoosesTheOnlyOne, NeverDeleted, SearchById, SubscriptionInline
+from subscriptions.forms import EndpointActionForm, EndpointForm
+from subscriptions.models import Endpoint, EndpointQuerySet
+
+# What would be cancelled is counted no further than this.
+PENDING_LIMIT = 100_000
+_SECRETS = ("previous_secret", "previous_secret_expires_at")
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted):
+    form = EndpointForm
+    list_display = ("name", "state", "state_reason", "breaker", "failing_since", "last_failure", "url", "origin", "tenant", "lane", "public_id")
+    list_filter = ("state", "origin", "tenant")
+    list_select_related = ("tenant", "health")
+    search_fields = ("name", "url")
+    search_help_text = "A part of the name or the URL, or an id (ep_…)."
+    readonly_fields = (
+        *("public_id", "origin", "state", "state_reason", "state_changed_at", "lane", "created_at"),
+        *("breaker", "failing_since", "last_failure", "secret_hint", "bearer_hint"),
+    )
+    inlines = (SubscriptionInline,)
+    actions = (
+        *("pause", "resume", "disable", "enable", "reset_breaker", "verify", "send_test"),
+        *("rotate_secret", "reveal_secret", "delete_endpoints"),
+    )
+    action_form = EndpointActionForm
+    fieldsets = (
+        (None, {"fields": ("tenant", "name", "url", "public_id", "origin")}),
+        (
+            "State",
+            {
+                "fields": ("state", "state_reason", "state_changed_at", "breaker", "failing_since", "last_failure", "lane"),
+                "description": "Pause, resume, delete and the like are actions of the list of endpoints.",
+            },
+        ),
+        ("Signature and headers", {"fields": ("signature_scheme", "secret_hint", "secret", "bearer_hint", "bearer_token", "no_bearer_token", "extra_headers")}),
+        ("Limits", {"fields": ("timeout_s", "max_in_flight", "rate_limit_per_s", "priority")}),
+        ("Order and batches", {"fields": ("ordered", "batch_size", "batch_wait_ms")}),
+        (
+            "Retries",
+            {
+                "fields": (
+                    *("retry_strategy", "retry_schedule_s", "retry_first_s", "retry_factor", "retry_step_s", "retry_longest_s", "retry_count"),
+                    *("retry_jitter_percent", "retry_on"),
+                ),
+                "description": "The strategy says which of the numbers count; the others are kept for when it changes.",
+            },
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[Endpoint]":
+        rows = cast(EndpointQuerySet, super().get_queryset(request)).present()
+        return rows if request.resolver_match and request.resolver_match.kwargs else rows.without_secrets()
+
+    def view_on_site(self, obj: Endpoint) -> str:
+        return f"{reverse('deliveries')}?endpoint={obj.public_id}"
+
+    def save_model(self, request: HttpRequest, obj: Endpoint, form: Any, change: bool) -> None:
+        if change:
+            # Its form's columns alone: what a lane does to the state at the same moment stays.
+            obj.save(update_fields=[*EndpointForm.Meta.fields, *_SECRETS])
+            return
+        super().save_model(request, obj, form, change)
+        if "secret" not in form.changed_data:
+            self.message_user(request, f"The signing secret of {obj.name} is {obj.secret} (shown only now: give it to the receiver).", messages.WARNING)
+
+    # --- actions -----------------------------------------------------------------------------------------------------
+
+    @admin.action(description="Pause selected endpoints (their deliveries wait)", permissions=["change"])
+    def pause(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
+        self._act(request, "pause", queryset)
+
+    @admin.action(description="Resume selected endpoints that are paused", permissions=["change"])
+    def resume(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
+        self._act(request, "resume", queryset)
+
+    @admin.action(description="Disable selected endpoints (their deliveries wait)", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
+        self._act(request, "disable", queryset)
+
+    @admin.action(description="Enable selected endpoints that are disabled", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
+        self._act(request, "enable", queryset)
+
+    @admin.action(description="Reset the breaker of selected endpoints", permissions=["change"])
+    def reset_breaker(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
+        self._act(request, "reset_breaker", queryset)
+
+    @admin.action(description="Verify the selected endpoint by a challenge", permissions=["change"])
+    def verify(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
+        self._with_one(request, queryset, acts.verify, "Its answer is waited for.")
+
+    @admin.action(description="Send a test event to the selected endpoint", permissions=["change"])
+    def send_test(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
+        self._with_one(request, queryset, acts.send_test, "Its answer is waited for.")
+
+    @admin.action(description="Rotate the signing secret of the selected endpoint", permissions=["change"])
+    def rotate_secret(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
+        rotate = partial(signing_secrets.rotate, choice=request.POST.get("overlap_h") or "24")
+        self._with_one(request, queryset, rotate, "Its new secret is shown once, to be given to its receiver.")
+
+    @admin.action(description="Reveal the signing secret of the selected endpoint (this is logged)", permissions=["change"])
+    def reveal_secret(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
+        self._with_one(request, queryset, signing_secrets.reveal, "Its secret is shown once.")
+
+    def has_remove_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(acts.DELETE_PERMISSION)
+
+    @admin.action(description="Delete selected endpoints, for good", permissions=["remove"])
+    def delete_endpoints(self, request: HttpRequest, queryset: EndpointQuerySet) -> HttpResponse | None:
+        """Says what it will cost, and does it once that is confirmed."""
+        if "apply" not in request.POST:
+            rows = [(endpoint, endpoints.why_not_deletable(endpoint), _pending(endpoint)) for endpoint in queryset]
+            context = {"title": "Delete endpoints", "opts": self.opts, "rows": rows, "possible": any(not why for _, why, _ in rows)}
+            return TemplateResponse(request, "admin/endpoint_delete.html", self.admin_site.each_context(request) | context)
+        for endpoint in queryset:
+            self._tell(request, acts.delete(request.user, endpoint))
+        return None
+
+    def _act(self, request: HttpRequest, name: str, chosen: EndpointQuerySet) -> None:
+        self._tell(request, acts.ACTS[name].carry_out(request.user, chosen, "in the admin"))
+
+    def _with_one(self, request: HttpRequest, chosen: EndpointQuerySet, do: Callable[[Any, UUID], acts.Told], why: str) -> None:
+        ids = list(chosen.values_list("pk", flat=True)[:2])
+        self._tell(request, do(request.user, ids[0]) if len(ids) == 1 else acts.Told(messages.ERROR, f"Select one endpoint. {why}"))
+
+    def _tell(self, request: HttpRequest, told: acts.Told) -> None:
+        self.message_user(request, told.words, told.level)
+
+    # --- columns -----------------------------------------------------------------------------------------------------
+
+    @admin.display(description="breaker")
+    def breaker(self, endpoint: Endpoint) -> str:
+        return _standing(endpoint).words or "–"
+
+    @admin.display(description="failing since", ordering="health__failing_since")
+    def failing_since(self, endpoint: Endpoint) -> str:
+        since = _standing(endpoint).failing_since
+        return f"{since:%Y-%m-%d %H:%M:%S} UTC" if since else "–"
+
+    @admin.display(description="last failure")
+    def last_failure(self, endpoint: Endpoint) -> str:
+        return _standing(endpoint).last_failure or "–"
+
+    @admin.display(description="lane")
+    def lane(self, endpoint: Endpoint) -> int:
+        return endpoint.lane
+
+    @admin.display(description="signing secret")
+    def secret_hint(self, endpoint: Endpoint) -> str:
+        if endpoint._state.adding:
+            return "–"
+        hint = f"ends in …{endpoint.secret[-4:]}"
+        expires = endpoint.previous_secret_expires_at
+        if endpoint.previous_secret and expires and expires > timezone.now():
+            hint += f"; the one before, …{endpoint.previous_secret[-4:]}, is valid until {expires:%Y-%m-%d %H:%M} UTC"
+        return hint
+
+    @admin.display(description="bearer token")
+    def bearer_hint(self, endpoint: Endpoint) -> str:
+        return "set" if endpoint.bearer_token and not endpoint._state.adding else "none"
+
+
+def _standing(endpoint: Endpoint) -> Standing:
+    return standing(endpoint, timezone.now())
+
+
+def _pending(endpoint: Endpoint) -> str:
+    count = Delivery.objects.pending().filter(endpoint=endpoint).order_by()[: PENDING_LIMIT + 1].count()
+    return f"{count:,}" if count <= PENDING_LIMIT else f"more than {PENDING_LIMIT:,}"
