@@ -69,7 +69,7 @@ def _webhook(tenant: Tenant, source: Source) -> Iterator[str]:
 
 
 def _inbox(tenant: Tenant, source: Source) -> Iterator[str]:
-    inbox = Inbox.objects.select_related("endpoint").first()
+    inbox = Inbox.objects.exclude(endpoint__state=Endpoint.State.DELETED).select_related("endpoint").first()
     if inbox is None:
         endpoint = Endpoint(tenant=tenant, name="Built-in inbox", origin=Endpoint.Origin.INBOX)
         inbox = Inbox(endpoint=endpoint)

@@ -10,6 +10,7 @@ from django.core.management import call_command
 from django.utils import timezone
 from pytest_django import Settings
 
+from delivery import endpoints
 from jetrelay.bootstrap import ADMIN, QUIET_COLLECTION, bootstrap
 from jetrelay.inbox.models import Inbox
 from subscriptions.models import ConfigVersion, Endpoint, Source, Subscription, Tenant, new_secret
@@ -233,3 +234,26 @@ def test_it_leaves_the_endpoints_of_people_alone(settings: Settings) -> None:
         assert (mine.refreshed().active, mine.collections, mine.endpoint.refreshed().state) == (True, ["*"], Endpoint.State.ACTIVE)
         # The same URL, but not the environment's endpoint: it may not be private.
         assert not mine.endpoint.url_is_operators
+
+
+# --- Endpoints that people changed -------------------------------------------------------------------------------------
+
+
+def test_it_leaves_an_endpoint_disabled_that_somebody_disabled(settings: Settings) -> None:
+    start(settings, WEBHOOK_URL=HOOK, JETSTREAM_COLLECTIONS=[POST])
+    endpoints.disable(Endpoint.objects.all(), "disabled by ada")
+    start(settings)
+    assert (webhook().state, webhook().state_reason) == (Endpoint.State.DISABLED, "disabled by ada")
+
+
+@pytest.mark.parametrize("environment", [{"WEBHOOK_URL": HOOK}, {"WEBHOOK_URL": ""}])
+def test_it_makes_another_endpoint_for_one_that_was_deleted_while_nothing_asked_for_it(environment: dict[str, str], settings: Settings) -> None:
+    start(settings, **environment, JETSTREAM_COLLECTIONS=[POST])
+    first = Endpoint.objects.get()
+    settings.WEBHOOK_URL = "" if environment["WEBHOOK_URL"] else HOOK
+    endpoints.delete(first)
+    start(settings, **environment)
+    second = Endpoint.objects.present().get()
+    assert (second.origin, second.state, bool(second.secret)) == (first.origin, Endpoint.State.ACTIVE, True)
+    assert second.subscriptions.get().active
+    assert not first.subscriptions.get().active

@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 
 from delivery.models import Delivery, EventTally, StreamHost
 from jetrelay.inbox.models import Inbox
-from tests.builders import make_attempt, make_delivery, make_endpoint, make_gap, make_host, make_rejected, make_source
+from tests.builders import make_attempt, make_delivery, make_endpoint, make_gap, make_health, make_host, make_rejected, make_source
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -173,6 +173,18 @@ def test_it_moves_a_cursor_back_by_click(page: "Page") -> None:
     assert StreamHost.objects.get(pk=row.pk).rewind_to == to
 
 
+def test_it_pauses_and_resumes_an_endpoint_by_click(page: "Page", script: bool) -> None:
+    endpoint = make_health(endpoint=make_endpoint(name="Mine")).endpoint
+    page.click("text=Endpoints")
+    row = page.locator(f"[id={endpoint.public_id}]")
+    expect(row).to_contain_text("Breaker open until")
+    for button, notice, badge in [("Reset breaker", "breaker reset", "recovering: 1 at once"), ("Pause", "paused", "Paused"), ("Resume", "resumed", "Active")]:
+        row.get_by_text(button, exact=True).click()
+        expect(page.locator(".note.success")).to_contain_text(f"Mine: {notice}.")
+        expect(row).to_contain_text(badge)
+    assert endpoint.refreshed().state == "active"
+
+
 def test_it_signs_out(page: "Page") -> None:
     page.click("text=Sign out")
     page.goto("/deliveries/")
@@ -181,6 +193,7 @@ def test_it_signs_out(page: "Page") -> None:
 
 def test_it_fits_a_narrow_screen(page: "Page", script: bool) -> None:
     row = make_delivery(endpoint=make_endpoint(name="x" * 100, url="https://example.com/" + "y" * 200))
+    make_health(endpoint=row.endpoint, reason="r" * 300)
     far = "wss://" + "h" * 200 + ".example/subscribe"
     make_host(host=far, partial=[{"collection": "c" * 300, "brought_by": far, "since": "2026-11-22T10:00:00+00:00", "missed": 1}], problem="p" * 300)
     make_gap(host=far, reason="r" * 200)

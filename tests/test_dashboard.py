@@ -8,9 +8,9 @@ from django.test import Client
 from django.utils import timezone
 
 from delivery.destinations import exchange
+from delivery.explain import explain
 from delivery.models import AttemptTally, Delivery, Event, EventTally
 from jetrelay.dashboard import bodies, figures, words
-from jetrelay.dashboard.explain import explain
 from jetrelay.dashboard.filters import PAGE
 from jetrelay.dashboard.templatetags.jetrelay_tags import percent, phases
 from subscriptions.models import Endpoint
@@ -294,7 +294,7 @@ def test_it_lists_endpoints_with_their_backlog_and_no_secrets(staff: Client, dja
 
 
 def test_it_counts_a_backlog_no_further_than_the_limit(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jetrelay.dashboard.views.BACKLOG_LIMIT", 1)
+    monkeypatch.setattr("jetrelay.dashboard.endpoint_views.BACKLOG_LIMIT", 1)
     endpoint = make_endpoint()
     for _ in range(3):
         make_delivery(endpoint=endpoint)

@@ -151,3 +151,9 @@ def test_it_takes_few_queries(client: Client, inbox: Inbox, django_assert_max_nu
         post(client, inbox)
     with django_assert_max_num_queries(2):
         client.get("/inbox/tok")
+
+
+def test_it_is_gone_with_its_endpoint(client: Client, inbox: Inbox) -> None:
+    Endpoint.objects.update(state=Endpoint.State.DELETED)
+    assert post(client, inbox).status_code == 404
+    assert client.get("/inbox/tok").status_code == 404

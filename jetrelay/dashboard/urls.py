@@ -5,24 +5,32 @@ import uuid
 from django.urls import path, register_converter
 
 from delivery.models import Delivery
-from jetrelay.dashboard import stream_views, views
+from jetrelay.dashboard import endpoint_views, stream_views, views
 from jetrelay.dashboard.steering import WISHES
 from subscriptions.ids import to_public
+from subscriptions.models import Endpoint
 
 
 class DeliveryId:
     """`dlv_…` in a URL, a UUID in Python."""
 
-    regex = "dlv_[0-9a-f]{32}"
+    prefix = Delivery.prefix
+    regex = f"{prefix}_[0-9a-f]{{32}}"
 
     def to_python(self, value: str) -> uuid.UUID:
-        return uuid.UUID(value.removeprefix("dlv_"))
+        return uuid.UUID(value.removeprefix(f"{self.prefix}_"))
 
     def to_url(self, value: uuid.UUID) -> str:
-        return to_public(Delivery.prefix, value)
+        return to_public(self.prefix, value)
+
+
+class EndpointId(DeliveryId):
+    prefix = Endpoint.prefix
+    regex = f"{prefix}_[0-9a-f]{{32}}"
 
 
 register_converter(DeliveryId, "delivery_id")
+register_converter(EndpointId, "endpoint_id")
 
 urlpatterns = [
     path("", views.overview, name="overview"),
@@ -38,5 +46,6 @@ urlpatterns = [
     path("deliveries/<delivery_id:id>/", views.delivery, name="delivery"),
     path("deliveries/<delivery_id:id>/state/", views.delivery_fragment, name="delivery_fragment"),
     path("deliveries/<delivery_id:id>/replay/", views.delivery_replay, name="delivery_replay"),
-    path("endpoints/", views.endpoints, name="endpoints"),
+    path("endpoints/", endpoint_views.endpoints, name="endpoints"),
+    *(path(f"endpoints/<endpoint_id:id>/{act}/", endpoint_views.endpoint_act, {"act": act}, name=f"endpoint_{act}") for act in endpoint_views.ACTS),
 ]

@@ -5,8 +5,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import BigIntegerField
-from django.db.models.expressions import RawSQL
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -23,13 +21,8 @@ from jetrelay.dashboard.streams import current, streams
 from subscriptions.models import Endpoint
 
 TOP_COLLECTIONS = 50
-BACKLOG_LIMIT = 10_000
 ENDPOINTS_SHOWN = 200
 ATTEMPTS_SHOWN = 50
-
-# Counted by the index delivery_due, and no further than the limit for any one endpoint.
-_BACKLOG = """(SELECT COUNT(*) FROM (SELECT 1 FROM delivery_delivery owed
-    WHERE owed.endpoint_id = subscriptions_endpoint.id AND owed.state = 0 LIMIT %s) few)"""
 
 
 @require_safe
@@ -102,15 +95,6 @@ def delivery_replay(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
     return redirect(_back(request) or reverse("delivery", args=[id]))
 
 
-@require_safe
-@staff_page
-def endpoints(request: HtmxRequest) -> HttpResponse:
-    backlog = RawSQL(_BACKLOG, [BACKLOG_LIMIT + 1], output_field=BigIntegerField())  # noqa: S611
-    found = Endpoint.objects.without_secrets().select_related("tenant", "inbox").annotate(backlog=backlog)
-    rows = [(endpoint, figures.Count.up_to(BACKLOG_LIMIT, vars(endpoint)["backlog"])) for endpoint in found.order_by("name", "id")[: ENDPOINTS_SHOWN + 1]]
-    return render(request, "dashboard/endpoints.html", {"rows": rows[:ENDPOINTS_SHOWN], "more": len(rows) > ENDPOINTS_SHOWN})
-
-
 def _events(rows: list[figures.Traffic]) -> dict[str, Any]:
     found = current(streams())
     last_events = [stream.row.last_event_at for stream in found if stream.row.last_event_at]
@@ -142,7 +126,7 @@ def _standing(delivery: Delivery) -> dict[str, Any]:
 
 
 def _endpoint_names() -> list[Endpoint]:
-    return list(Endpoint.objects.only("id", "name").order_by("name", "id")[:ENDPOINTS_SHOWN])
+    return list(Endpoint.objects.present().only("id", "name").order_by("name", "id")[:ENDPOINTS_SHOWN])
 
 
 def _back(request: HtmxRequest) -> str:

@@ -64,6 +64,8 @@ def next_step(delivery: Delivery, now: datetime) -> str:
     """What happens to a delivery next: `retries in 4 min`. Empty once it is settled."""
     if delivery.state != Delivery.State.PENDING:
         return ""
+    if delivery.endpoint.state == Endpoint.State.DELETED:
+        return "is cancelled soon: its endpoint is deleted"
     if delivery.endpoint.state != Endpoint.State.ACTIVE:
         return f"held: its endpoint is {delivery.endpoint.get_state_display().lower()}"
     verb = "retries" if delivery.tries else "is sent"

@@ -12,6 +12,7 @@ from jetrelay.dashboard.access import HtmxRequest, View, confined
 from jetrelay.inbox.models import Inbox
 from jetrelay.inbox.reading import read
 from jetrelay.inbox.receive import KEPT, receive
+from subscriptions.models import Endpoint
 
 MAX_BODY = 1024 * 1024
 # The page is fetched anew with every arrival: enough to see what happens, few enough to stay quick.
@@ -52,7 +53,9 @@ def messages_fragment(request: HtmxRequest, token: str) -> HttpResponseBase:
 
 
 def _find(token: str) -> Inbox:
-    return get_object_or_404(Inbox.objects.select_related("endpoint"), token=token)
+    # Without its secret, the inbox of a deleted endpoint has nothing to verify with.
+    present = Inbox.objects.exclude(endpoint__state=Endpoint.State.DELETED)
+    return get_object_or_404(present.select_related("endpoint"), token=token)
 
 
 def _accept(request: HtmxRequest, token: str) -> HttpResponse:
