@@ -17,13 +17,14 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
-from delivery import breaker, health, retry, signing
+from delivery import breaker, health, retry
 from delivery.breaker import Health
 from delivery.claims import Claims, LooseClaims, RunClaims, fitting_share
 from delivery.destinations.exchange import GONE, Gate, Inbox, Request, Result
 from delivery.destinations.http import Sender, sender
 from delivery.destinations.turns import WEIGHTS
 from delivery.engines.base import AttemptRow, Due, Head, Settlement, Want
+from delivery.envelope import Envelope
 from delivery.models import EndpointHealth
 from delivery.order import Keying
 from delivery.parcels import Batching, Job, Loose, Packer, Parcel, Runs
@@ -100,20 +101,10 @@ class Line:
             self.target, self.keying = target, Keying(endpoint.id, row.ordered_since if row else None) if endpoint.ordered else None
             self.claims, self.packer = (RunClaims(), Runs(batching)) if endpoint.ordered else (LooseClaims(), Loose(batching))
         self.policy = Policy(_schedule_s(endpoint), endpoint.retry_jitter_percent / 100, endpoint.retry_on == Endpoint.RetryOn.TRANSIENT)
-        self._take_over_headers(endpoint)
+        self.envelope = Envelope(endpoint)
         self._take_over_limits(endpoint, row)
         self.open = not self.condemned
         self._adjust()
-
-    def _take_over_headers(self, endpoint: Endpoint) -> None:
-        overlap_ends = endpoint.previous_secret_expires_at.timestamp() if endpoint.previous_secret_expires_at else 0.0
-        self._signer = signing.Signer(signing.Scheme(endpoint.signature_scheme), endpoint.secrets_at(timezone.now()), overlap_ends)
-        # An empty Expect keeps libcurl from asking for leave before it sends a large body.
-        self._headers = ["Content-Type: application/json", f"User-Agent: Jetrelay/{settings.VERSION}", "Expect:"]
-        if endpoint.bearer_token:
-            self._headers.append(f"Authorization: Bearer {endpoint.bearer_token}")
-        self._headers += endpoint.extra_headers.splitlines()
-        self._confidential = _confidential(endpoint)
 
     def _take_over_limits(self, endpoint: Endpoint, row: EndpointHealth | None) -> None:
         self.max_in_flight, self.weight = endpoint.max_in_flight, WEIGHTS[endpoint.priority]
@@ -232,10 +223,10 @@ class Line:
             target.sender.submit_to(self.gate, requests)
 
     def _request(self, parcel: Parcel, target: Target) -> Request:
-        webhook_id, body = parcel.id, parcel.body
+        webhook_id, body, envelope = parcel.id, parcel.body, self.envelope
 
         def headers() -> list[str]:
-            return [*self._headers, *parcel.headers, *self._signer.headers(webhook_id, int(time()), body)]
+            return [*envelope.headers(webhook_id, int(time()), body), *parcel.headers]
 
         return Request(Sent(self, parcel), target.url, headers, body, target.timeout_ms, self.inbox, self.gate, urgent=self.keying is not None)
 
@@ -255,8 +246,7 @@ class Line:
         if self.keying:
             self.send()
         error = result.error.value if result.error else ""
-        if self._confidential:
-            result = _without(self._confidential, result)
+        result = self.envelope.redacted(result)
         started_at = datetime.fromtimestamp(result.started_at, UTC)
         return [_done(job.due, verdict, started_at, result.status, error, result) for job, verdict in zip(parcel.jobs, verdicts, strict=True)]
 
@@ -325,24 +315,6 @@ def _schedule_s(endpoint: Endpoint) -> Sequence[float]:
             schedule_s: list[float] = endpoint.retry_schedule_s
             return schedule_s
     raise ValueError(f"no retry strategy is called {endpoint.retry_strategy!r}")
-
-
-def _confidential(endpoint: Endpoint) -> list[str]:
-    """What may be a key in the headers we add, the longest first, so that none hides a part of another.
-
-    Of extra headers the words of 8 characters or more: nothing shorter is a key, and `***` for every `1` helps nobody.
-    """
-    values = (line.partition(":")[2] for line in endpoint.extra_headers.splitlines())
-    words = {word for value in values for word in value.split() if len(word) >= 8}
-    return sorted(words | ({endpoint.bearer_token} - {""}), key=len, reverse=True)
-
-
-def _without(confidential: Sequence[str], result: Result) -> Result:
-    """The result as it may be kept: a receiver that echoes the request must not put our tokens and keys on a page."""
-    headers, body = result.response_headers, result.response_body
-    for word in confidential:
-        headers, body = headers.replace(word, "***"), body.replace(word.encode(), b"***")
-    return result._replace(response_headers=headers, response_body=body)
 
 
 def give_up(due: Due) -> Done:

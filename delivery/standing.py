@@ -4,6 +4,7 @@ import enum
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from delivery import health
 from delivery.models import EndpointHealth
 from subscriptions.models import Endpoint
 
@@ -29,34 +30,34 @@ class Standing(NamedTuple):
 
 def standing(endpoint: Endpoint, now: datetime) -> Standing:
     """Of an endpoint that is read together with its `health`."""
-    health: EndpointHealth | None = getattr(endpoint, "health", None)
-    if health is None:
-        return Standing(*_breaker(EndpointHealth(), now)) if endpoint.state == Endpoint.State.ACTIVE else Standing(Kind.HELD, "")
+    row: EndpointHealth = getattr(endpoint, "health", None) or EndpointHealth()
     # Of an endpoint that is held only what went before: its breaker has nothing to do.
-    kind, words = _breaker(health, now) if endpoint.state == Endpoint.State.ACTIVE else (Kind.HELD, "")
-    return Standing(kind, words, health.failing_since, health.reason if has_trouble(health) else "")
+    kind, words = _breaker(row, now) if endpoint.state == Endpoint.State.ACTIVE else (Kind.HELD, "")
+    return Standing(kind, words, row.failing_since, row.reason if has_trouble(row) else "")
 
 
-def has_trouble(health: EndpointHealth) -> bool:
+def has_trouble(row: EndpointHealth) -> bool:
     """Whether there is anything that `endpoints.reset_breaker` would put back."""
-    return bool(health.failures or health.trips or health.failing_since or health.open_until or health.paused_until)
+    return bool(row.failures or row.trips or row.failing_since or row.open_until or row.paused_until)
 
 
-def _breaker(health: EndpointHealth, now: datetime) -> tuple[Kind, str]:
-    if health.open_until and health.open_until > now:
-        return Kind.OPEN, f"open until {_clock(health.open_until, now)}, then one probe"
-    if health.open_until:
-        return Kind.PROBING, "open: one probe shows whether it is back"
-    if health.paused_until and health.paused_until > now:
-        return Kind.ASKED_TO_WAIT, f"paused by Retry-After until {_clock(health.paused_until, now)}"
-    if health.ramp is not None:
-        return Kind.RECOVERING, f"recovering: {health.ramp:,} at once"
-    if health.failures:
-        return Kind.FAILING, f"closed, after {health.failures:,} {'failure' if health.failures == 1 else 'failures in a row'}"
+def _breaker(row: EndpointHealth, now: datetime) -> tuple[Kind, str]:
+    match health.of(row).state(now):
+        case "open":
+            return Kind.OPEN, f"open until {_clock(row.open_until, now)}, then one probe"
+        case "probing":
+            return Kind.PROBING, "open: one probe shows whether it is back"
+        case "paused":
+            return Kind.ASKED_TO_WAIT, f"paused by Retry-After until {_clock(row.paused_until, now)}"
+        case "recovering":
+            return Kind.RECOVERING, f"recovering: {row.ramp:,} at once"
+    if row.failures:
+        return Kind.FAILING, f"closed, after {row.failures:,} {'failure' if row.failures == 1 else 'failures in a row'}"
     return Kind.WELL, "closed"
 
 
-def _clock(at: datetime, now: datetime) -> str:
+def _clock(at: datetime | None, now: datetime) -> str:
     """`12:30:05 UTC`, with the day where it is another one."""
+    assert at is not None
     at, now = at.astimezone(UTC), now.astimezone(UTC)
     return f"{at:%H:%M:%S} UTC" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M:%S} UTC"
