@@ -226,7 +226,8 @@ class Line:
         webhook_id, body, envelope = parcel.id, parcel.body, self.envelope
 
         def headers() -> list[str]:
-            return [*envelope.headers(webhook_id, int(time()), body), *parcel.headers]
+            lines = envelope.headers(webhook_id, int(time()), body)
+            return lines + parcel.headers if parcel.batched else lines
 
         return Request(Sent(self, parcel), target.url, headers, body, target.timeout_ms, self.inbox, self.gate, urgent=self.keying is not None)
 
@@ -238,12 +239,12 @@ class Line:
         self.answered += 1
         if retry.is_success(result.status):
             verdicts = [retry.DELIVERED] * len(parcel.jobs)
-            self._succeeded()
+            if self.health is not breaker.WELL:
+                self._succeeded()
         else:
             verdicts = self._failed(parcel, result)
-        over = verdicts[0].outcome is not Outcome.RETRY
-        self._give_back(self.packer.ended(parcel, over=over))
         if self.keying:
+            self._give_back(self.packer.ended(parcel, over=verdicts[0].outcome is not Outcome.RETRY))
             self.send()
         error = result.error.value if result.error else ""
         result = self.envelope.redacted(result)
@@ -251,9 +252,8 @@ class Line:
         return [_done(job.due, verdict, started_at, result.status, error, result) for job, verdict in zip(parcel.jobs, verdicts, strict=True)]
 
     def _succeeded(self) -> None:
-        if self.health is not breaker.WELL:
-            self.health = breaker.succeeded(self.health, self.max_in_flight)
-            self._adjust()
+        self.health = breaker.succeeded(self.health, self.max_in_flight)
+        self._adjust()
 
     def _failed(self, parcel: Parcel, result: Result) -> list[Verdict]:
         now, before = timezone.now(), self.health

@@ -21,19 +21,19 @@ def serve(turns: Turns, count: int) -> list[Gate]:
     """Start this many requests, as the sender does."""
     served = []
     for _ in range(count):
-        gate = turns.next()
+        gate = turns.next(monotonic())
         if gate is None:
             break
         gate.waiting.popleft()
         gate.started(monotonic())
         served.append(gate)
-        turns.add(gate)
+        turns.add(gate, monotonic())
     return served
 
 
 def add(turns: Turns, *gates: Gate) -> None:
     for gate in gates:
-        turns.add(gate)
+        turns.add(gate, monotonic())
 
 
 def test_equals_take_turns() -> None:
@@ -126,4 +126,4 @@ def test_a_late_start_is_made_up_for_by_some_milliseconds_and_no_more() -> None:
 
 def test_nothing_waits_for_the_time_where_nothing_waits() -> None:
     assert Turns().wait_s() is None
-    assert Turns().next() is None
+    assert Turns().next(monotonic()) is None

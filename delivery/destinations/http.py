@@ -208,20 +208,29 @@ class Sender:
     def _start_submitted(self) -> None:
         while self._submitted:
             self._start(self._submitted.popleft())
+        now, turns = monotonic(), self._turns
         while self._gates:
-            self._turns.add(self._gates.popleft())
+            turns.add(self._gates.popleft(), now)
         # Not too many before the sockets are looked at again: thousands of endpoints with a backlog must not starve those
         # that have answered already. Past what this process may open, requests wait for others to end instead of failing.
-        for _ in range(MAX_STARTS):
-            if len(self._busy) >= self._most_open or (gate := self._turns.next()) is None:
-                return
+        left = min(MAX_STARTS, self._most_open - len(self._busy))
+        while left > 0 and (gate := turns.next(now)) is not None:
+            left -= self._start_from(gate, now, left)
+            turns.add(gate, now)
+
+    def _start_from(self, gate: Gate, now: float, most: int) -> int:
+        """Start the next request of a gate, or as many as may be if nobody else waits for a turn. Returns how many."""
+        most = 1 if gate.interval_s or self._turns.others else most
+        for started in range(most):
+            if not gate.can_start(now):
+                return started
             try:
                 request = gate.waiting.popleft()
             except IndexError:
-                continue  # it was withdrawn this instant
-            gate.started(monotonic())
+                return max(started, 1)  # it was withdrawn this instant
+            gate.started(now)
             self._start(request)
-            self._turns.add(gate)
+        return most
 
     def _start(self, request: Request) -> None:
         transfer = self._idle.pop() if self._idle else self._new_transfer()
@@ -284,7 +293,7 @@ class Sender:
         self._idle.append(transfer)
         if request.gate:
             request.gate.ended(result)
-            self._turns.add(request.gate)
+            self._turns.add(request.gate, monotonic())
         request.inbox.put(result, urgent=request.urgent)
 
     def _new_transfer(self) -> _Transfer:

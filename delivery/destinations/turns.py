@@ -40,24 +40,20 @@ class Turns:
         # How far the tenant served last had come.
         self._served = 0.0
 
-    def add(self, gate: Gate) -> None:
-        """Something new waits at the gate, or a place has come free."""
-        now = monotonic()
-        if not gate.can_start(now):
+    def add(self, gate: Gate, now: float) -> None:
+        """Something new waits at the gate, or a place has come free. `now` is on the monotonic clock."""
+        if gate.queued_for == 0.0 or not gate.can_start(now):
             return
-        at = gate.next_at if gate.next_at > now else 0.0
-        if gate.queued_for is not None and gate.queued_for <= at:
-            return
-        if at:
-            gate.queued_for = at
-            heappush(self._later, (at, next(self._numbers), gate))
-        else:
+        if gate.next_at <= now:
             self._put(gate)
+        elif gate.queued_for is None or gate.queued_for > gate.next_at:
+            gate.queued_for = gate.next_at
+            heappush(self._later, (gate.next_at, next(self._numbers), gate))
 
-    def next(self) -> Gate | None:
+    def next(self, now: float) -> Gate | None:
         """The gate whose turn it is. It has to be added again afterwards."""
-        now = monotonic()
-        self._wake_up(now)
+        if self._later:
+            self._wake_up(now)
         while self._ready:
             self._served, _, tenant = heappop(self._ready)
             tenant.served, _, gate = heappop(tenant.ready)
@@ -71,6 +67,11 @@ class Turns:
             if startable:
                 return gate
         return None
+
+    @property
+    def others(self) -> bool:
+        """Whether there is anybody whose turn it could be."""
+        return bool(self._ready or self._later)
 
     def wait_s(self) -> float | None:
         """How long until a gate may start its next request; 0 when one may now, None when none waits for the time."""
