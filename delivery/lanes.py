@@ -27,8 +27,9 @@ from delivery.destinations.exchange import POKED, Inbox
 from delivery.engines import engine
 from delivery.engines.base import Due, Head, Want
 from delivery.leases import Holding, lane_lease
-from delivery.lines import Done, Line, Sent
+from delivery.lines import Line, Sent
 from delivery.models import Delivery, EndpointHealth
+from delivery.outcomes import Done
 from delivery.settling import settle
 from subscriptions.models import ConfigVersion, Endpoint
 

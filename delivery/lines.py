@@ -6,10 +6,9 @@ All of these are still pending in the database: only the lane's owner sends, so 
 crash needs no repair.
 """
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import monotonic, time
 from typing import NamedTuple
 from uuid import UUID
@@ -17,23 +16,20 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
-from delivery import breaker, health, retry
+from delivery import breaker, health, outcomes, retry
 from delivery.breaker import Health
 from delivery.claims import Claims, LooseClaims, RunClaims, fitting_share
 from delivery.destinations.exchange import GONE, Gate, Inbox, Request, Result
 from delivery.destinations.http import Sender, sender
 from delivery.destinations.turns import WEIGHTS
-from delivery.engines.base import AttemptRow, Due, Head, Settlement, Want
+from delivery.engines.base import Due, Head, Want
 from delivery.envelope import Envelope
 from delivery.models import EndpointHealth
 from delivery.order import Keying
+from delivery.outcomes import Done, done, give_up
 from delivery.parcels import Batching, Job, Loose, Packer, Parcel, Runs
-from delivery.retry import MAX_RETRY_AFTER_S, Outcome, Policy, Verdict
-from subscriptions.ids import new_id
+from delivery.retry import MAX_RETRY_AFTER_S, Outcome, Verdict
 from subscriptions.models import Endpoint
-
-# The event of a delivery is gone: nothing can be sent any more. Stored with the attempt like the errors of a request.
-MISSING_EVENT = "missing_event"
 
 
 class Target(NamedTuple):
@@ -49,15 +45,6 @@ class Sent(NamedTuple):
 
     line: "Line"
     parcel: Parcel
-
-
-class Done(NamedTuple):
-    """A finished attempt, waiting to be settled."""
-
-    endpoint_id: UUID
-    verdict: Verdict
-    settlement: Settlement
-    attempt: AttemptRow
 
 
 @dataclass(eq=False)
@@ -100,7 +87,7 @@ class Line:
             self.close()
             self.target, self.keying = target, Keying(endpoint.id, row.ordered_since if row else None) if endpoint.ordered else None
             self.claims, self.packer = (RunClaims(), Runs(batching)) if endpoint.ordered else (LooseClaims(), Loose(batching))
-        self.policy = Policy(_schedule_s(endpoint), endpoint.retry_jitter_percent / 100, endpoint.retry_on == Endpoint.RetryOn.TRANSIENT)
+        self.policy = outcomes.policy_of(endpoint)
         self.envelope = Envelope(endpoint)
         self._take_over_limits(endpoint, row)
         self.open = not self.condemned
@@ -246,10 +233,8 @@ class Line:
         if self.keying:
             self._give_back(self.packer.ended(parcel, over=verdicts[0].outcome is not Outcome.RETRY))
             self.send()
-        error = result.error.value if result.error else ""
         result = self.envelope.redacted(result)
-        started_at = datetime.fromtimestamp(result.started_at, UTC)
-        return [_done(job.due, verdict, started_at, result.status, error, result) for job, verdict in zip(parcel.jobs, verdicts, strict=True)]
+        return [done(job.due, verdict, result) for job, verdict in zip(parcel.jobs, verdicts, strict=True)]
 
     def _succeeded(self) -> None:
         self.health = breaker.succeeded(self.health, self.max_in_flight)
@@ -258,12 +243,12 @@ class Line:
     def _failed(self, parcel: Parcel, result: Result) -> list[Verdict]:
         now, before = timezone.now(), self.health
         retry_after_s = min(result.retry_after_s, MAX_RETRY_AFTER_S)
-        self.health = breaker.failed(before, now, _reason(result), retry_after_s)
+        self.health = breaker.failed(before, now, outcomes.reason(result), retry_after_s)
         patience = timedelta(days=settings.JETRELAY_DISABLE_AFTER_DAYS)
         if result.status == GONE:
             self.condemned = "the receiver answered 410: it wants no more"
         elif patience and self.health.failing_since and breaker.is_hopeless(self.health, now, patience):
-            self.condemned = f"everything failed since {self.health.failing_since:%Y-%m-%d %H:%M} UTC; the last: {_reason(result)}"
+            self.condemned = f"everything failed since {self.health.failing_since:%Y-%m-%d %H:%M} UTC; the last: {outcomes.reason(result)}"
         if self.condemned:
             self.close()
         else:
@@ -271,16 +256,7 @@ class Line:
         if result.status == GONE or not before.counts(now):
             held_until = self.health.held_until(now)
             return [Verdict(Outcome.RETRY, (held_until - now).total_seconds() if held_until else 0.0, counted=False)] * len(parcel.jobs)
-        return [self._judge(job, result, alone=len(parcel.jobs) == 1) for job in parcel.jobs]
-
-    def _judge(self, job: Job, result: Result, *, alone: bool) -> Verdict:
-        tries = job.due.tries + 1
-        verdict = retry.judge(self.policy, tries, result.status, random.random(), result.retry_after_s)
-        if verdict.outcome is Outcome.DEAD and not alone:
-            # It may be another one's fault: what failed together is tried in smaller parcels before any of it is dead.
-            left = tries <= len(self.policy.schedule_s)
-            return Verdict(Outcome.RETRY, self.policy.schedule_s[tries - 1] if left else 0.0, counted=left)
-        return verdict
+        return [outcomes.judge(self.policy, job.due, result, alone=len(parcel.jobs) == 1) for job in parcel.jobs]
 
     # --- what the database has to know -------------------------------------------------------------------------------
 
@@ -294,41 +270,3 @@ class Line:
 
     def news_is_stored(self) -> None:
         self.stored_health, self.condemned = self.health, ""
-
-
-def _reason(result: Result) -> str:
-    """A failure in a word or two, for people."""
-    return str(result.status) if result.status else f"{result.error.value if result.error else 'no answer'}: {result.error_detail}"
-
-
-def _schedule_s(endpoint: Endpoint) -> Sequence[float]:
-    """The waits between attempts, from whichever numbers the endpoint's strategy goes by."""
-    first_s, longest_s, count = endpoint.retry_first_s, endpoint.retry_longest_s, endpoint.retry_count
-    match endpoint.retry_strategy:
-        case Endpoint.RetryStrategy.EXPONENTIAL:
-            return retry.exponential(first_s, endpoint.retry_factor, longest_s, count)
-        case Endpoint.RetryStrategy.LINEAR:
-            return retry.linear(first_s, endpoint.retry_step_s, longest_s, count)
-        case Endpoint.RetryStrategy.FIXED:
-            return retry.fixed(first_s, count)
-        case Endpoint.RetryStrategy.SCHEDULE:
-            schedule_s: list[float] = endpoint.retry_schedule_s
-            return schedule_s
-    raise ValueError(f"no retry strategy is called {endpoint.retry_strategy!r}")
-
-
-def give_up(due: Due) -> Done:
-    """A delivery whose event is gone is dead, and its attempt says why."""
-    return _done(due, retry.DEAD, timezone.now(), None, MISSING_EVENT, None)
-
-
-def _done(due: Due, verdict: Verdict, started_at: datetime, status: int | None, error: str, result: Result | None) -> Done:
-    due_at = timezone.now() + timedelta(seconds=verdict.wait_s) if verdict.outcome is Outcome.RETRY else None
-    timings = result.timings if result else (0.0,) * 5
-    detail, headers, body = (result.error_detail[:300], result.response_headers, result.response_body) if result else ("", "", b"")
-    return Done(
-        due.endpoint_id,
-        verdict,
-        Settlement(due.id, due.attempt_count, status, error, due_at, verdict.counted),
-        AttemptRow(new_id(), due.id, due.attempt_count + 1, started_at, *timings, status, error, detail, headers, body),
-    )

@@ -8,8 +8,8 @@ from django.utils import timezone
 
 from delivery.engines import engine
 from delivery.engines.base import Settlement
-from delivery.lines import Done
 from delivery.models import Attempt, Delivery
+from delivery.outcomes import Done
 from delivery.retry import Outcome
 from delivery.tallies import AttemptCounter
 

@@ -17,8 +17,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from delivery import breaker, lanes, retry, settling, signing
 from delivery.engines.base import AttemptRow, Settlement
 from delivery.leases import Holding, lane_lease, live
-from delivery.lines import Done
 from delivery.models import Attempt, AttemptTally, Delivery, Lease
+from delivery.outcomes import Done
 from delivery.replay import replay
 from delivery.retry import Outcome, Verdict
 from subscriptions.ids import new_id, to_public
