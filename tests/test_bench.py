@@ -14,13 +14,15 @@ from tests.whole import ROOT, engines
 
 EVENTS = 500
 UNITS = ("_per_s", "_s", "_ms", "_bytes")
-COUNTS = {"ratio", "events", "requests", "delivered", "attempts", "owed"}
+COUNTS = {"ratio", "events", "requests", "delivered", "attempts", "owed", "drained", "endpoints", "subscriptions"}
+COUNTS |= {"few_endpoints_per_event", "many_endpoints_per_event", "pending", "deep_pending", "settled", "rounds"}
+STREAM = ("--events", str(EVENTS))
 
 
 def bench(env: dict[str, str], name: str, folder: Path, *options: str) -> dict[str, Any]:
     """Run it with temporary files in this folder, which must be empty again. Returns its document."""
     folder.mkdir()
-    argv = [sys.executable, "manage.py", "bench", name, "--events", str(EVENTS), "--json", *options]
+    argv = [sys.executable, "manage.py", "bench", name, "--json", *options]
     done = subprocess.run(argv, env=env | {"SECRET_KEY": "bench", "TMPDIR": str(folder)}, cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     assert list(folder.iterdir()) == []
@@ -29,6 +31,11 @@ def bench(env: dict[str, str], name: str, folder: Path, *options: str) -> dict[s
     assert found["name"] == name
     assert not [key for key, value in found.items() if isinstance(value, int | float) and key not in COUNTS and not key.endswith(UNITS)]
     return found
+
+
+def databases(server: psycopg.Connection[Any]) -> set[str]:
+    """Those of all benchmarks on this server; others may be at it."""
+    return {name for (name,) in server.execute("SELECT datname FROM pg_database WHERE datname LIKE 'jetrelay_bench_%'")}
 
 
 def assert_measured(found: dict[str, Any]) -> None:
@@ -41,7 +48,7 @@ def assert_measured(found: dict[str, Any]) -> None:
 
 def test_it_measures_the_limit(tmp_path: Path) -> None:
     with engines("embedded", tmp_path / "data") as env:
-        found = bench(env, "limit", tmp_path / "tmp")
+        found = bench(env, "limit", tmp_path / "tmp", *STREAM)
     assert (found["ratio"], found["requests"]) == (1.0, EVENTS)
     assert found["limit_requests_per_s"] == pytest.approx(EVENTS / found["seconds_s"], rel=0.05)
 
@@ -49,7 +56,7 @@ def test_it_measures_the_limit(tmp_path: Path) -> None:
 @pytest.mark.whole
 def test_it_measures_the_pipeline_on_the_embedded_engines(tmp_path: Path) -> None:
     with engines("embedded", tmp_path / "data") as env:
-        found = bench(env, "pipeline", tmp_path / "tmp")
+        found = bench(env, "pipeline", tmp_path / "tmp", *STREAM)
     assert_measured(found)
     assert found["database"] == "sqlite"
     # The installation's own database was not touched: there is none yet.
@@ -59,8 +66,9 @@ def test_it_measures_the_pipeline_on_the_embedded_engines(tmp_path: Path) -> Non
 @pytest.mark.whole
 def test_it_measures_the_pipeline_on_postgresql_and_redis(tmp_path: Path) -> None:
     with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"]) as server, redis.Redis.from_url(env["BROKER_URL"]) as broker:
-        found = bench(env, "pipeline", tmp_path / "tmp")
-        assert server.execute("SELECT count(*) FROM pg_database WHERE datname LIKE 'jetrelay_bench_%'").fetchone() == (0,)
+        before = databases(server)
+        found = bench(env, "pipeline", tmp_path / "tmp", *STREAM)
+        assert databases(server) <= before
         assert server.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
         assert broker.dbsize() == 0
     assert_measured(found)
@@ -71,11 +79,78 @@ def test_it_measures_the_pipeline_on_postgresql_and_redis(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("kind", "wire"), [("embedded", "v1"), ("postgres+redis", "v2")])
 def test_it_measures_the_intake(kind: str, wire: str, tmp_path: Path) -> None:
     with engines(kind, tmp_path / "data") as env:
-        found = bench(env, "intake", tmp_path / "tmp", "--wire", wire)
+        found = bench(env, "intake", tmp_path / "tmp", *STREAM, "--wire", wire)
     assert found["events"] == found["owed"] == EVENTS
     assert found["ratio"] == pytest.approx(found["stored_events_per_s"] / found["decoded_events_per_s"], abs=0.01)
     assert (found["wire"], found["database"].startswith("postgres")) == (wire, kind != "embedded")
     assert 10_000_000 < found["rss_at_half_bytes"] <= found["peak_rss_bytes"]
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("kind", ["embedded", "postgres+redis"])
+def test_it_measures_healthy_endpoints_alone_and_beside_bad_neighbours(kind: str, tmp_path: Path) -> None:
+    small = ("--endpoints", "4", "--seconds", "2", "--hanging", "3", "--backlog", "100", "--drain-per-s", "6000")
+    with engines(kind, tmp_path / "data") as env:
+        found = bench(env, "isolation", tmp_path / "tmp", *small)
+    assert found["ratio"] == pytest.approx(found["beside_p95_ms"] / found["alone_p95_ms"], rel=0.05)
+    assert 0 < found["alone_p50_ms"] <= found["alone_p95_ms"] <= found["alone_p99_ms"]
+    assert 0 < found["delivered"] <= 2 * 4 * 4 * 2 + 8
+    # The backlog was being sent all the while, and there was more of it.
+    assert found["drained"] > 0
+    assert found["owed"] > 0
+
+
+@pytest.mark.whole
+def test_it_says_so_when_the_backlog_does_not_last(tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    argv = [sys.executable, "manage.py", "bench", "isolation", "--endpoints", "1", "--seconds", "1", "--hanging", "1", "--backlog", "1", "--drain-per-s", "1"]
+    with engines("embedded", tmp_path / "data") as env:
+        env |= {"SECRET_KEY": "bench", "TMPDIR": str(folder)}
+        done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 1
+    assert "give a larger --drain-per-s" in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("kind", ["embedded", "postgres+redis"])
+def test_it_measures_many_endpoints(kind: str, tmp_path: Path) -> None:
+    small = ("--endpoints", "20", "--per-s", "2", "--seconds", "2", "--events", "1000", "--subscriptions", "1000")
+    with engines(kind, tmp_path / "data") as env:
+        found = bench(env, "fanout", tmp_path / "tmp", *small)
+    assert (found["endpoints"], found["offered_per_s"], found["subscriptions"]) == (20, 40, 1000)
+    assert 0 < found["delivered"] <= 100
+    assert found["delivered_per_s"] > 0
+    assert 0 < found["delivered_p50_ms"] <= found["delivered_p95_ms"]
+
+
+def test_it_measures_matching_by_few_and_by_many(tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        found = bench(env, "matching", tmp_path / "tmp", "--events", "2000", "--subscriptions", "10000")
+    assert found["many_matched_events_per_s"] > 0
+    # What an event costs may depend on how many want it, so as many must want it in both.
+    assert found["few_endpoints_per_event"] == pytest.approx(found["many_endpoints_per_event"], rel=0.15)
+    assert found["few_endpoints_per_event"] > 2
+
+
+@pytest.mark.whole
+def test_it_measures_how_fast_shallow_and_deep_tables_drain(tmp_path: Path) -> None:
+    small = ("--shallow", "2000", "--deep", "20000", "--settled", "20000", "--rounds", "1")
+    with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"]) as server:
+        before = databases(server)
+        found = bench(env, "depth", tmp_path / "tmp", *small)
+        assert databases(server) <= before
+    rates = [found[f"{case}_per_s"] for case in ("shallow", "deep", "settled")]
+    assert found["ratio"] == pytest.approx(max(rates) / min(rates), abs=0.01)
+
+
+def test_it_fills_no_other_engine_than_postgresql(tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        argv = [sys.executable, "manage.py", "bench", "depth"]
+        done = subprocess.run(argv, env=env | {"SECRET_KEY": "bench"}, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "set DATABASE_URL to postgres://" in done.stderr
 
 
 def test_it_speaks_to_people_too(tmp_path: Path) -> None:
@@ -86,7 +161,7 @@ def test_it_speaks_to_people_too(tmp_path: Path) -> None:
     assert (figures["name"], figures["requests"]) == ("limit", "100")
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], [], ["limit", "--events", "many"]])
+@pytest.mark.parametrize("arguments", [["nothing"], [], ["limit", "--events", "many"], ["limit", "--events", "0"], ["limit", "--wire", "v1"]])
 def test_it_says_what_it_can_measure(arguments: list[str], tmp_path: Path) -> None:
     with engines("embedded", tmp_path / "data") as env:
         done = subprocess.run(

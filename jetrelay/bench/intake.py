@@ -4,18 +4,18 @@ Beside it stands the rate of reading and decoding the same frames, from the same
 """
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
-from typing import Any
+from typing import Annotated, Literal
 
 from django.core.management.base import CommandError
 
 from delivery.sources.jetstream import demo_events
 from delivery.sources.jetstream.connection import Connection
 from delivery.sources.jetstream.wires import Asked, wire_of
+from jetrelay.bench.interface import Figures, Say
 from jetrelay.bench.ledger import Ledger
-from jetrelay.bench.processes import MANAGE, free_port, python, run, running, wait_for_port
+from jetrelay.bench.processes import MANAGE, django, free_port, python, run, running, wait_for_port
 from jetrelay.bench.scratch import scratch
 from subscriptions.matching import Wanted
 from subscriptions.validation import V1_PATH, V2_PATH
@@ -25,8 +25,12 @@ PATIENCE_S = 60
 _PAUSE = "from subscriptions.models import Endpoint; Endpoint.objects.all().set_state(Endpoint.State.PAUSED, 'for the benchmark')"
 
 
-def measure(events: int, wire: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run it once. Returns figures with their units in their names."""
+def measure(
+    say: Say,
+    *,
+    events: Annotated[int, "events in the stream"] = 200_000,
+    wire: Annotated[Literal["v1", "v2"], "the wire that is read"] = "v1",
+) -> Figures:
     with scratch() as (folder, env):
         stream, log, port = folder / "stream.ndjson", folder / "processes.log", free_port()
         demo_events.write(stream, events)
@@ -34,7 +38,7 @@ def measure(events: int, wire: str, say: Callable[[str], None]) -> dict[str, Any
         env |= {"WEBHOOK_URL": "http://127.0.0.1:9/", "JETSTREAM_COLLECTIONS": "*", "JETSTREAM_KINDS": "commit,identity,account", "JETSTREAM_HOSTS": url}
         run(python(MANAGE, "migrate", "-v0"), env)
         run(python(MANAGE, "bootstrap"), env)
-        run(python(MANAGE, "shell", "-v0", "-c", _PAUSE), env)
+        run(django(_PAUSE), env)
         with running(python(MANAGE, "play_jetstream", str(stream), "--port", str(port)), env, log) as player:
             wait_for_port(port, player, log)
             say(f"reading and decoding {events:,} events on the {wire} wire, with no database")

@@ -6,10 +6,15 @@ Written apart from the product's own sender, as plainly as it can be, so that it
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter, time
+from typing import Annotated
 
 import pycurl
 
 from delivery import signing
+from delivery.sources.jetstream import demo_events
+from jetrelay.bench.interface import Figures, Say
+from jetrelay.bench.scratch import scratch
+from jetrelay.bench.sink import sink
 from subscriptions.ids import new_id, to_public
 from subscriptions.models import new_secret
 
@@ -27,7 +32,23 @@ class Limit:
         return self.requests / self.seconds
 
 
-def measure(url: str, bodies: Sequence[bytes], requests: int) -> Limit:
+def measure(say: Say, *, events: Annotated[int, "requests to post"] = 30_000) -> Figures:
+    with scratch() as (folder, _), sink(folder) as (url, sink_name):
+        stream = folder / "stream.ndjson"
+        demo_events.write(stream, 5000)
+        say(f"limit: posting to {sink_name} with no database")
+        found = post(url, stream.read_bytes().splitlines(), events)
+        return {
+            "name": "limit",
+            "ratio": 1.0,
+            "limit_requests_per_s": round(found.per_s),
+            "requests": events,
+            "seconds_s": round(found.seconds, 3),
+            "sink": sink_name,
+        }
+
+
+def post(url: str, bodies: Sequence[bytes], requests: int) -> Limit:
     """Post `requests` bodies, in turn, and time it. Raises RuntimeError if any is not answered with 200."""
     keys = [signing.key(new_secret())]
     multi = pycurl.CurlMulti()

@@ -3,15 +3,15 @@
 The time runs from the listener's connection to the settling of the last delivery, as the tables have it.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Annotated
 
 from django.core.management.base import CommandError
 
 from delivery.sources.jetstream import demo_events
 from jetrelay.bench import limit
+from jetrelay.bench.interface import Figures, Say
 from jetrelay.bench.ledger import Ledger
 from jetrelay.bench.processes import BEAT, MANAGE, WORKER, free_port, python, run, running, wait_for_line, wait_for_port
 from jetrelay.bench.scratch import scratch
@@ -21,18 +21,17 @@ from jetrelay.bench.sink import sink
 PATIENCE_S = 60
 
 
-def measure(events: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run it once. Returns figures with their units in their names."""
+def measure(say: Say, *, events: Annotated[int, "events in the stream"] = 30_000) -> Figures:
     with scratch() as (folder, env), sink(folder) as (url, sink_name):
         stream = folder / "stream.ndjson"
         demo_events.write(stream, events)
         bodies = stream.read_bytes().splitlines()[:5000]
         say(f"limit: posting to {sink_name} with no database")
-        before = limit.measure(url, bodies, events)
+        before = limit.post(url, bodies, events)
         say(f"pipeline: {events:,} events on {env['DATABASE_URL'].split(':')[0]} and {env['BROKER_URL'].split(':')[0] or 'files'}")
         ledger = _run(folder, env | {"WEBHOOK_URL": url, "JETSTREAM_COLLECTIONS": "*", "JETSTREAM_KINDS": "commit,identity,account"}, stream, events)
         say("limit, again: the machine may have changed meanwhile")
-        after = limit.measure(url, bodies, events)
+        after = limit.post(url, bodies, events)
         limit_per_s = (before.per_s + after.per_s) / 2
         per_s = ledger.delivered / ledger.seconds
         return {

@@ -26,9 +26,17 @@ def python(*args: str) -> list[str]:
     return [sys.executable, *args]
 
 
-def run(argv: Sequence[str], env: Mapping[str, str]) -> None:
-    """Run to the end. Raises CommandError with what it printed when it fails."""
-    done = subprocess.run(argv, env=env, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=300)
+def django(code: str) -> list[str]:
+    """Runs this code with Django set up; on another database than this process, if its environment says so."""
+    return python(MANAGE, "shell", "-v0", "-c", code)
+
+
+def run(argv: Sequence[str], env: Mapping[str, str], patience_s: float = 300) -> None:
+    """Run to the end. Raises CommandError with what it printed when it fails or takes too long."""
+    try:
+        done = subprocess.run(argv, env=env, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=patience_s)
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(f"{' '.join(argv)} did not end within {patience_s:.0f} s.") from error
     if done.returncode:
         raise CommandError(f"{' '.join(argv)} failed:\n{done.stdout}{done.stderr}")
 
@@ -47,6 +55,14 @@ def running(argv: Sequence[str], env: Mapping[str, str], log: Path) -> Iterator[
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def delivering(env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that is ready, and beat beside it. Gives the worker."""
+    with running(python(*WORKER), env, log) as worker, running(python(*BEAT), env, log):
+        wait_for_line(" ready.", worker, log)
+        yield worker
 
 
 def wait_for_line(text: str, process: subprocess.Popen[bytes], log: Path, patience_s: float = 30) -> None:

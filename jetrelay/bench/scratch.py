@@ -30,18 +30,19 @@ def scratch() -> Iterator[tuple[Path, dict[str, str]]]:
             "JETRELAY_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
             "PYTHONUNBUFFERED": "1",
         }
-        env["DATABASE_URL"] = stack.enter_context(_postgresql()) if connection.vendor == "postgresql" else f"sqlite:///{folder / 'bench.sqlite3'}"
+        env["DATABASE_URL"] = stack.enter_context(database()) if connection.vendor == "postgresql" else f"sqlite:///{folder / 'bench.sqlite3'}"
         env["BROKER_URL"] = stack.enter_context(_redis()) if settings.CELERY_BROKER_URL.startswith("redis") else ""
         yield folder, env
 
 
 @contextlib.contextmanager
-def _postgresql() -> Iterator[str]:
-    url = os.environ["DATABASE_URL"]
+def database(like: str = "") -> Iterator[str]:
+    """The URL of another database on the configured PostgreSQL server: empty, or a copy of the one with this URL."""
+    url, template = os.environ["DATABASE_URL"], urlsplit(like).path.removeprefix("/") or "template1"
     name = f"jetrelay_bench_{secrets.token_hex(6)}"
     with psycopg.connect(url, autocommit=True) as server:
         try:
-            server.execute(f"CREATE DATABASE {name}")
+            server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         except psycopg.errors.InsufficientPrivilege as error:
             raise CommandError("DATABASE_URL: this role may not make databases, and a benchmark needs one of its own: ALTER ROLE … CREATEDB.") from error
         try:

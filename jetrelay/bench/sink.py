@@ -24,7 +24,7 @@ http {{
 
 @contextlib.contextmanager
 def sink(folder: Path) -> Iterator[tuple[str, str]]:
-    """The URL of a running sink, and what it is."""
+    """The URL of a running sink, and what it is. It answers under every host name."""
     port, log = free_port(), folder / "sink.log"
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if nginx:

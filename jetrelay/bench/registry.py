@@ -1,0 +1,14 @@
+"""The benchmarks by name. To add one, write a module with a `measure` and give it a line here."""
+
+from jetrelay.bench import depth, fanout, intake, isolation, limit, matching, pipeline
+from jetrelay.bench.interface import Measure
+
+BENCHMARKS: dict[str, Measure] = {
+    "limit": limit.measure,
+    "pipeline": pipeline.measure,
+    "intake": intake.measure,
+    "isolation": isolation.measure,
+    "fanout": fanout.measure,
+    "matching": matching.measure,
+    "depth": depth.measure,
+}

@@ -1,0 +1,68 @@
+"""Endpoints for a benchmark's own database. Runs in a process that has it as Django's: `processes.django(…)`.
+
+Each endpoint has a host name of its own below `localhost`, which libcurl resolves to loopback by itself (RFC 6761), so
+that connections are kept apart as those to strangers are; and one subscription, to a collection nobody else wants.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import transaction
+
+from subscriptions.models import SHARDS, ConfigVersion, Endpoint, Source, Subscription, Tenant
+
+# What the processes must be allowed, for such endpoints.
+LOOPBACK = {"JETRELAY_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Endpoints of one kind, on one port of this machine."""
+
+    name: str
+    count: int
+    port: int
+    state: str = "active"
+    timeout_s: float = 30.0
+
+    def url(self, number: int) -> str:
+        return f"http://{self.name}-{number}.localhost:{self.port}/sink"
+
+
+def collection(group: str, number: int) -> str:
+    """What this endpoint of the group wants."""
+    return f"example.bench.{group}.n{number}"
+
+
+@transaction.atomic
+def build(groups: list[Group]) -> None:
+    """Make the endpoints, spread evenly over the lanes."""
+    tenant = Tenant.objects.create(slug="bench", name="Benchmark")
+    source = Source.objects.create(kind=Source.Kind.JETSTREAM, name="Jetstream")
+    cast = [(group, number) for group in groups for number in range(group.count)]
+    endpoints = [
+        Endpoint(
+            tenant=tenant,
+            name=f"{group.name}-{number}",
+            url=group.url(number),
+            state=group.state,
+            timeout_s=group.timeout_s,
+            shard=place % SHARDS,
+        )
+        for place, (group, number) in enumerate(cast)
+    ]
+    Endpoint.objects.bulk_create(endpoints)
+    Subscription.objects.bulk_create(
+        Subscription(endpoint=endpoint, source=source, collections=[collection(group.name, number)])
+        for endpoint, (group, number) in zip(endpoints, cast, strict=True)
+    )
+    ConfigVersion.bump()
+
+
+def resume() -> None:
+    """Activate every endpoint that was paused."""
+    Endpoint.objects.filter(state=Endpoint.State.PAUSED).set_state(Endpoint.State.ACTIVE, "")
+
+
+def ids(group: str) -> list[UUID]:
+    return list(Endpoint.objects.filter(name__startswith=f"{group}-").order_by("id").values_list("id", flat=True))
