@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from delivery.destinations import http as destination
 from delivery.destinations.addresses import Door
 from delivery.destinations.exchange import POKED, Error, Gate, Inbox
-from delivery.destinations.http import MAX_KEPT_BODY, MAX_KEPT_HEADERS, Sender
+from delivery.destinations.http import Sender
+from delivery.destinations.transfer import MAX_KEPT_BODY, MAX_KEPT_HEADERS, MAX_READ_BODY
 from tests.receiver import Receiver
 from tests.wire import LOOPBACK, OK, Crowd, Wire, collect, hang, post, read_request, repeating, request, reset, saying
 
@@ -314,7 +315,7 @@ def test_it_takes_a_body_that_goes_on_too_long_up_to_its_length(sender: Sender) 
 
 def test_it_does_not_unpack_a_compressed_bomb(sender: Sender) -> None:
     bomb = gzip.compress(bytes(30_000_000))
-    assert len(bomb) < destination.MAX_READ_BODY
+    assert len(bomb) < MAX_READ_BODY
     with Wire(saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb)) as wire:
         result = post(sender, wire.url)
     assert (result.status, result.error) == (200, None)

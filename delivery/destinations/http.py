@@ -15,9 +15,8 @@ import selectors
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from time import monotonic, sleep, time
+from collections.abc import Iterable
+from time import monotonic, sleep
 from typing import Any
 
 import certifi
@@ -26,13 +25,13 @@ from django.conf import settings
 
 from delivery.destinations.addresses import Door
 from delivery.destinations.exchange import Error, Gate, Request, Result, Timings
+from delivery.destinations.failures import unsendable
+from delivery.destinations.names import LookUp, Names, Wait, entry, name_and_port, system_look_up
+from delivery.destinations.transfer import Transfer
 from delivery.destinations.turns import Turns
 
 logger = logging.getLogger(__name__)
 
-MAX_READ_BODY = 64 * 1024
-MAX_KEPT_BODY = 4 * 1024
-MAX_KEPT_HEADERS = 4 * 1024
 # Connections kept open for reuse, over all endpoints of a process.
 MAX_IDLE_CONNECTIONS = 1024
 # Fifty endpoints that hang take 1,600 descriptors; the usual soft limit is 1,024.
@@ -42,74 +41,23 @@ MAX_OPEN = 4096
 MAX_STARTS = 64
 
 
-# libcurl's numbers that pycurl has no name for.
-_E_HTTP2_STREAM, _E_TOO_LARGE = 92, 100
-
-_ERRORS = {
-    pycurl.E_COULDNT_RESOLVE_HOST: Error.DNS,
-    pycurl.E_COULDNT_CONNECT: Error.CONNECT,
-    pycurl.E_OPERATION_TIMEDOUT: Error.TIMEOUT,
-    pycurl.E_SSL_CONNECT_ERROR: Error.TLS,
-    pycurl.E_PEER_FAILED_VERIFICATION: Error.TLS,
-    pycurl.E_SSL_CERTPROBLEM: Error.TLS,
-    pycurl.E_SSL_CIPHER: Error.TLS,
-    pycurl.E_RECV_ERROR: Error.RESET,
-    pycurl.E_SEND_ERROR: Error.RESET,
-    pycurl.E_GOT_NOTHING: Error.EMPTY_RESPONSE,
-    pycurl.E_PARTIAL_FILE: Error.BAD_RESPONSE,
-    pycurl.E_FTP_WEIRD_SERVER_REPLY: Error.BAD_RESPONSE,
-    pycurl.E_UNSUPPORTED_PROTOCOL: Error.BAD_URL,
-    pycurl.E_URL_MALFORMAT: Error.BAD_URL,
-    pycurl.E_HTTP2: Error.BAD_RESPONSE,
-    _E_HTTP2_STREAM: Error.BAD_RESPONSE,
-    pycurl.E_BAD_CONTENT_ENCODING: Error.BAD_RESPONSE,
-    _E_TOO_LARGE: Error.BAD_RESPONSE,
-}
-# How libcurl's E_RECV_ERROR starts when the connection is well and the answer is not.
-_UNREADABLE = ("Too large response headers", "chunk hex-length", "Invalid chunk")
-# We stopped reading a body that had grown past its bound: the status line is what counts.
-_READ_ENOUGH = frozenset({pycurl.E_WRITE_ERROR, pycurl.E_FILESIZE_EXCEEDED})
-
-
-class _Socket(socket.socket):
-    """pycurl takes a duplicate of the descriptor and drops this object, which is then no leak to be warned of."""
-
-    def __del__(self) -> None:
-        self.close()
-
-
-@dataclass(slots=True)
-class _Transfer:
-    """A reusable libcurl handle with the buffers its callbacks fill."""
-
-    curl: Any
-    request: Request | None = None
-    started_at: float = 0.0
-    headers: list[bytes] = field(default_factory=list)
-    body: bytearray = field(default_factory=bytearray)
-    read: int = 0
-    refusal: str = ""
-
-    def write(self, chunk: bytes) -> int | None:
-        room = MAX_KEPT_BODY - len(self.body)
-        if room > 0:
-            self.body += chunk[:room]
-        self.read += len(chunk)
-        return None if self.read <= MAX_READ_BODY else -1
-
-
 class Sender:
-    """One thread and one libcurl multi handle. `submit` may be called from any thread."""
+    """One thread and one libcurl multi handle. `submit` may be called from any thread.
 
-    def __init__(self, door: Door) -> None:
+    `authorities` is a file of the certificates that receivers' certificates have to lead to.
+    """
+
+    def __init__(self, door: Door, *, authorities: str = certifi.where(), look_up: LookUp = system_look_up) -> None:
         self.door = door
+        self._authorities = authorities
+        self._names = Names(look_up, self._wake)
         self._submitted: deque[Request] = deque()
         # Gates where something new waits, or a place has come free.
         self._gates: deque[Gate] = deque()
         self._turns = Turns()
-        self._idle: list[_Transfer] = []
+        self._idle: list[Transfer] = []
         # libcurl knows nothing of our objects: a busy handle leads back to its transfer.
-        self._busy: dict[Any, _Transfer] = {}
+        self._busy: dict[Any, Transfer] = {}
         self._selector = selectors.DefaultSelector()
         self._deadline: float | None = None
         # The rest is for idle connections, the database, the broker, and another sender.
@@ -148,8 +96,8 @@ class Sender:
     def _wake(self) -> None:
         try:
             self._wake_in.send(b"\0")
-        except BlockingIOError:
-            pass  # its buffer is full of wakes already
+        except OSError:
+            pass  # its buffer is full of wakes already, or a look-up ended after the sender
 
     # --- the thread --------------------------------------------------------------------------------------------
 
@@ -178,12 +126,13 @@ class Sender:
         if self._deadline is not None and monotonic() >= self._deadline:
             self._deadline = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._start_found()
         self._finish_completed()
 
     def _seconds_left(self) -> float | None:
         if self._submitted or self._gates:
             return 0.0
-        waits = [] if self._deadline is None else [max(0.0, self._deadline - monotonic())]
+        waits = [max(0.0, deadline - monotonic()) for deadline in (self._deadline, self._names.deadline()) if deadline is not None]
         if len(self._busy) < self._most_open and (turn_s := self._turns.wait_s()) is not None:
             waits.append(turn_s)
         return min(waits, default=None)
@@ -233,91 +182,67 @@ class Sender:
         return most
 
     def _start(self, request: Request) -> None:
-        transfer = self._idle.pop() if self._idle else self._new_transfer()
-        transfer.request = request
-        transfer.started_at = time()
-        curl = transfer.curl
+        """Begin the request, once the addresses of its host are known."""
+        host = name_and_port(request.url)
+        if host is None:
+            self._begin(request)
+        elif addresses := self._names.addresses(host[0]):
+            self._begin(request, entry(*host, addresses))
+        else:
+            self._names.wait(*host, request)
+
+    def _start_found(self) -> None:
+        """Begin what has waited for a name that is known by now, and report what has waited in vain."""
+        for wait, addresses, reason in self._names.ready():
+            if addresses:
+                self._begin(wait.request, entry(wait.name, wait.port, addresses), wait.waited_ms)
+            else:
+                self._give_up(wait, Error.DNS, f"Could not resolve host: {wait.name} ({reason})")
+        for wait in self._names.expired():
+            self._give_up(wait, Error.TIMEOUT, f"Could not resolve host: {wait.name} (no answer after {wait.request.timeout_ms} ms)")
+
+    def _give_up(self, wait: Wait, error: Error, detail: str) -> None:
+        timings = Timings(0.0, 0.0, 0.0, 0.0, wait.waited_ms)
+        self._hand_over(wait.request, Result(wait.request.tag, wait.started_at, None, error, detail, timings, "", b"", 0))
+
+    def _begin(self, request: Request, known: str = "", waited_ms: float = 0.0) -> None:
+        transfer = self._idle.pop() if self._idle else Transfer(self.door, self._authorities)
         try:
-            curl.setopt(pycurl.URL, request.url)
-            curl.setopt(pycurl.HTTPHEADER, request.headers() if callable(request.headers) else request.headers)
-            curl.setopt(pycurl.POSTFIELDS, request.body)
-            curl.setopt(pycurl.TIMEOUT_MS, request.timeout_ms)
-            self._busy[curl] = transfer
-            self._multi.add_handle(curl)
+            transfer.begin(request, known, waited_ms)
+            self._busy[transfer.curl] = transfer
+            self._multi.add_handle(transfer.curl)
         except (pycurl.error, ValueError, UnicodeError) as error:
-            self._busy.pop(curl, None)
-            self._report(transfer, Error.BAD_URL, str(error), None)
+            self._busy.pop(transfer.curl, None)
+            self._report(transfer, transfer.result(None, Error.BAD_URL, unsendable(error)))
 
     def _finish_completed(self) -> None:
         while True:
             queued, good, bad = self._multi.info_read()
             for curl in good:
                 transfer = self._release(curl)
-                self._report(transfer, None, "", curl.getinfo(pycurl.RESPONSE_CODE))
+                self._report(transfer, transfer.answered())
             for curl, code, detail in bad:
                 transfer = self._release(curl)
-                status = curl.getinfo(pycurl.RESPONSE_CODE) or None
-                if code in _READ_ENOUGH and status:
-                    self._report(transfer, None, "", status)
-                elif transfer.refusal and code == pycurl.E_COULDNT_CONNECT:
-                    self._report(transfer, Error.REFUSED_ADDRESS, transfer.refusal, None)
-                else:
-                    self._report(transfer, _named(code, detail, curl), detail or f"libcurl error {code}", None)
+                self._report(transfer, transfer.failed(code, detail))
             if not queued:
                 return
 
-    def _release(self, curl: Any) -> _Transfer:
+    def _release(self, curl: Any) -> Transfer:
         self._multi.remove_handle(curl)
         return self._busy.pop(curl)
 
-    def _report(self, transfer: _Transfer, error: Error | None, detail: str, status: int | None) -> None:
-        """Pass the result on and make the transfer ready for another request."""
-        request, info = transfer.request, transfer.curl.getinfo
+    def _report(self, transfer: Transfer, result: Result) -> None:
+        """Pass the result on and keep the transfer for another request."""
+        request, transfer.request = transfer.request, None
         assert request is not None
-        timings = Timings(
-            info(pycurl.NAMELOOKUP_TIME) * 1000,
-            info(pycurl.CONNECT_TIME) * 1000,
-            info(pycurl.APPCONNECT_TIME) * 1000,
-            info(pycurl.STARTTRANSFER_TIME) * 1000,
-            info(pycurl.TOTAL_TIME) * 1000,
-        )
-        retry_after = info(pycurl.RETRY_AFTER) if status in (429, 503) else 0
-        headers = b"".join(transfer.headers)[:MAX_KEPT_HEADERS].decode("latin-1").replace("\0", "") if transfer.headers else ""
-        # libcurl quotes hosts with whatever bytes they have; a database takes neither half characters nor NUL.
-        detail = detail.encode(errors="replace").decode().replace("\0", "")
-        result = Result(request.tag, transfer.started_at, status, error, detail, timings, headers, bytes(transfer.body), retry_after)
-        transfer.request = None
-        transfer.headers.clear()
-        transfer.body.clear()
-        transfer.read, transfer.refusal = 0, ""
         self._idle.append(transfer)
+        self._hand_over(request, result)
+
+    def _hand_over(self, request: Request, result: Result) -> None:
         if request.gate:
             request.gate.ended(result)
             self._turns.add(request.gate, monotonic())
         request.inbox.put(result, urgent=request.urgent)
-
-    def _new_transfer(self) -> _Transfer:
-        curl = pycurl.Curl()
-        transfer = _Transfer(curl)
-        for option, value in _OPTIONS:
-            curl.setopt(option, value)
-        curl.setopt(pycurl.HEADERFUNCTION, transfer.headers.append)
-        curl.setopt(pycurl.WRITEFUNCTION, transfer.write)
-        curl.setopt(pycurl.OPENSOCKETFUNCTION, self._opener(transfer))
-        return transfer
-
-    def _opener(self, transfer: _Transfer) -> Callable[[int, Any], Any]:
-        def open_socket(_purpose: int, address: Any) -> Any:
-            family, kind, protocol, where = address
-            refusal = self.door.refusal(where[0]) if family in (socket.AF_INET, socket.AF_INET6) else f"address family {family}"
-            if refusal:
-                transfer.refusal = refusal
-                return pycurl.SOCKET_BAD
-            # Another address of the same name may still be refused: only the last word counts if none connects.
-            transfer.refusal = ""
-            return _Socket(family, kind, protocol)
-
-        return open_socket
 
     def _close(self) -> None:
         for curl in list(self._busy):
@@ -326,12 +251,6 @@ class Sender:
         self._selector.close()
         self._wake_in.close()
         self._wake_out.close()
-
-
-def _named(code: int, detail: str, curl: Any) -> Error:
-    """Our name for libcurl's error. It uses two of its numbers for HTTP that it cannot read as well."""
-    unreadable = (code == pycurl.E_UNSUPPORTED_PROTOCOL and curl.getinfo(pycurl.PRIMARY_IP)) or (code == pycurl.E_RECV_ERROR and detail.startswith(_UNREADABLE))
-    return Error.BAD_RESPONSE if unreadable else _ERRORS.get(code, Error.OTHER)
 
 
 def _descriptors() -> int:
@@ -363,18 +282,6 @@ def stop_senders() -> None:
             _senders.popitem()[1].stop()
 
 
-_OPTIONS: tuple[tuple[int, Any], ...] = (
-    (pycurl.POST, 1),
-    (pycurl.NOSIGNAL, 1),
-    (pycurl.FOLLOWLOCATION, 0),
-    (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
-    (pycurl.PROXY, ""),
-    (pycurl.NOPROXY, "*"),
-    (pycurl.CAINFO, certifi.where()),
-    # A pause before reading is no reason to hold a request back: keep-alive probes find dead peers.
-    (pycurl.TCP_KEEPALIVE, 1),
-    (pycurl.TCP_NODELAY, 1),
-)
 _SELECTOR_EVENTS = {
     pycurl.POLL_IN: selectors.EVENT_READ,
     pycurl.POLL_OUT: selectors.EVENT_WRITE,

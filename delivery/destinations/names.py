@@ -1,0 +1,168 @@
+"""Looks names up for one sender, each in a thread of its own, so that a name that hangs holds nobody else up.
+
+libcurl has 20 threads for this, lets each request take two of them, and the C library waits 10 to 30 s for a DNS
+server that never answers: ten requests to one such name and no other name is found for as long. Here a name has one
+thread, however many requests wait for it. What is found is only handed to libcurl; the door looks at the address
+when its socket is opened, as ever.
+"""
+
+import re
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from heapq import heappop, heappush
+from time import monotonic, time
+from typing import NamedTuple
+
+from delivery.destinations.exchange import Request
+
+# Bytes of a thread's stack are only reserved; names beyond this many wait for one to end.
+MAX_THREADS = 256
+# Fresh for as long as libcurl keeps them. After that they still serve while they are looked up again (RFC 8767).
+FRESH_S, STALE_S = 60.0, 300.0
+MAX_KEPT = 10_000
+# A host that has to be looked up: its last label does not start with a digit, or it would be a number in some spelling.
+# What is not matched here is libcurl's own business, which looks it up itself or refuses it.
+_NAMED = re.compile(r"https?://((?:[A-Za-z0-9_-]+\.)*[A-Za-z_][A-Za-z0-9_-]*)\.?(?::([0-9]{1,5}))?(?:[/?#]|\Z)")
+
+LookUp = Callable[[str], Sequence[str]]
+
+
+def system_look_up(name: str) -> Sequence[str]:
+    """The addresses that this system's resolver has for a name. Raises OSError. May take as long as it likes."""
+    found = socket.getaddrinfo(name.encode(), None, type=socket.SOCK_STREAM)
+    # Those with a zone are for a link on this machine alone, and nothing that libcurl can be told.
+    return [address for address in dict.fromkeys(str(where[0]) for _, _, _, _, where in found) if "%" not in address]
+
+
+@lru_cache(maxsize=4096)
+def name_and_port(url: str) -> tuple[str, int] | None:
+    """The name in a URL, where it has one that must be looked up."""
+    match = _NAMED.match(url)
+    if match is None or match[1].lower().endswith("localhost"):
+        return None
+    return match[1].lower(), int(match[2] or (443 if url.startswith("https") else 80))
+
+
+def entry(name: str, port: int, addresses: Sequence[str]) -> str:
+    """What tells libcurl the addresses of a name (CURLOPT_RESOLVE); `+` lets it forget them again."""
+    return f"+{name}:{port}:" + ",".join(f"[{address}]" if ":" in address else address for address in addresses)
+
+
+@dataclass(slots=True, eq=False)
+class Wait:
+    """A request whose name is being looked up."""
+
+    name: str
+    port: int
+    request: Request
+    since: float = field(default_factory=monotonic)
+    started_at: float = field(default_factory=time)
+    over: bool = False
+
+    @property
+    def waited_ms(self) -> float:
+        return (monotonic() - self.since) * 1000
+
+
+class _Found(NamedTuple):
+    name: str
+    addresses: Sequence[str]
+    reason: str
+
+
+class Names:
+    """Owned by the sender's thread, which calls everything here; `arrived` is called in others."""
+
+    def __init__(self, look_up: LookUp, arrived: Callable[[], None]) -> None:
+        self._look_up = look_up
+        self._arrived = arrived
+        self._known: dict[str, tuple[float, Sequence[str]]] = {}
+        # Everything that is sought, also where nobody waits for it.
+        self._waiting: dict[str, list[Wait]] = {}
+        self._deadlines: list[tuple[float, int, Wait]] = []
+        self._waits = 0
+        self._queue: deque[str] = deque()
+        self._threads = 0
+        self._found: deque[_Found] = deque()
+
+    def addresses(self, name: str) -> Sequence[str]:
+        """What is known of a name; nothing when it has to be waited for."""
+        looked_up_at, addresses = self._known.get(name, (0.0, ()))
+        age_s = monotonic() - looked_up_at
+        if not addresses or age_s > STALE_S:
+            return ()
+        if age_s > FRESH_S:
+            self._seek(name)
+        return addresses
+
+    def wait(self, name: str, port: int, request: Request) -> None:
+        """Look the name up for this request, which comes back from `ready` or `expired`."""
+        wait = Wait(name, port, request)
+        self._seek(name).append(wait)
+        self._waits += 1
+        heappush(self._deadlines, (wait.since + request.timeout_ms / 1000, self._waits, wait))
+
+    def deadline(self) -> float | None:
+        """When the next request will have waited too long, on the monotonic clock."""
+        while self._deadlines and self._deadlines[0][2].over:
+            heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def expired(self) -> list[Wait]:
+        """The requests that have waited too long by now."""
+        late = []
+        while (deadline := self.deadline()) is not None and deadline <= monotonic():
+            wait = heappop(self._deadlines)[2]
+            wait.over = True
+            self._waiting[wait.name].remove(wait)
+            late.append(wait)
+        return late
+
+    def ready(self) -> list[tuple[Wait, Sequence[str], str]]:
+        """The requests whose look-up has ended, each with the addresses, or the reason why there are none."""
+        waits: list[tuple[Wait, Sequence[str], str]] = []
+        for _ in range(len(self._found)):
+            found = self._found.popleft()
+            self._threads -= 1
+            if found.addresses:
+                self._keep(found)
+            for wait in self._waiting.pop(found.name):
+                wait.over = True
+                waits.append((wait, found.addresses, found.reason))
+        if self._queue:
+            self._start_threads()
+        return waits
+
+    def _seek(self, name: str) -> list[Wait]:
+        if name not in self._waiting:
+            self._waiting[name] = []
+            self._queue.append(name)
+        self._start_threads()
+        return self._waiting[name]
+
+    def _keep(self, found: _Found) -> None:
+        if len(self._known) >= MAX_KEPT:
+            self._known.clear()
+        self._known[found.name] = (monotonic(), found.addresses)
+
+    def _start_threads(self) -> None:
+        while self._queue and self._threads < MAX_THREADS:
+            try:
+                threading.Thread(target=self._run, args=(self._queue[0],), name="name", daemon=True).start()
+            except RuntimeError:
+                return  # the system has no more threads: the next call tries again
+            self._queue.popleft()
+            self._threads += 1
+
+    def _run(self, name: str) -> None:
+        try:
+            addresses = self._look_up(name)
+            reason = "" if addresses else "it has no address"
+        except (OSError, UnicodeError) as error:
+            addresses, reason = (), str(getattr(error, "strerror", None) or error)
+        self._found.append(_Found(name, addresses, reason))
+        self._arrived()

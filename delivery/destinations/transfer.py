@@ -1,0 +1,150 @@
+"""One request in libcurl's hands: a handle that is used again and again, and what has come back so far."""
+
+import socket
+from dataclasses import dataclass, field
+from time import time
+from typing import Any
+
+import pycurl
+
+from delivery.destinations.addresses import Door
+from delivery.destinations.exchange import Error, Request, Result, Timings
+from delivery.destinations.failures import named, unanswered
+
+MAX_READ_BODY = 64 * 1024
+MAX_KEPT_BODY = 4 * 1024
+# They are read to 300 KB or 5,000 lines, interim answers and trailers included: libcurl's own bounds.
+MAX_KEPT_HEADERS = 4 * 1024
+
+# We stopped reading a body that had grown past its bound: the status line is what counts.
+_READ_ENOUGH = frozenset({pycurl.E_WRITE_ERROR, pycurl.E_FILESIZE_EXCEEDED})
+
+_OPTIONS: tuple[tuple[int, Any], ...] = (
+    (pycurl.POST, 1),
+    (pycurl.NOSIGNAL, 1),
+    (pycurl.FOLLOWLOCATION, 0),
+    (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+    (pycurl.PROXY, ""),
+    (pycurl.NOPROXY, "*"),
+    # A pause before reading is no reason to hold a request back: keep-alive probes find dead peers.
+    (pycurl.TCP_KEEPALIVE, 1),
+    (pycurl.TCP_NODELAY, 1),
+)
+
+
+class _Socket(socket.socket):
+    """pycurl takes a duplicate of the descriptor and drops this object, which is then no leak to be warned of."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """A reusable libcurl handle behind one door, with the buffers its callbacks fill."""
+
+    door: Door
+    authorities: str
+    curl: Any = field(default_factory=pycurl.Curl)
+    request: Request | None = None
+    started_at: float = 0.0
+    # Milliseconds before libcurl had the request, while its name was looked up.
+    waited_ms: float = 0.0
+    lines: list[bytes] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
+    read: int = 0
+    refusal: str = ""
+    # Whether the handle has been told addresses, which it would tell libcurl again with the next request.
+    told: bool = False
+
+    def __post_init__(self) -> None:
+        for option, value in _OPTIONS:
+            self.curl.setopt(option, value)
+        self.curl.setopt(pycurl.CAINFO, self.authorities)
+        self.curl.setopt(pycurl.HEADERFUNCTION, self.lines.append)
+        self.curl.setopt(pycurl.WRITEFUNCTION, self._write)
+        self.curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
+
+    def begin(self, request: Request, known: str, waited_ms: float) -> None:
+        """Make the handle ready for a request. `known` is what is known of its host, for CURLOPT_RESOLVE.
+
+        Raises pycurl.error, ValueError or UnicodeError where libcurl does not take the URL or a header.
+        """
+        self.request, self.waited_ms = request, waited_ms
+        self.started_at = time() - waited_ms / 1000
+        curl = self.curl
+        curl.setopt(pycurl.URL, request.url)
+        # An empty list would leave those of the request before.
+        curl.setopt(pycurl.HTTPHEADER, (request.headers() if callable(request.headers) else request.headers) or None)
+        curl.setopt(pycurl.POSTFIELDS, request.body)
+        curl.setopt(pycurl.TIMEOUT_MS, max(1, round(request.timeout_ms - waited_ms)))
+        if known or self.told:
+            curl.setopt(pycurl.RESOLVE, [known] if known else None)
+            self.told = bool(known)
+
+    def answered(self) -> Result:
+        """What came of a request that libcurl is content with."""
+        return self._settled(self.curl.getinfo(pycurl.RESPONSE_CODE))
+
+    def failed(self, code: int, detail: str) -> Result:
+        """What came of a request that ended with one of libcurl's errors."""
+        status = self.curl.getinfo(pycurl.RESPONSE_CODE)
+        if code in _READ_ENOUGH and status:
+            return self._settled(status)
+        if code == pycurl.E_COULDNT_CONNECT and self.refusal:
+            return self.result(None, Error.REFUSED_ADDRESS, self.refusal)
+        return self.result(None, *named(code, detail, connected=bool(self.curl.getinfo(pycurl.PRIMARY_IP)), headers=self._headers()))
+
+    def _settled(self, status: int) -> Result:
+        headers = self._headers()
+        detail = unanswered(status, headers)
+        return self.result(None, Error.BAD_RESPONSE, detail, headers) if detail else self.result(status, None, "", headers)
+
+    def result(self, status: int | None, error: Error | None, detail: str, headers: bytes | None = None) -> Result:
+        """The result of the request; the transfer is then ready for another."""
+        request = self.request
+        assert request is not None
+        shown = (self._headers() if headers is None else headers)[:MAX_KEPT_HEADERS].decode("latin-1").replace("\0", "")
+        # libcurl quotes hosts with whatever bytes they have; a database takes neither half characters nor NUL.
+        detail = detail and detail.encode(errors="replace").decode().replace("\0", "")
+        retry_after = self.curl.getinfo(pycurl.RETRY_AFTER) if status in (429, 503) else 0
+        result = Result(request.tag, self.started_at, status, error, detail, self._timings(), shown, bytes(self.body), retry_after)
+        self.lines.clear()
+        self.body.clear()
+        self.read, self.refusal = 0, ""
+        return result
+
+    def _headers(self) -> bytes:
+        """Status line and headers of the last answer: interim ones come before it."""
+        lines = b"".join(self.lines)
+        return lines[lines.rfind(b"\nHTTP/") + 1 :]
+
+    def _timings(self) -> Timings:
+        info, waited_ms = self.curl.getinfo, self.waited_ms
+        timings = Timings(
+            info(pycurl.NAMELOOKUP_TIME) * 1000,
+            info(pycurl.CONNECT_TIME) * 1000,
+            info(pycurl.APPCONNECT_TIME) * 1000,
+            info(pycurl.STARTTRANSFER_TIME) * 1000,
+            info(pycurl.TOTAL_TIME) * 1000,
+        )
+        return Timings(*(ms and ms + waited_ms for ms in timings)) if waited_ms else timings
+
+    # --- libcurl's callbacks -----------------------------------------------------------------------------------
+
+    def _write(self, chunk: bytes) -> int | None:
+        room = MAX_KEPT_BODY - len(self.body)
+        if room > 0:
+            self.body += chunk[:room]
+        self.read += len(chunk)
+        return None if self.read <= MAX_READ_BODY else -1
+
+    def _open_socket(self, _purpose: int, address: Any) -> Any:
+        family, kind, protocol, where = address
+        refusal = self.door.refusal(where[0]) if family in (socket.AF_INET, socket.AF_INET6) else f"address family {family}"
+        if refusal:
+            self.refusal = refusal
+            return pycurl.SOCKET_BAD
+        # Another address of the same name may still be refused: only the last word counts if none connects.
+        self.refusal = ""
+        return _Socket(family, kind, protocol)
