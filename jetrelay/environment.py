@@ -96,7 +96,17 @@ def unknown() -> list[str]:
 
 
 def network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network(value)
+    """A network in CIDR notation, for JETRELAY_ALLOWED_NETWORKS."""
+    try:
+        interface = ipaddress.ip_interface(value)
+    except ValueError as error:
+        raise ValueError("write a network in CIDR notation, such as 10.0.0.0/8 or fd00::/8") from error
+    found = interface.network
+    if isinstance(interface, ipaddress.IPv6Interface) and (interface.ipv4_mapped or interface.scope_id):
+        raise ValueError("an IPv4-mapped address or a zone cannot be matched: write the plain IPv4 or IPv6 network")
+    if interface.ip != found.network_address:
+        raise ValueError(f"the address has bits beyond /{found.prefixlen}: write {found}")
+    return found
 
 
 def database(name: str, data_dir: Path) -> dict[str, object]:

@@ -5,6 +5,7 @@ says what to change.
 """
 
 import base64
+import ipaddress
 import re
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -48,6 +49,10 @@ _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 # A header's name and value as RFC 9110, 5.1 and 5.5, has them, without bytes beyond ASCII and without tabs.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}\Z")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
+# Underscores are not in the standard (RFC 952) and yet in many names of containers.
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
+# A last label like this makes an IPv4 address of the host (WHATWG URL, 3.5).
+_NUMBER = re.compile(r"(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z")
 MAX_HEADERS = 20
 # Servers take 8 KiB of request headers as a rule (Apache, nginx, Node.js 16): this leaves room for ours and the URL.
 MAX_HEADERS_SIZE = 4096
@@ -239,14 +244,41 @@ def _bounded(url: str, most: int) -> str:
 
 def _ascii_netloc(parts: SplitResult) -> str:
     host = parts.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    elif not host.isascii():
+    if parts.netloc.startswith("["):
+        host = _clean_ipv6(host, parts.netloc)
+    else:
+        host = _clean_host(host)
+    return f"{host}:{parts.port}" if parts.port else host
+
+
+def _clean_ipv6(host: str, netloc: str) -> str:
+    """What stands in brackets is an IPv6 address and nothing else, and only a port follows."""
+    try:
+        ipaddress.IPv6Address(host.replace("%25", "%", 1))
+    except ValueError as error:
+        raise ValidationError(f"The host [{host[:100]}] is not an IPv6 address: write it like [2001:db8::1].") from error
+    if not re.fullmatch(r"\[[^\]]*\](:[0-9]*)?", netloc):
+        raise ValidationError(f"After the host [{host}] comes something other than a port: remove it.")
+    return f"[{host}]"
+
+
+def _clean_host(host: str) -> str:
+    """A name, or an IPv4 address as four decimal numbers; other spellings of one are not for people."""
+    shown = repr(host[:100])
+    if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode()
         except idna.IDNAError as error:
-            raise ValidationError(f"The host {host[:100]!r} is not a valid name: {error}") from error
-    return f"{host}:{parts.port}" if parts.port else host
+            raise ValidationError(f"The host {shown} is not a valid name: {error}") from error
+    labels = host.removesuffix(".").split(".")
+    if not all(_HOST_LABEL.match(label) for label in labels) or len(host) > 254:
+        raise ValidationError(f"The host {shown} is not a valid name: use letters, digits, hyphens and single dots, each part of 1 to 63 characters.")
+    if _NUMBER.match(labels[-1]):
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError as error:
+            raise ValidationError(f"The host {shown} is a number and not an IPv4 address: write it like 192.0.2.1.") from error
+    return host
 
 
 def _ascii(text: str) -> str:

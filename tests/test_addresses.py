@@ -5,6 +5,7 @@ import ipaddress
 import pytest
 
 from delivery.destinations.addresses import Door
+from jetrelay import environment
 
 REFUSED = {
     "unspecified": ["0.0.0.0", "0.1.2.3", "::"],
@@ -27,6 +28,8 @@ REFUSED = {
     "NAT64": ["64:ff9b::7f00:1", "64:ff9b::10.0.0.1", "64:ff9b::8.8.8.8", "64:ff9b:1::1", "64:ff9b:1:ffff::10.0.0.1"],
     "6to4": ["2002:7f00:1::", "2002:a00:1::1", "2002:808:808::1"],
     "Teredo": ["2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2"],
+    "ISATAP": ["2606:4700::5efe:7f00:1", "2606:4700::200:5efe:a00:1", "fe80::5efe:808:808", "2001:db8::5efe:808:808"],
+    "Azure's host": ["168.63.129.16", "::ffff:168.63.129.16"],
     "with a zone": ["fe80::1%eth0", "fe80::1%2", "::1%lo", "::ffff:127.0.0.1%lo"],
 }
 
@@ -54,6 +57,10 @@ PUBLIC = [
     "2a00:1450:4001:80b::200e",
     "2003::1",
     "::ffff:8.8.8.8",
+    "168.63.129.15",
+    "168.63.129.17",
+    "2606:4700::5eff:7f00:1",
+    "2606:4700::100:5efe:7f00:1",
 ]
 
 
@@ -101,6 +108,11 @@ def test_it_says_where_a_mapped_address_leads() -> None:
         ("fe80::/10", "fe80::1%eth0", True),
         ("64:ff9b::/96", "64:ff9b::a01:203", True),
         ("::/0", "127.0.0.1", False),
+        # A mapped address is one of IPv4, whatever it looks like.
+        ("::/0", "::ffff:127.0.0.1", False),
+        ("::/0", "::ffff:8.8.8.8", True),
+        ("2606:4700::/32", "2606:4700::5efe:7f00:1", True),
+        ("168.63.129.16/32", "168.63.129.16", True),
     ],
 )
 def test_it_opens_named_networks_and_nothing_else(network: str, text: str, passes: bool) -> None:
@@ -120,3 +132,50 @@ def test_it_lets_everything_pass_where_the_operator_named_the_url(text: str) -> 
 def test_it_is_one_door_when_the_rules_are_the_same() -> None:
     network = ipaddress.ip_network("10.0.0.0/8")
     assert len({Door(), Door(), Door(everything=True), Door(allowed=(network,)), Door(allowed=(network,))}) == 3
+
+
+# --- JETRELAY_ALLOWED_NETWORKS -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.1.2.3", "10.1.2.3/32"),
+        ("10.0.0.0/255.0.0.0", "10.0.0.0/8"),
+        ("fd00::/8", "fd00::/8"),
+        ("FD00::/8", "fd00::/8"),
+        ("::1", "::1/128"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_it_reads_networks(text: str, found: str) -> None:
+    assert str(environment.network(text)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("localhost", "write a network in CIDR notation, such as 10.0.0.0/8 or fd00::/8"),
+        ("10", "in CIDR notation"),
+        ("10.0.0.0/33", "in CIDR notation"),
+        ("10.0.0.0/-1", "in CIDR notation"),
+        ("10.0.0.0/", "in CIDR notation"),
+        ("10.0.0.0/8/8", "in CIDR notation"),
+        ("10.0.0.0-10.0.0.9", "in CIDR notation"),
+        ("10.*", "in CIDR notation"),
+        ("010.0.0.0/8", "in CIDR notation"),
+        ("127.0.0.1:80", "in CIDR notation"),
+        ("http://10.0.0.1/", "in CIDR notation"),
+        ("[::1]", "in CIDR notation"),
+        ("10.0.0.1/8", "bits beyond /8: write 10.0.0.0/8"),
+        ("fd00::1/64", "bits beyond /64: write fd00::/64"),
+        ("::ffff:10.0.0.0/104", "write the plain IPv4 or IPv6 network"),
+        ("fe80::1%eth0", "write the plain IPv4 or IPv6 network"),
+    ],
+)
+def test_it_says_how_a_network_is_written(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=".") as caught:
+        environment.network(text)
+    assert words in str(caught.value)

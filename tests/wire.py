@@ -23,8 +23,8 @@ Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Non
 class Wire:
     """A TCP server on a free port; every connection is handed to a coroutine, which may write whatever it likes."""
 
-    def __init__(self, behaviour: Behaviour, tls: ssl.SSLContext | None = None) -> None:
-        self.behaviour, self.tls = behaviour, tls
+    def __init__(self, behaviour: Behaviour, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.behaviour, self.tls, self.host, self.port = behaviour, tls, host, port
         self.connections = 0
         # Set when a connection ended, whoever ended it.
         self.ended = threading.Event()
@@ -34,7 +34,7 @@ class Wire:
 
     def __enter__(self) -> "Wire":
         self._thread.start()
-        self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls, backlog=1024))
+        self._server = self._call(asyncio.start_server(self._serve, self.host, self.port, ssl=self.tls, backlog=1024))
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -46,7 +46,10 @@ class Wire:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/hook"
+        return self.url_of(f"[{self.host}]" if ":" in self.host else self.host)
+
+    def url_of(self, host: str) -> str:
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}/hook"
 
     def _call(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

@@ -24,8 +24,11 @@ _REFUSED_TOO = tuple(
         "3fff::/20",  # documentation (RFC 9637)
         "192.0.0.0/24",  # IETF protocol assignments
         "192.88.99.0/24",  # 6to4 relays, deprecated
+        "168.63.129.16/32",  # Azure's host, which hands out a virtual machine's configuration: public in form alone
     )
 )
+# How the second half of an address starts that leads to the IPv4 address at its end (ISATAP, RFC 5214), whatever its network.
+_ISATAP = (0x00005EFE, 0x02005EFE)
 # All of IPv6 that is routed as unicast, by IANA's address space registry.
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
@@ -45,24 +48,22 @@ class Door:
             address = ipaddress.ip_address(text.partition("%")[0])
         except ValueError:
             return f"{text} is not an IP address"
-        if _within(address, self.allowed):
+        # The kernel connects to the IPv4 address in a mapped one, so that networks of IPv4 alone say what is allowed.
+        inside = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        if _within(inside or address, self.allowed):
             return None
-        inside = _unwrapped(address)
-        if inside is not None:
-            return None if _within(inside, self.allowed) else _refusal(inside, shown=f"{address} (which leads to {inside})")
-        return _refusal(address, shown=str(address))
-
-
-def _unwrapped(address: Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address in an IPv4-mapped one: the kernel connects to that."""
-    return address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return _refusal(inside or address, shown=f"{address} (which leads to {inside})" if inside else str(address))
 
 
 def _refusal(address: Address, shown: str) -> str | None:
     routed = address.version == 4 or address in _GLOBAL_UNICAST
-    if not routed or not address.is_global or address.is_multicast or _within(address, _REFUSED_TOO):
+    if not routed or not address.is_global or address.is_multicast or _is_isatap(address) or _within(address, _REFUSED_TOO):
         return f"{shown} is not a public address"
     return None
+
+
+def _is_isatap(address: Address) -> bool:
+    return address.version == 6 and int(address) >> 32 & 0xFFFF_FFFF in _ISATAP
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:

@@ -26,7 +26,7 @@ from django.conf import settings
 from delivery.destinations.addresses import Door
 from delivery.destinations.exchange import Error, Gate, Request, Result, Timings
 from delivery.destinations.failures import unsendable
-from delivery.destinations.names import LookUp, Names, Wait, entry, name_and_port, system_look_up
+from delivery.destinations.names import Names, Resolver, Wait, entry, name_and_port
 from delivery.destinations.transfer import Transfer
 from delivery.destinations.turns import Turns
 
@@ -47,10 +47,10 @@ class Sender:
     `authorities` is a file of the certificates that receivers' certificates have to lead to.
     """
 
-    def __init__(self, door: Door, *, authorities: str = certifi.where(), look_up: LookUp = system_look_up) -> None:
+    def __init__(self, door: Door, *, authorities: str | None = None, resolver: Resolver | None = None) -> None:
         self.door = door
-        self._authorities = authorities
-        self._names = Names(look_up, self._wake)
+        self._authorities = authorities or certifi.where()
+        self._names = Names(resolver or Resolver(), self._wake)
         self._submitted: deque[Request] = deque()
         # Gates where something new waits, or a place has come free.
         self._gates: deque[Gate] = deque()

@@ -21,12 +21,10 @@ from delivery.destinations.exchange import Request
 
 # Bytes of a thread's stack are only reserved; names beyond this many wait for one to end.
 MAX_THREADS = 256
-# Fresh for as long as libcurl keeps them. After that they still serve while they are looked up again (RFC 8767).
-FRESH_S, STALE_S = 60.0, 300.0
 MAX_KEPT = 10_000
 # A host that has to be looked up: its last label does not start with a digit, or it would be a number in some spelling.
 # What is not matched here is libcurl's own business, which looks it up itself or refuses it.
-_NAMED = re.compile(r"https?://((?:[A-Za-z0-9_-]+\.)*[A-Za-z_][A-Za-z0-9_-]*)\.?(?::([0-9]{1,5}))?(?:[/?#]|\Z)")
+_NAMED = re.compile(r"https?://((?:[A-Za-z0-9_-]+\.)*[A-Za-z_][A-Za-z0-9_-]*\.?)(?::([0-9]{1,5}))?(?:[/?#]|\Z)")
 
 LookUp = Callable[[str], Sequence[str]]
 
@@ -38,11 +36,22 @@ def system_look_up(name: str) -> Sequence[str]:
     return [address for address in dict.fromkeys(str(where[0]) for _, _, _, _, where in found) if "%" not in address]
 
 
+class Resolver(NamedTuple):
+    """How names are looked up, and for how many seconds what is known serves.
+
+    It is fresh for as long as libcurl keeps it. After that it still serves while it is looked up again (RFC 8767).
+    """
+
+    look_up: LookUp = system_look_up
+    fresh_s: float = 60.0
+    stale_s: float = 300.0
+
+
 @lru_cache(maxsize=4096)
 def name_and_port(url: str) -> tuple[str, int] | None:
     """The name in a URL, where it has one that must be looked up."""
     match = _NAMED.match(url)
-    if match is None or match[1].lower().endswith("localhost"):
+    if match is None or match[1].lower().endswith(("localhost", "localhost.")):
         return None
     return match[1].lower(), int(match[2] or (443 if url.startswith("https") else 80))
 
@@ -77,8 +86,8 @@ class _Found(NamedTuple):
 class Names:
     """Owned by the sender's thread, which calls everything here; `arrived` is called in others."""
 
-    def __init__(self, look_up: LookUp, arrived: Callable[[], None]) -> None:
-        self._look_up = look_up
+    def __init__(self, resolver: Resolver, arrived: Callable[[], None]) -> None:
+        self._resolver = resolver
         self._arrived = arrived
         self._known: dict[str, tuple[float, Sequence[str]]] = {}
         # Everything that is sought, also where nobody waits for it.
@@ -93,9 +102,9 @@ class Names:
         """What is known of a name; nothing when it has to be waited for."""
         looked_up_at, addresses = self._known.get(name, (0.0, ()))
         age_s = monotonic() - looked_up_at
-        if not addresses or age_s > STALE_S:
+        if not addresses or age_s > self._resolver.stale_s:
             return ()
-        if age_s > FRESH_S:
+        if age_s > self._resolver.fresh_s:
             self._seek(name)
         return addresses
 
@@ -160,7 +169,7 @@ class Names:
 
     def _run(self, name: str) -> None:
         try:
-            addresses = self._look_up(name)
+            addresses = self._resolver.look_up(name)
             reason = "" if addresses else "it has no address"
         except (OSError, UnicodeError) as error:
             addresses, reason = (), str(getattr(error, "strerror", None) or error)
