@@ -1,5 +1,7 @@
 """Our names for libcurl's failures, and sentences that a person understands. Pure."""
 
+import re
+
 import pycurl
 
 from delivery.destinations.exchange import Error
@@ -28,8 +30,9 @@ _ERRORS = {
     _E_TOO_LARGE: Error.BAD_RESPONSE,
 }
 # How libcurl's E_RECV_ERROR starts when the connection is well and the answer is not.
-_UNREADABLE = ("Too large response headers", "Too many response headers", "chunk hex-length", "Invalid chunk", "Malformed encoding")
-# What libcurl says in words of its own, or not at all.
+_UNREADABLE = ("Too large response headers", "Too many response headers", "chunk hex-length", "Invalid chunk", "Malformed encoding", "nghttp2 recv error")
+_STATUS_LINE = re.compile(rb"[^ ]+ [0-9]{3}[ \r\n]")
+# What libcurl says in words of its own.
 _SENTENCES = {
     "Received HTTP/0.9 when not allowed": "What came is not HTTP: it does not start with a status line.",
     "Unsupported HTTP/1 subversion in response": "What came is not HTTP: its status line cannot be read.",
@@ -40,7 +43,10 @@ CUT_OFF = "The connection ended in the middle of the answer's headers."
 NO_STATUS = "The answer has no status that can be read."
 SWITCHED = "The receiver switched to another protocol (status 101), which nobody asked for."
 INTERIM = "The connection ended after an interim answer, before the real one."
+BROKEN_HTTP2 = "The HTTP/2 connection ended before the answer was complete."
 LONG_LINE = "A line of the answer's headers is too long."
+# Where libcurl says nothing at all.
+_UNSAID = {_E_TOO_LARGE: LONG_LINE, pycurl.E_HTTP2: BROKEN_HTTP2}
 
 
 def named(code: int, detail: str, *, connected: bool, headers: bytes) -> tuple[Error, str]:
@@ -52,16 +58,15 @@ def named(code: int, detail: str, *, connected: bool, headers: bytes) -> tuple[E
         return Error.BAD_RESPONSE, INTERIM if headers[9:10] == b"1" and headers[12:13] in b" \r" else NO_STATUS
     unreadable = (code == pycurl.E_UNSUPPORTED_PROTOCOL and connected) or (code == pycurl.E_RECV_ERROR and detail.startswith(_UNREADABLE))
     error = Error.BAD_RESPONSE if unreadable else _ERRORS.get(code, Error.OTHER)
-    if code == _E_TOO_LARGE and not detail:
-        return error, LONG_LINE
-    return error, _SENTENCES.get(detail, detail) or f"libcurl error {code}"
+    return error, _SENTENCES.get(detail, detail) or _UNSAID.get(code, f"libcurl error {code}")
 
 
 def unanswered(status: int, headers: bytes) -> str:
     """Why what libcurl takes for an answer is none, or nothing when it is one."""
     if status == 101:
         return SWITCHED
-    if status < 200:
+    # libcurl reads three digits, of however many.
+    if status < 200 or not _STATUS_LINE.match(headers):
         return NO_STATUS
     return "" if b"\r\n\r\n" in headers or b"\n\n" in headers else CUT_OFF
 
