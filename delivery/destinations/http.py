@@ -5,8 +5,9 @@ their own `Inbox`; libcurl works outside the GIL meanwhile. There is one sender 
 libcurl reuses connections by host and port: a connection that the operator's own URL may have must never serve a
 tenant's request to the same address.
 
-Rules kept here: the address is checked when its socket is opened; redirects are not followed; no proxy, cookie or
-netrc comes from the environment; only http and https; bodies are read to 64 KiB and kept to 4 KiB.
+Rules kept here and in `transfer.py`: the address is checked when its socket is opened; redirects are not followed; no
+proxy, cookie or netrc comes from the environment; only http and https; bodies are read to 64 KiB and kept to 4 KiB; a
+name that hangs holds up nobody else (`names.py`).
 """
 
 import logging
