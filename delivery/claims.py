@@ -11,8 +11,6 @@ from time import monotonic
 from typing import Protocol
 from uuid import UUID
 
-from django.utils import timezone
-
 from delivery.engines.base import Due, Head, Want
 from delivery.order import BEFORE_ALL
 
@@ -29,7 +27,8 @@ MIN_RUN, MAX_RUN = 16, 512
 # Having seen all subjects, rest for so many times as long as that took: thousands that wait for a retry cost a tenth of a core at most.
 REST_FACTOR = 10
 
-_BEGINNING = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+_FIRST = UUID(int=0)
+_BEGINNING = (datetime.min.replace(tzinfo=UTC), _FIRST)
 
 # Ids that are claimed and not yet settled, and their subjects if the endpoint is ordered.
 Owned = Mapping[UUID, int | None]
@@ -49,7 +48,7 @@ class Claims(Protocol):
         """What to look for, to take `most` of it."""
         ...
 
-    def choose(self, found: Sequence[Due], most: int, owned: Owned) -> Sequence[Due]:
+    def choose(self, found: Sequence[Due], most: int, owned: Owned, now: datetime) -> Sequence[Due]:
         """What to take of what was found for the last `want`. The next one goes on from there."""
         ...
 
@@ -75,13 +74,13 @@ class LooseClaims:
         self.asked = most + (len(owned) if self.position is _BEGINNING else 0)
         return Want(endpoint, self.asked, *self.position)
 
-    def choose(self, found: Sequence[Due], most: int, owned: Owned) -> Sequence[Due]:
+    def choose(self, found: Sequence[Due], most: int, owned: Owned, now: datetime) -> Sequence[Due]:
         self.exhausted = len(found) < self.asked
         if found and not self.exhausted:
             self.share *= 2
         # Where all has been seen, only what is newer is looked at, or a hundred requests that hang would be read forty
         # times a second. The margin is for commits that come a little late; what is later still, `rewind` finds.
-        self.position = (timezone.now() - LATE_COMMITS, UUID(int=0)) if self.exhausted else (found[-1].due_at, found[-1].id)
+        self.position = (now - LATE_COMMITS, _FIRST) if self.exhausted else (found[-1].due_at, found[-1].id)
         return [due for due in found if due.id not in owned]
 
 
@@ -106,10 +105,10 @@ class RunClaims:
         self.began = monotonic()
         return Head(endpoint, self.after_key, SUBJECTS, self.run)
 
-    def choose(self, found: Sequence[Due], most: int, owned: Owned) -> Sequence[Due]:
+    def choose(self, found: Sequence[Due], most: int, owned: Owned, now: datetime) -> Sequence[Due]:
         """Of each subject that nothing is on its way of, what is due without a break from its first delivery on."""
         subjects = list(dict.fromkeys(due.order_key for due in found))
-        chosen, seen = _runs(found, most, set(owned.values()))
+        chosen, seen = _runs(found, most, set(owned.values()), now)
         if len(chosen) >= most:
             self.share *= 2
         complete = len(subjects) < SUBJECTS and seen == len(subjects)
@@ -122,9 +121,9 @@ class RunClaims:
         return chosen
 
 
-def _runs(found: Sequence[Due], most: int, busy: Collection[int | None]) -> tuple[list[Due], int]:
+def _runs(found: Sequence[Due], most: int, busy: Collection[int | None], now: datetime) -> tuple[list[Due], int]:
     """What is due of each subject's run, up to `most`, and how many subjects were looked at for it."""
-    now, chosen, seen = timezone.now(), list[Due](), 0
+    chosen, seen = list[Due](), 0
     key, blocked = None, False
     for due in found:
         if due.order_key != key:

@@ -14,6 +14,7 @@ that lost its lease without noticing changes nothing that the next one has settl
 import logging
 import threading
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from time import monotonic, sleep
 from uuid import UUID
 
@@ -47,6 +48,9 @@ SETTLE_AT = 500
 WINDOW = 2000
 # An owner with nothing to do looks again this often, and gives up the lane after the second.
 IDLE_POLL_S = 0.025
+# … or less often, where looking takes long: a thousand endpoints with nothing to do must not keep those waiting that have.
+IDLE_POLL_FACTOR = 10
+MAX_POLL_S = 0.25
 LINGER_S = 0.5
 CONFIG_EVERY_S = 0.5
 # What depends on the time, such as the end of a rotation, is looked at this often.
@@ -220,35 +224,43 @@ class _Drain:
             line.close()
 
     def _claim(self) -> None:
-        now = monotonic()
-        if now < self.claim_at:
+        began, now = monotonic(), timezone.now()
+        if began < self.claim_at:
             return
-        if now - self.rewind_at > REWIND_EVERY_S:
-            self.rewind_at = now
+        if began - self.rewind_at > REWIND_EVERY_S:
+            self.rewind_at = began
             for line in self.lines.values():
                 line.rewind()
         for line in self.lines.values():
             if line.keying and line.open:
                 line.keying.work()
-        wants = self._wants()
-        found = _found(wants.values())
-        chosen = {id: self.lines[id].choose(found.get(id, [])) for id in wants}
+        wants = self._wants(now)
+        found = _found(wants.values(), now)
+        chosen = {id: self.lines[id].choose(found.get(id, ()), now) for id in wants}
         news = [due.event_id for dues in chosen.values() for due in dues]
         bodies = engine().bodies(news) if news else {}
         for id, dues in chosen.items():
-            self.done += self.lines[id].take(dues, bodies)
-        # Where there is more, go on as soon as there is room; otherwise look again after a while.
-        more = not all(self.lines[id].claims.exhausted for id in wants)
-        self.claim_at = 0.0 if more else monotonic() + IDLE_POLL_S
+            if dues:
+                self.done += self.lines[id].take(dues, bodies)
+        self._plan_next(began, [self.lines[id] for id in wants])
 
-    def _wants(self) -> dict[UUID, Want | Head]:
-        busy = sum(line.weight for line in self.lines.values() if line.owned)
+    def _wants(self, now: datetime) -> dict[UUID, Want | Head]:
+        """What the lines want, which share what is left of the window by their weight."""
+        room = WINDOW - sum(line.waiting for line in self.lines.values())
+        hungry = sum(line.weight for line in self.lines.values() if not line.claims.exhausted)
         wants = {}
         for id, line in self.lines.items():
-            share = WINDOW if not busy else int(WINDOW * line.weight / busy)
-            if want := line.want(max(share, line.max_in_flight)):
+            share = int(room * line.weight / max(hungry, line.weight))
+            if want := line.want(max(share, line.max_in_flight), now):
                 wants[id] = want
         return wants
+
+    def _plan_next(self, began: float, lines: Sequence[Line]) -> None:
+        """Where there is more, go on as soon as half of what was taken is through; otherwise look again after a while."""
+        more = [line.most for line in lines if not line.claims.exhausted]
+        self.inbox.enough = min(SETTLE_AT, *more) // 2 if more else SETTLE_AT // 2
+        rest_s = min(max(IDLE_POLL_S, (monotonic() - began) * IDLE_POLL_FACTOR), MAX_POLL_S)
+        self.claim_at = 0.0 if more else monotonic() + rest_s
 
     def _collect(self) -> None:
         results = self.inbox.take(IDLE_POLL_S)
@@ -281,10 +293,10 @@ class _Drain:
         self.settled_at = monotonic()
 
 
-def _found(wants: Iterable[Want | Head]) -> dict[UUID, list[Due]]:
+def _found(wants: Iterable[Want | Head], now: datetime) -> dict[UUID, list[Due]]:
     loose = [want for want in wants if isinstance(want, Want)]
     found: dict[UUID, list[Due]] = {}
-    for due in engine().claim(loose, timezone.now()) if loose else ():
+    for due in engine().claim(loose, now) if loose else ():
         found.setdefault(due.endpoint_id, []).append(due)
     for want in wants:
         if isinstance(want, Head):

@@ -159,14 +159,19 @@ class Line:
 
     # --- claiming --------------------------------------------------------------------------------------------------
 
-    def want(self, share: int) -> Want | Head | None:
+    @property
+    def waiting(self) -> int:
+        """How many deliveries are claimed and have not been started, about."""
+        return len(self.gate.waiting) * self.packer.batching.size + len(self.packer)
+
+    def want(self, share: int, now: datetime) -> Want | Head | None:
         """What to claim next, if half of this line's share is used up."""
-        if not self.open or (self.keying and not self.keying.complete) or (self.health is not breaker.WELL and self.health.held_until(timezone.now())):
+        if not self.open or (self.keying and not self.keying.complete) or (self.health is not breaker.WELL and self.health.held_until(now)):
             return None
         if self.gate.limit == 0 or self.gate.shut:
             self._adjust()
         self.most = self._share(share)
-        if not self.most or (len(self.gate.waiting) * self.packer.batching.size + len(self.packer)) * 2 > self.most:
+        if not self.most or self.waiting * 2 > self.most:
             return None
         return self.claims.want(self.endpoint_id, self.most, self.owned)
 
@@ -176,9 +181,9 @@ class Line:
             return 0 if self.owned else 1
         return max(min(share, self.claims.share), 2 * self.packer.batching.size)
 
-    def choose(self, found: Sequence[Due]) -> Sequence[Due]:
+    def choose(self, found: Sequence[Due], now: datetime) -> Sequence[Due]:
         """Those of the deliveries found for the last `want` that are to be sent."""
-        return self.claims.choose(found, self.most, self.owned)
+        return self.claims.choose(found, self.most, self.owned, now)
 
     def take(self, chosen: Sequence[Due], bodies: Mapping[UUID, bytes]) -> list[Done]:
         """Let what was chosen be sent. Returns the deliveries whose event is gone."""

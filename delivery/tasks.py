@@ -1,10 +1,14 @@
 """What Celery runs. Thin: a wake becomes a turn at a lane, the beat becomes a sweep or some pruning."""
 
+import sys
+
 from celery import shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_init, worker_shutting_down
 
 from delivery import cancelling, lanes, wakes
 from delivery.prune import prune_for_a_while
+
+SWITCH_INTERVAL_S = 0.0005
 
 
 @shared_task(name="delivery.drain", ignore_result=True)
@@ -33,6 +37,16 @@ def prune() -> None:
 def cancel() -> None:
     """Cancel some of what is pending for deleted endpoints. A shutdown ends it after the current chunk."""
     cancelling.cancel_for_a_while(lanes.stopping.wait)
+
+
+@worker_init.connect
+def take_short_turns(**_: object) -> None:
+    """Let threads hand over sooner than after Python's 5 ms.
+
+    Each answer of the database and each finished request needs the interpreter for a moment. While one lane drains a backlog at
+    full speed, the others would wait those 5 ms a dozen times for a single delivery.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 @worker_shutting_down.connect

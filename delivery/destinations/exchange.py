@@ -64,7 +64,7 @@ class Inbox:
     """
 
     def __init__(self, enough: int = 1) -> None:
-        self._enough = enough
+        self.enough = max(1, enough)
         self._results: deque[Result] = deque()
         self._something = threading.Event()
         self._poked = False
@@ -72,7 +72,7 @@ class Inbox:
     def put(self, result: Result, *, urgent: bool = False) -> None:
         """`urgent` wakes the lane at once: something waits for this very result."""
         self._results.append(result)
-        if (urgent or len(self._results) >= self._enough) and not self._something.is_set():
+        if (urgent or len(self._results) >= self.enough) and not self._something.is_set():
             self._something.set()
 
     def poke(self) -> None:
@@ -81,7 +81,7 @@ class Inbox:
 
     def take(self, timeout_s: float) -> list[Result]:
         """All results so far, after waiting up to `timeout_s` for enough; `POKED` when there are none but a poke."""
-        if len(self._results) < self._enough:
+        if len(self._results) < self.enough:
             self._something.wait(timeout_s)
         self._something.clear()
         taken = [self._results.popleft() for _ in range(len(self._results))]
