@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, NamedTuple, Self
 from uuid import UUID
@@ -35,6 +35,7 @@ from delivery.engines import engine
 from delivery.engines.pruning import Terms
 from delivery.leases import Holding
 from delivery.models import AttemptTally, Delivery, EventTally, StreamGap
+from subscriptions.ids import first_id
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +52,10 @@ LEASE_S = 30.0
 MAX_REST_S = 2.0
 
 _FIRST = UUID(int=0)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Rests for so many seconds and returns whether to stop, as `threading.Event.wait` does.
 Rest = Callable[[float], bool]
 Counts = Counter[str]
-
-
-def first_id(moment: datetime) -> UUID:
-    """The lowest UUIDv7 of the moment's millisecond: every id made before is lower (RFC 9562, section 5.7)."""
-    return UUID(int=((moment - _EPOCH) // timedelta(milliseconds=1)) << 80)
 
 
 @dataclass(frozen=True)

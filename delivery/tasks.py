@@ -1,12 +1,13 @@
-"""What Celery runs. Thin: a wake becomes a turn at a lane, the beat becomes a sweep or some pruning."""
+"""What Celery runs. Thin: a wake becomes a turn at a lane, the beat becomes a sweep, some pruning, or some replaying."""
 
 import sys
 
 from celery import shared_task
 from celery.signals import worker_init, worker_shutting_down
 
-from delivery import cancelling, lanes, wakes
+from delivery import cancelling, lanes, replay, wakes
 from delivery.prune import prune_for_a_while
+from delivery.replay import orders
 
 SWITCH_INTERVAL_S = 0.0005
 
@@ -31,6 +32,13 @@ def sweep() -> None:
 def prune() -> None:
     """Delete some of what is older than its retention. A shutdown ends it after the current chunk."""
     prune_for_a_while(lanes.stopping.wait)
+
+
+@shared_task(name=orders.TASK, ignore_result=True)
+def carry_on() -> None:
+    """Take replays some seconds further, and pass them on if there is more to do. A shutdown ends it after the current step."""
+    if replay.run_for_a_while(lanes.stopping.wait):
+        orders.try_send()
 
 
 @shared_task(name="delivery.cancel", ignore_result=True)

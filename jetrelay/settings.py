@@ -96,8 +96,8 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {"delivery.drain": {"queue": "lanes"}}
-# A thread for every lane, so that no lane waits for another's, and one each for the sweep, for pruning and for cancelling.
-CELERY_WORKER_CONCURRENCY = JETRELAY_LANES + 3
+# A thread for every lane, so that no lane waits for another's, and one each for the sweep, for pruning, for cancelling and for replays.
+CELERY_WORKER_CONCURRENCY = JETRELAY_LANES + 4
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # Nothing here uses remote control, and on the file-system broker it would leave files behind.
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
@@ -123,6 +123,12 @@ CELERY_BEAT_SCHEDULE = {
         # Whoever deletes an endpoint asks for it at once: this finds what a crash or a lost message left.
         "schedule": 60.0,
         "options": {"expires": 50, "queue": "default"},
+    },
+    "replay": {
+        "task": "delivery.replay",
+        # Goes on with those that a crash or a lost wake has left, and with those of a slow pace. One small query if there is none.
+        "schedule": 2.0,
+        "options": {"expires": 5, "queue": "default"},
     },
 }
 

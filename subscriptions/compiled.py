@@ -7,8 +7,10 @@ from subscriptions.matching import Filter, Matcher, Wanted, wanted
 from subscriptions.models import ConfigVersion, Source, Subscription
 
 
-def filters_of(source: Source) -> Iterator[Filter]:
-    rows = Subscription.objects.of(source).values_list("endpoint_id", "collections", "dids", "operations", "kinds")
+def filters_of(source: Source, endpoint: UUID | None = None) -> Iterator[Filter]:
+    """The active subscriptions to a source: of every endpoint, or of one."""
+    chosen = Subscription.objects.of(source).filter(endpoint=endpoint) if endpoint else Subscription.objects.of(source)
+    rows = chosen.values_list("endpoint_id", "collections", "dids", "operations", "kinds")
     for endpoint, collections, dids, operations, kinds in rows.iterator():
         yield Filter(endpoint, tuple(collections), tuple(dids), tuple(operations), tuple(kinds))
 

@@ -5,17 +5,24 @@ Time-ordered ids make keyset pages and pruning index ranges, and keep inserts at
 
 import re
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Self
 
 from django.db import models
 from uuid_utils.compat import uuid7
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PUBLIC = re.compile(r"(?:[a-z]+_)?([0-9a-f]{32})\Z")
 
 
 def new_id() -> uuid.UUID:
     """A new UUIDv7 (RFC 9562), increasing within this process."""
     return uuid7()
+
+
+def first_id(moment: datetime) -> uuid.UUID:
+    """The lowest UUIDv7 of the moment's millisecond: every id made before is lower (RFC 9562, section 5.7)."""
+    return uuid.UUID(int=((moment - _EPOCH) // timedelta(milliseconds=1)) << 80)
 
 
 def to_public(prefix: str, id: uuid.UUID) -> str:

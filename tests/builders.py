@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from delivery.models import Attempt, Delivery, EndpointHealth, Event, RejectedFrame, StreamGap, StreamHost
 from delivery.sources.incoming import Incoming, dedup_key
+from subscriptions.ids import first_id, new_id
 from subscriptions.models import Endpoint, Source, Subscription, Tenant
 
 _numbers = itertools.count(1)
@@ -127,3 +128,8 @@ def frame(number: int, **over: Any) -> bytes:
 
 def some_id(number: int) -> UUID:
     return UUID(int=number)
+
+
+def id_of(age: timedelta) -> UUID:
+    """An id that was made so long ago."""
+    return UUID(int=first_id(timezone.now() - age).int | new_id().int & (1 << 80) - 1)

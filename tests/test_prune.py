@@ -27,11 +27,11 @@ from delivery.engines.base import Want
 from delivery.engines.postgresql import CLAIM
 from delivery.leases import Holding
 from delivery.models import Attempt, AttemptTally, Delivery, Event, EventTally, Lease, StreamGap
-from delivery.prune import Cutoffs, Pruner, Report, first_id, trial
+from delivery.prune import Cutoffs, Pruner, Report, trial
 from delivery.replay import replay
-from subscriptions.ids import new_id
+from subscriptions.ids import first_id, new_id
 from subscriptions.models import Endpoint, Source
-from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_gap, make_source
+from tests.builders import id_of, make_attempt, make_delivery, make_endpoint, make_event, make_gap, make_source
 from tests.threads import Elsewhere
 
 PENDING, DELIVERED, DEAD, CANCELLED = list(Delivery.State)
@@ -54,11 +54,6 @@ def run(**options: Any) -> Report:
     assert report is not None
     assert report.finished
     return report
-
-
-def id_of(age: timedelta) -> UUID:
-    """An id that was made so long ago."""
-    return UUID(int=first_id(timezone.now() - age).int | new_id().int & (1 << 80) - 1)
 
 
 def old_event(age: timedelta, **over: Any) -> Event:

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db import connection
 
 from delivery.engines.pruning import Pruning
+from delivery.engines.replaying import Replaying
 from delivery.models import AttemptTally, Delivery, EventTally
 
 
@@ -104,7 +105,7 @@ class EventCounts(NamedTuple):
     invalid: int
 
 
-class Engine(Pruning):
+class Engine(Pruning, Replaying):
     """Statements of the default database, in the caller's transaction."""
 
     @abstractmethod

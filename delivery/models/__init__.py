@@ -9,6 +9,7 @@ constraint would look up the parent of every row again.
 from delivery.models.flow import MAX_KEPT_RESPONSE, Attempt, Delivery, DeliveryQuerySet, Event
 from delivery.models.health import EndpointHealth
 from delivery.models.lease import Lease
+from delivery.models.replays import Replay
 from delivery.models.stream import MAX_REJECTED, RejectedFrame, StreamGap, StreamHost
 from delivery.models.tallies import LATENCY_BOUNDS_MS, AttemptTally, EventTally
 
@@ -25,6 +26,7 @@ __all__ = [
     "EventTally",
     "Lease",
     "RejectedFrame",
+    "Replay",
     "StreamGap",
     "StreamHost",
 ]

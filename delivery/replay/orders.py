@@ -1,0 +1,109 @@
+"""Asking for a replay: what it would be about, the order for it, and calling it off. For pages, commands and the API."""
+
+import threading
+from datetime import timedelta
+from typing import NamedTuple
+
+from celery import current_app
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from delivery.models import Delivery, Event, Replay
+from delivery.replay.walks import Position, bounds, walk_of
+
+# Rows that a preview looks at, at most: a second's work.
+PREVIEW_LIMIT = 100_000
+_PREVIEW_CHUNK = 5000
+_EXPIRES_S = 10
+TASK = "delivery.replay"
+
+
+class Count(NamedTuple):
+    """How many deliveries match; `more`: at least so many, the counting stopped after PREVIEW_LIMIT rows."""
+
+    number: int
+    more: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.number:,}{'+' if self.more else ''}"
+
+
+def preview(wish: Replay, limit: int = PREVIEW_LIMIT) -> Count:
+    """How many deliveries an unsaved Replay is about, as of now. Changes nothing. Raises ValidationError: see `check`."""
+    check(wish)
+    now = timezone.now()
+    after, wish.before_id = bounds(wish, now)
+    walk, at, looked, number = walk_of(wish), Position(wish.after_endpoint, after), 0, 0
+    while looked < limit:
+        most = min(_PREVIEW_CHUNK, limit - looked)
+        with transaction.atomic():
+            rows = walk.look(at, most, now + timedelta(days=1))
+            number += len(walk.matching([row.id for row in rows]))
+        if len(rows) < most:
+            return Count(number)
+        looked, at = looked + len(rows), rows[-1]
+    with transaction.atomic():
+        return Count(number, bool(walk.look(at, 1, now + timedelta(days=1))))
+
+
+def start(wish: Replay, by: str = "") -> Replay:
+    """Order what an unsaved Replay describes, on behalf of `by`; workers carry it out. Raises ValidationError: see `check`.
+
+    What is counted now is kept as `expected`. Deliveries made from now on are no part of it.
+    """
+    counted = preview(wish)
+    now = timezone.now()
+    wish.after_id, wish.before_id = bounds(wish, now)
+    wish.expected, wish.expected_more = counted
+    wish.created_at = wish.next_at = now
+    wish.created_by = by
+    wish.save(force_insert=True)
+    transaction.on_commit(wake)
+    return wish
+
+
+def cancel(replay: Replay, by: str = "") -> bool:
+    """Stop a running replay after its present step; what it has done stays done. False when it was over already."""
+    news = {"state": Replay.State.CANCELLED, "ended_at": timezone.now(), "ended_by": by}
+    return bool(Replay.objects.running().filter(pk=replay.pk).update(**news))
+
+
+def check(wish: Replay) -> None:
+    """Put an unsaved Replay into its canonical form. Raises ValidationError, by field, with what to change."""
+    wish.full_clean()
+    if wish.action == Replay.Action.DISMISS:
+        wish.delivery_state = Delivery.State.DEAD
+    if wish.endpoint:
+        wish.tenant_id = wish.endpoint.tenant_id
+    if wish.action == Replay.Action.RECOVER:
+        _check_recovery(wish)
+
+
+def wake() -> None:
+    """Have some worker look after replays now. On a thread of its own: a slow broker holds nobody up, and the beat looks anyway."""
+    threading.Thread(target=try_send, name="replay-waker", daemon=True).start()
+
+
+def try_send() -> bool:
+    try:
+        current_app.send_task(TASK, queue="default", expires=_EXPIRES_S, retry=False, ignore_result=True)
+    except Exception:  # noqa: BLE001 - whatever the broker's client raises, the beat makes up for it
+        return False
+    return True
+
+
+def _check_recovery(wish: Replay) -> None:
+    assert wish.endpoint
+    assert wish.since
+    if wish.endpoint.state in (wish.endpoint.State.UNVERIFIED, wish.endpoint.State.DELETED):
+        raise ValidationError({"endpoint": f"This endpoint is {wish.endpoint.get_state_display().lower()}: nothing can be owed to it."})
+    if not wish.endpoint.subscriptions.filter(active=True).exists():
+        raise ValidationError({"endpoint": "This endpoint has no active subscription, so it missed nothing: add one first."})
+    kept = timedelta(days=settings.JETRELAY_RETENTION_DAYS)
+    if wish.since < timezone.now() - kept:
+        oldest = Event.objects.order_by("id").values_list("received_at", flat=True).first()
+        back_to = f"the oldest one here came at {oldest:%Y-%m-%d %H:%M:%S} UTC" if oldest else "there are none at present"
+        days = "1 day" if kept.days == 1 else f"{kept.days} days"
+        raise ValidationError({"since": f"Events are kept for {days} (JETRELAY_RETENTION_DAYS), and {back_to}: choose a later time."})
