@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from delivery.admin import BoundedPaginator
-from delivery.models import AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease, RejectedFrame, StreamGap, StreamHost
+from delivery.models import AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease, RejectedFrame, Replay, StreamGap, StreamHost
 from jetrelay.inbox.models import Inbox, InboxMessage
 from subscriptions.models import ApiKey, ConfigVersion, Endpoint, Source, Subscription, Tenant, new_secret
 from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_gap, make_host, make_rejected, make_source, make_tenant
@@ -18,7 +18,7 @@ from tests.builders import make_attempt, make_delivery, make_endpoint, make_even
 pytestmark = pytest.mark.django_db
 
 TOKEN = "very-secret-token"
-LOGS = ["event", "delivery", "attempt", "streamhost", "streamgap", "rejectedframe", "lease", "eventtally", "attempttally", "endpointhealth"]
+LOGS = ["event", "delivery", "attempt", "streamhost", "streamgap", "rejectedframe", "lease", "eventtally", "attempttally", "endpointhealth", "replay"]
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def endpoint() -> Endpoint:
     make_rejected(source=source, head=b"\xff\x00")
     Lease.objects.create(name="lane-0", expires_at=now)
     EndpointHealth.objects.create(endpoint=endpoint, failures=2)
+    Replay.objects.create(endpoint=endpoint)
     EventTally.objects.create(source=source, minute=now, kind="commit", type="a.b.c")
     AttemptTally.objects.create(endpoint=endpoint, minute=now, outcome="delivered", attempts=2, total_ms=3)
     ApiKey.objects.create(tenant=endpoint.tenant, name="CI", visible_prefix="jr_abc", digest=b"\x01" * 32)

@@ -1,6 +1,10 @@
 """Many deliveries at once: which, how fast, and that none is skipped or taken twice whatever happens."""
 
 import logging
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -9,6 +13,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
@@ -23,6 +28,7 @@ from subscriptions.ids import new_id
 from subscriptions.models import Endpoint
 from tests.builders import id_of, make_attempt, make_delivery, make_endpoint, make_event, make_subscription, make_tenant
 from tests.threads import Elsewhere, eventually
+from tests.whole import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -740,3 +746,73 @@ def test_moves_are_made_in_chunks_of_any_number() -> None:
     assert moves.replay([*(new_id() for _ in range(moves.CHUNK * 2)), rows[0].pk]) == 1
     assert moves.dismiss([*(new_id() for _ in range(moves.CHUNK * 2)), rows[0].pk]) == 0
     assert rows[0].refreshed().due_at >= now
+
+
+# --- The command, and a real process that dies -------------------------------------------------------------------------
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    call_command("replay", *arguments)
+    return capsys.readouterr().out
+
+
+def test_the_command_counts_orders_and_carries_out(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [make_delivery(state=DEAD) for _ in range(3)]
+    assert said(capsys, "--state", "dead", "--dry-run") == "3 deliveries would be put back in the queue.\n"
+    assert said(capsys, "--endpoint", rows[0].endpoint.public_id, "--rate", "5").endswith(": 1 delivery to be put back in the queue.\n")
+    assert not any(pending(rows))
+    assert said(capsys, "dismiss", "--event", rows[1].event.public_id, "--wait").endswith(": finished, 1 dismissed.\n")
+    assert [row.refreshed().state for row in rows] == [PENDING, CANCELLED, DEAD]
+    assert "manage.py" in Replay.objects.first().created_by  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--endpoint", "ep_0"], "There is no endpoint 'ep_0'"),
+        (["--event", f"evt_{'0' * 32}"], "There is no event"),
+        (["--since", "yesterday"], "is not a time"),
+        (["--since", "2026-13-45T99:00:00"], "is not a time"),
+        (["--rate", "0"], "rate_per_s: A rate limit is"),
+        (["--collection", "a.*.b"], "collections: 'a.*.b' is not a collection"),
+        (["recover"], "endpoint: Say which endpoint"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments: list[str], words: str) -> None:
+    with pytest.raises(CommandError, match=re.escape(words)):
+        call_command("replay", *arguments)
+
+
+@pytest.mark.whole
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_is_killed_midway_is_continued_by_the_next_one() -> None:
+    endpoint, event, now = make_endpoint(), make_event(), timezone.now()
+    count = 8 * engine().prune_chunk
+    events = [Event(**{"id": new_id(), "dedup_key": number.to_bytes(16)} | fields_of(event)) for number in range(count)]
+    Event.objects.bulk_create(events)
+    Delivery.objects.bulk_create(Delivery(event_id=each.pk, endpoint=endpoint, state=DEAD, due_at=now, created_at=now) for each in events)
+    wish = order(endpoint=endpoint)
+    name = connection.settings_dict["NAME"]
+    url = f"sqlite:///{name}" if connection.vendor == "sqlite" else f"{os.environ['DATABASE_URL'].rpartition('/')[0]}/{name}"
+    process = subprocess.Popen([sys.executable, "-m", "tests.replayer"], cwd=ROOT, env=os.environ | {"DATABASE_URL": url}, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout
+        for _ in range(3):
+            assert process.stdout.readline() == b"a step is done\n"
+    finally:
+        process.kill()
+        process.wait(30)
+        process.stdout.close()  # type: ignore[union-attr]
+    with transaction.atomic():
+        # The server may still be busy with what the process had asked for last.
+        reached = Replay.objects.select_for_update().get(pk=wish.pk).done
+    assert 3 * engine().prune_chunk <= reached < count
+    assert Delivery.objects.pending().count() == reached
+    # Those that the dead process has put back die again: taking them twice would show.
+    Delivery.objects.pending().update(state=DEAD)
+    assert carry_out(wish).done == count
+    assert Delivery.objects.pending().count() == count - reached
+
+
+def fields_of(event: Event) -> dict[str, Any]:
+    return {field.attname: getattr(event, field.attname) for field in Event._meta.concrete_fields if field.name not in ("id", "dedup_key")}

@@ -4,13 +4,15 @@ import uuid
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import Exists, OuterRef, Prefetch, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from delivery import replay
+from delivery.admin.replays import PERMISSION, confirm
 from delivery.admin.tables import ReadOnlyAdmin
 from delivery.models import Attempt, Delivery, Event
 from subscriptions.ids import from_public, to_public
@@ -68,7 +70,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         "last_status", "last_error", "created_at", "settled_at", "attempts_link",
     )  # fmt: skip
     readonly_fields = ("public_id", "event_link", "attempts_link")
-    actions = ("replay_selected",)
+    actions = ("replay_selected", "dismiss_selected", "replay_matching", "dismiss_matching")
     list_per_page = 50
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Delivery]":
@@ -83,7 +85,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return queryset.filter(**{column: found}) if found else queryset.none(), False
 
     def has_replay_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("delivery.change_delivery")
+        return request.user.has_perm(PERMISSION)
 
     def view_on_site(self, obj: Delivery) -> str:
         return reverse("delivery", args=[obj.pk])
@@ -96,7 +98,33 @@ class DeliveryAdmin(ReadOnlyAdmin):
         count = replay.replay(ids[:REPLAY_LIMIT])
         self.message_user(request, f"{count:,} put back in the queue.", messages.SUCCESS if count else messages.WARNING)
         if len(ids) > REPLAY_LIMIT:
-            self.message_user(request, f"Only the oldest {REPLAY_LIMIT:,} were taken: run the action again for the rest.", messages.WARNING)
+            words = f"Only the oldest {REPLAY_LIMIT:,} were taken: run the action again for the rest, or replay all that match the filters."
+            self.message_user(request, words, messages.WARNING)
+
+    @admin.action(description="Dismiss selected dead deliveries", permissions=["replay"])
+    def dismiss_selected(self, request: HttpRequest, queryset: "QuerySet[Delivery]") -> None:
+        ids = list(queryset.dead().order_by("id").values_list("pk", flat=True)[: REPLAY_LIMIT + 1])  # type: ignore[attr-defined]
+        count = replay.dismiss(ids[:REPLAY_LIMIT])
+        words = f"{count:,} dismissed: cancelled now, and still to be replayed as long as they are kept."
+        self.message_user(request, words if count else "None of these is dead: nothing was dismissed.", messages.SUCCESS if count else messages.WARNING)
+        if len(ids) > REPLAY_LIMIT:
+            self.message_user(request, f"Only the oldest {REPLAY_LIMIT:,} were taken: dismiss all that match the filters instead.", messages.WARNING)
+
+    @admin.action(description="Replay all that match the filters…", permissions=["replay"])
+    def replay_matching(self, request: HttpRequest, queryset: "QuerySet[Delivery]") -> HttpResponse | None:
+        return confirm(self, request, "replay_matching", "Replay all that match")
+
+    @admin.action(description="Dismiss all dead ones that match the filters…", permissions=["replay"])
+    def dismiss_matching(self, request: HttpRequest, queryset: "QuerySet[Delivery]") -> HttpResponse | None:
+        return confirm(self, request, "dismiss_matching", "Dismiss all dead ones that match")
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Actions on all that match need nothing selected, which the admin would ask for."""
+        if request.POST.get("action") in ("replay_matching", "dismiss_matching"):
+            post = request.POST.copy()
+            post.setlist(ACTION_CHECKBOX_NAME, [str(uuid.UUID(int=0))])
+            request.POST = post  # type: ignore[assignment]
+        return super().changelist_view(request, extra_context)
 
     @admin.display(description="id", ordering="id")
     def public_id(self, delivery: Delivery) -> str:

@@ -8,6 +8,9 @@ from uuid import UUID
 
 from django.db import connection
 
+_BY_ROWS = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL seq_page_cost = 0; SET LOCAL random_page_cost = 0"
+_AS_EVER = "; ".join(f"SET LOCAL {name} TO DEFAULT" for name in ("enable_bitmapscan", "enable_sort", "seq_page_cost", "random_page_cost"))
+
 
 class Replaying(ABC):
     """Locks are kept until the caller's transaction ends. SQLite has none: there a writer is alone."""
@@ -36,17 +39,18 @@ class Replaying(ABC):
             return {id if isinstance(id, UUID) else UUID(hex=id) for (id,) in cursor.fetchall()}
 
     @contextmanager
-    def index_only(self) -> Iterator[None]:
-        """Answer the ORM's queries in this block from indexes alone. In a transaction.
+    def walking(self) -> Iterator[None]:
+        """Answer the ORM's queries in this block along the index that has the fewest rows to read. In a transaction.
 
-        PostgreSQL prefers the primary key for the next rows of an endpoint that it takes for a big one, and reads every other
-        endpoint's rows on the way. An index that holds all that is asked for is then the only plan left.
+        PostgreSQL counts pages. It prefers the primary key for the next rows of an endpoint that it takes for a big one, and reads
+        the rows of every other endpoint on the way, which may be millions. Where pages are free, it counts rows.
         """
         if connection.vendor != "postgresql":
             yield
             return
         with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; SET LOCAL jit = off")
+            # Whole tables stay out of the question until the transaction ends.
+            cursor.execute(f"SET LOCAL enable_seqscan = off; SET LOCAL jit = off; {_BY_ROWS}")
         yield
         with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL enable_indexscan TO DEFAULT")
+            cursor.execute(_AS_EVER)

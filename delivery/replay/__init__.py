@@ -15,7 +15,8 @@ The row knows its position, and moves on in the transaction that moves the deliv
 """
 
 from delivery.replay.moves import dismiss, replay
-from delivery.replay.orders import Count, cancel, preview, start
+from delivery.replay.orders import cancel, preview, start
 from delivery.replay.running import run_for_a_while
+from delivery.replay.walks import Count
 
 __all__ = ["Count", "cancel", "dismiss", "preview", "replay", "run_for_a_while", "start"]

@@ -2,7 +2,6 @@
 
 import threading
 from datetime import timedelta
-from typing import NamedTuple
 
 from celery import current_app
 from django.conf import settings
@@ -11,41 +10,20 @@ from django.db import transaction
 from django.utils import timezone
 
 from delivery.models import Delivery, Event, Replay
-from delivery.replay.walks import Position, bounds, walk_of
+from delivery.replay.walks import FIRST, Count, Position, bounds, walk_of
 
-# Rows that a preview looks at, at most: a second's work.
-PREVIEW_LIMIT = 100_000
-_PREVIEW_CHUNK = 5000
 _EXPIRES_S = 10
 TASK = "delivery.replay"
 
 
-class Count(NamedTuple):
-    """How many deliveries match; `more`: at least so many, the counting stopped after PREVIEW_LIMIT rows."""
-
-    number: int
-    more: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.number:,}{'+' if self.more else ''}"
-
-
-def preview(wish: Replay, limit: int = PREVIEW_LIMIT) -> Count:
+def preview(wish: Replay, limit: int | None = None) -> Count:
     """How many deliveries an unsaved Replay is about, as of now. Changes nothing. Raises ValidationError: see `check`."""
     check(wish)
     now = timezone.now()
     after, wish.before_id = bounds(wish, now)
-    walk, at, looked, number = walk_of(wish), Position(wish.after_endpoint, after), 0, 0
-    while looked < limit:
-        most = min(_PREVIEW_CHUNK, limit - looked)
-        with transaction.atomic():
-            rows = walk.look(at, most, now + timedelta(days=1))
-            number += len(walk.matching([row.id for row in rows]))
-        if len(rows) < most:
-            return Count(number)
-        looked, at = looked + len(rows), rows[-1]
     with transaction.atomic():
-        return Count(number, bool(walk.look(at, 1, now + timedelta(days=1))))
+        walk = walk_of(wish)
+        return walk.count(Position(FIRST, after), limit or walk.preview_limit, now)
 
 
 def start(wish: Replay, by: str = "") -> Replay:

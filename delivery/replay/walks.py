@@ -13,18 +13,20 @@ little after the moment that its row names.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models.functions import Left
+from django.db.models.lookups import Exact
 
 from delivery.engines import engine
 from delivery.models import Delivery, Event, Replay
 from delivery.order import order_key
 from delivery.replay import moves
-from delivery.replay.moves import Moved
+from delivery.replay.moves import Moved, among
 from subscriptions.compiled import filters_of
 from subscriptions.ids import first_id, new_id
 from subscriptions.matching import Matcher, patterns_covering
@@ -35,6 +37,16 @@ FIRST = UUID(int=0)
 SLACK = timedelta(minutes=1)
 # Events are stored in transactions: an id that is younger than this may still be on its way in.
 SETTLING = timedelta(seconds=5)
+
+
+class Count(NamedTuple):
+    """How many deliveries match; `more`: at least so many, the counting stopped there."""
+
+    number: int
+    more: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.number:,}{'+' if self.more else ''}"
 
 
 class Position(NamedTuple):
@@ -55,6 +67,9 @@ def bounds(wish: Replay, now: datetime) -> tuple[UUID, UUID]:
 class Walk(ABC):
     """The rows that a replay goes over, in their order."""
 
+    # Rows that a preview looks at, at most: a second's work.
+    preview_limit: ClassVar[int] = 100_000
+
     def __init__(self, wish: Replay) -> None:
         self.wish = wish
 
@@ -67,6 +82,10 @@ class Walk(ABC):
         """Those of these that the replay is about. Takes no locks."""
 
     @abstractmethod
+    def count(self, at: Position, most: int, now: datetime) -> Count:
+        """How many match, of so many rows from a position on."""
+
+    @abstractmethod
     def move(self, ids: Sequence[UUID], now: datetime) -> Moved:
         """Do with them what was asked for, as far as it is still possible, in the caller's transaction."""
 
@@ -77,75 +96,82 @@ class Walk(ABC):
     def hold(self) -> None:  # noqa: B027 - most need nothing
         """Lock what the step depends on. In the caller's transaction, before anything is looked at."""
 
-    def _in_time(self, moment: datetime) -> bool:
-        return (self.wish.since is None or moment >= self.wish.since) and (self.wish.until is None or moment < self.wish.until)
-
-    def _named(self, type: str) -> bool:
-        """Whether the replay's collections cover this one, by the same wildcards as a subscription's."""
-        return not self.wish.collections or not self._patterns.isdisjoint(patterns_covering(type))
-
-    @property
-    def _patterns(self) -> set[str]:
-        return set(self.wish.collections)
-
 
 class Deliveries(Walk):
     """For a replay and for dismissing."""
 
     def look(self, at: Position, most: int, now: datetime) -> list[Position]:
-        rows = Delivery.objects.filter(pk__lt=self.wish.before_id)
-        wish = self.wish
-        if wish.event_id:
+        if self.wish.event_id:
             # As many as there are endpoints: sorted here, so that no planner walks along the primary key for their order.
-            ids = rows.filter(event=wish.event_id).order_by().values_list("pk", flat=True)
+            ids = self._all().order_by().values_list("pk", flat=True)
             return [Position(FIRST, id) for id in sorted(ids) if id > at.id][:most]
-        if wish.delivery_state == Delivery.State.DEAD:
-            return self._dead(rows.filter(state=Delivery.State.DEAD), at, most)
-        if wish.endpoint_id:
-            rows = rows.filter(endpoint=wish.endpoint_id)
-        with engine().index_only():
-            return [Position(FIRST, id) for id in rows.filter(pk__gt=at.id).order_by("id").values_list("pk", flat=True)[:most]]
-
-    def _dead(self, rows: "QuerySet[Delivery]", at: Position, most: int) -> list[Position]:
-        """Of the endpoint that it has come to, then of the ones after it."""
-        here = self.wish.endpoint_id or at.endpoint
-        with engine().index_only():
-            found = [Position(here, id) for id in rows.filter(endpoint=here, pk__gt=at.id).order_by("id").values_list("pk", flat=True)[:most]]
-            if self.wish.endpoint_id or len(found) == most:
-                return found
-            after = bounds(self.wish, self.wish.created_at)[0]
-            others = rows.filter(endpoint__gt=here, pk__gt=after).order_by("endpoint_id", "id").values_list("endpoint_id", "pk")
-            return found + [Position(*row) for row in others[: most - len(found)]]
+        with engine().walking():
+            if not self._by_endpoint:
+                return [Position(FIRST, id) for id in self._all().filter(pk__gt=at.id).order_by("id").values_list("pk", flat=True)[:most]]
+            # Of the endpoint that it has come to, then of the ones after it.
+            here = self._all().filter(endpoint=at.endpoint, pk__gt=at.id).order_by("id").values_list("pk", flat=True)
+            found = [Position(at.endpoint, id) for id in here[:most]]
+            return found + [Position(*row) for row in self._beyond(at.endpoint)[: most - len(found)]] if len(found) < most else found
 
     def matching(self, ids: Sequence[UUID]) -> set[UUID]:
-        wish = self.wish
-        rows = self._wanted().filter(pk__in=ids).order_by()
-        if wish.event_id:
-            rows = rows.filter(event=wish.event_id)
-        if wish.endpoint_id:
-            rows = rows.filter(endpoint=wish.endpoint_id)
-        elif wish.tenant_id:
-            rows = rows.filter(endpoint__in=Endpoint.objects.filter(tenant=wish.tenant_id).values("pk"))
-        found = [(id, event) for id, event, made in rows.values_list("pk", "event_id", "created_at") if self._in_time(made)]
-        if wish.collections:
-            events = Event.objects.filter(pk__in={event for _, event in found}).order_by()
-            named = {event for event, type in events.values_list("pk", "type") if self._named(type)}
-            found = [(id, event) for id, event in found if event in named]
-        return {id for id, _ in found}
+        return set(among(self._wanted(), ids).values_list("pk", flat=True))
+
+    def count(self, at: Position, most: int, now: datetime) -> Count:
+        if self.wish.event_id:
+            return Count(self._wanted().filter(event=self.wish.event_id, pk__lt=self.wish.before_id).count())
+        rows = self._beyond(at.endpoint) if self._by_endpoint else self._all().filter(pk__gt=at.id).order_by("id")
+        with engine().walking():
+            number = self._wanted().filter(pk__in=rows.values("pk")[:most]).count()
+            return Count(number, rows[most : most + 1].exists())
 
     def move(self, ids: Sequence[UUID], now: datetime) -> Moved:
-        # The state once more: a delivery may have been settled or dismissed since it was looked at.
-        chosen = self._wanted().filter(pk__in=ids)
-        return moves.set_aside(chosen, now) if self.wish.action == Replay.Action.DISMISS else moves.put_back(chosen, now)
+        # All of it once more: a delivery may have been settled or dismissed since it was looked at.
+        rows = among(self._in_state(), ids)
+        return moves.set_aside(rows, now) if self.wish.action == Replay.Action.DISMISS else moves.put_back(rows, now)
 
-    def _wanted(self) -> "QuerySet[Delivery]":
+    @property
+    def _by_endpoint(self) -> bool:
+        """Dead letters of all are found by endpoint: they are few among many."""
+        return self.wish.delivery_state == Delivery.State.DEAD and not self.wish.endpoint_id and not self.wish.event_id
+
+    def _all(self) -> "QuerySet[Delivery]":
+        """What the walk goes along."""
+        wish, rows = self.wish, Delivery.objects.filter(pk__lt=self.wish.before_id)
+        if wish.event_id:
+            return rows.filter(event=wish.event_id)
+        if wish.endpoint_id:
+            rows = rows.filter(endpoint=wish.endpoint_id)
+        return rows.filter(state=Delivery.State.DEAD) if wish.delivery_state == Delivery.State.DEAD else rows
+
+    def _beyond(self, endpoint: UUID) -> "QuerySet[Delivery, tuple[UUID, UUID]]":
+        """The dead ones of all endpoints after this one."""
+        rows = self._all().filter(endpoint__gt=endpoint, pk__gt=bounds(self.wish, self.wish.created_at)[0])
+        return rows.order_by("endpoint_id", "id").values_list("endpoint_id", "pk")
+
+    def _in_state(self) -> "QuerySet[Delivery]":
         if self.wish.delivery_state is None:
             return Delivery.objects.exclude(state=Delivery.State.PENDING)
         return Delivery.objects.filter(state=self.wish.delivery_state)
 
+    def _wanted(self) -> "QuerySet[Delivery]":
+        """What the replay is about, wherever the walk leads."""
+        wish, rows = self.wish, self._in_state().order_by()
+        if wish.since:
+            rows = rows.filter(created_at__gte=wish.since)
+        if wish.until:
+            rows = rows.filter(created_at__lt=wish.until)
+        if wish.tenant_id and not wish.endpoint_id:
+            rows = rows.filter(endpoint__in=Endpoint.objects.filter(tenant=wish.tenant_id).order_by().values("pk"))
+        if wish.endpoint_id:
+            rows = rows.filter(endpoint=wish.endpoint_id)
+        return rows.filter(Exists(Event.objects.filter(_named(wish.collections), pk=OuterRef("event_id")))) if wish.collections else rows
+
 
 class Missed(Walk):
     """For a recovery: stored events, and whether the endpoint's subscriptions want one that it is not owed."""
+
+    # These come here one by one.
+    preview_limit = 25_000
 
     def __init__(self, wish: Replay) -> None:
         super().__init__(wish)
@@ -159,17 +185,34 @@ class Missed(Walk):
         return first_id(now - SETTLING) >= self.wish.before_id
 
     def look(self, at: Position, most: int, now: datetime) -> list[Position]:
-        before = min(self.wish.before_id, first_id(now - SETTLING))
-        with engine().index_only():
-            ids = Event.objects.filter(pk__gt=at.id, pk__lt=before).order_by("id").values_list("pk", flat=True)
-            return [Position(FIRST, id) for id in ids[:most]]
+        with engine().walking():
+            return [Position(FIRST, id) for id in self._ahead(at, now).values_list("pk", flat=True)[:most]]
 
     def matching(self, ids: Sequence[UUID]) -> set[UUID]:
-        rows = Event.objects.filter(pk__in=ids, source__in=list(self.matchers)).order_by()
-        columns = rows.values_list("pk", "source_id", "kind", "type", "operation", "subject", "received_at")
-        wanted = {id for id, source, kind, type, operation, subject, received_at in columns
-                  if self._in_time(received_at) and self._named(type) and self.matchers[source].match(kind, type, operation, subject)}  # fmt: skip
-        return wanted - set(Delivery.objects.filter(event__in=wanted, endpoint=self._endpoint_id).order_by().values_list("event_id", flat=True))
+        return set(self._matching(among(Event.objects.order_by(), ids)))
+
+    def count(self, at: Position, most: int, now: datetime) -> Count:
+        # What is still on its way counts, too.
+        rows = self._ahead(at, now + timedelta(days=1))
+        with engine().walking():
+            number = sum(1 for _ in self._matching(rows[:most]))
+            return Count(number, rows[most : most + 1].exists())
+
+    def _ahead(self, at: Position, now: datetime) -> "QuerySet[Event]":
+        return Event.objects.filter(pk__gt=at.id, pk__lt=min(self.wish.before_id, first_id(now - SETTLING))).order_by("id")
+
+    def _matching(self, rows: "QuerySet[Event]") -> Iterator[UUID]:
+        """Those of these events that the endpoint wants and is not owed."""
+        owed = Exists(Delivery.objects.filter(event=OuterRef("pk"), endpoint=self._endpoint_id))
+        columns = rows.values_list("pk", "source_id", "kind", "type", "operation", "subject", "received_at", owed)
+        since, until, patterns = self.wish.since, self.wish.until, set(self.wish.collections)
+        for id, source, kind, type, operation, subject, received_at, is_owed in columns:
+            if is_owed or source not in self.matchers or (since and received_at < since) or (until and received_at >= until):
+                continue
+            if patterns and patterns.isdisjoint(patterns_covering(type)):
+                continue
+            if self.matchers[source].match(kind, type, operation, subject):
+                yield id
 
     def move(self, ids: Sequence[UUID], now: datetime) -> Moved:
         """Make the deliveries of those events that are still here."""
@@ -202,8 +245,16 @@ class Missed(Walk):
 
     @staticmethod
     def _keys(events: Sequence[UUID]) -> dict[UUID, int]:
-        rows = Event.objects.filter(pk__in=events).order_by().values_list("pk", "subject")
+        rows = among(Event.objects.order_by(), events).values_list("pk", "subject")
         return {id: order_key(subject) for id, subject in rows}
+
+
+def _named(patterns: Sequence[str]) -> Q:
+    """The condition for an event's type, with the wildcards of subscriptions. No LIKE: to SQLite, a and A are alike there."""
+    found = Q(type__in=[pattern for pattern in patterns if not pattern.endswith("*")])
+    for prefix in (pattern[:-1] for pattern in patterns if pattern.endswith("*")):
+        found |= Q(Exact(Left("type", len(prefix)), prefix)) if prefix else ~Q(pk=None)
+    return found
 
 
 def walk_of(wish: Replay) -> Walk:

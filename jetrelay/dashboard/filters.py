@@ -58,6 +58,28 @@ class Filters:
     def older_than(self, delivery: Delivery) -> Self:
         return replace(self, before=delivery.pk)
 
+    def replay_query(self, action: str) -> str | None:
+        """The same deliveries for a replay's form; None where there is one at most."""
+        found, prefix = from_public(self.search), self.search.partition("_")[0]
+        if self.search and not (found and prefix in (Event.prefix, Endpoint.prefix)):
+            return None
+        endpoint = self.endpoint or (found if prefix == Endpoint.prefix else None)
+        parts = {
+            "action": action,
+            "delivery_state": self.state.label if self.state is not None else "",
+            "endpoint": to_public(Endpoint.prefix, endpoint) if endpoint else "",
+            "event": to_public(Event.prefix, found) if found and prefix == Event.prefix else "",
+        }
+        return urlencode({name: value for name, value in parts.items() if value})
+
+    @property
+    def to_replay(self) -> str | None:
+        return self.replay_query("replay")
+
+    @property
+    def to_dismiss(self) -> str | None:
+        return self.replay_query("dismiss") if self.state == Delivery.State.DEAD else None
+
     def deliveries(self) -> "QuerySet[Delivery]":
         rows = listed()
         if self.state is not None:

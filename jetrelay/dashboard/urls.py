@@ -4,8 +4,8 @@ import uuid
 
 from django.urls import path, register_converter
 
-from delivery.models import Delivery
-from jetrelay.dashboard import endpoint_views, stream_views, views
+from delivery.models import Delivery, Replay
+from jetrelay.dashboard import endpoint_views, replay_views, stream_views, views
 from jetrelay.dashboard.steering import WISHES
 from subscriptions.ids import to_public
 from subscriptions.models import Endpoint
@@ -29,8 +29,14 @@ class EndpointId(DeliveryId):
     regex = f"{prefix}_[0-9a-f]{{32}}"
 
 
+class ReplayId(DeliveryId):
+    prefix = Replay.prefix
+    regex = f"{prefix}_[0-9a-f]{{32}}"
+
+
 register_converter(DeliveryId, "delivery_id")
 register_converter(EndpointId, "endpoint_id")
+register_converter(ReplayId, "replay_id")
 
 urlpatterns = [
     path("", views.overview, name="overview"),
@@ -48,4 +54,8 @@ urlpatterns = [
     path("deliveries/<delivery_id:id>/replay/", views.delivery_replay, name="delivery_replay"),
     path("endpoints/", endpoint_views.endpoints, name="endpoints"),
     *(path(f"endpoints/<endpoint_id:id>/{act}/", endpoint_views.endpoint_act, {"act": act}, name=f"endpoint_{act}") for act in endpoint_views.ACTS),
+    path("replays/", replay_views.replays, name="replays"),
+    path("replays/progress/", replay_views.replays_fragment, name="replays_fragment"),
+    path("replays/new/", replay_views.replay_new, name="replay_new"),
+    path("replays/<replay_id:id>/cancel/", replay_views.replay_cancel, name="replay_cancel"),
 ]

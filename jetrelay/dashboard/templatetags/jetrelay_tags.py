@@ -25,6 +25,8 @@ _BADGES = {
     "paused": ("wait", "pause"),
     "disabled": ("bad", "cross"),
     "unverified": ("wait", "alert"),
+    "running": ("wait", "repeat"),
+    "finished": ("good", "check"),
 }
 _STANDINGS = {
     Kind.WELL: ("good", "check"),
