@@ -11,7 +11,8 @@ from django.core.cache import cache
 from django.utils import timezone
 from standardwebhooks import Webhook
 
-from delivery.models import Delivery, EventTally, StreamHost
+from delivery.models import Delivery, EventTally, Replay, StreamHost
+from delivery.replay.running import step
 from jetrelay.inbox.models import Inbox
 from tests.builders import make_attempt, make_delivery, make_endpoint, make_gap, make_health, make_host, make_rejected, make_source
 
@@ -102,12 +103,31 @@ def test_it_replays_a_delivery_from_its_page(page: "Page", script: bool) -> None
 def test_it_replays_a_delivery_from_the_list(page: "Page", script: bool) -> None:
     row = make_delivery(state=Delivery.State.DEAD)
     page.goto("/deliveries/?state=dead")
-    page.click("text=Replay")
+    page.get_by_role("button", name="Replay").click()
     if script:
         expect(page.locator(f"[id={row.public_id}]")).to_contain_text("Pending")
     else:
         expect(page.locator(".note")).to_contain_text("Back in the queue")
     assert row.refreshed().state == Delivery.State.PENDING
+
+
+def test_it_replays_all_that_match_and_follows_the_progress(page: "Page", script: bool) -> None:
+    rows = [make_delivery(state=Delivery.State.DEAD) for _ in range(2)]
+    page.click("text=Deliveries")
+    page.click("text=Dead letters")
+    page.click("#replay-all")
+    expect(page.locator("#matches")).to_have_text("2 match")
+    page.get_by_label("Deliveries per second, at most").fill("1")
+    page.click("text=Replay them")
+    expect(page.locator("#replays")).to_contain_text("0 of 2")
+    replay = Replay.objects.get()
+    step(replay.pk, replay.next_at)
+    if not script:
+        page.reload()
+    expect(page.locator("#replays")).to_contain_text("1 of 2")
+    page.click(f"#cancel-{replay.public_id}")
+    expect(page.locator("#replays")).to_contain_text("Cancelled")
+    assert [row.refreshed().state for row in rows] == [Delivery.State.PENDING, Delivery.State.DEAD]
 
 
 def test_it_shows_what_arrives_in_an_inbox(page: "Page", script: bool) -> None:
