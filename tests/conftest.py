@@ -20,6 +20,14 @@ def django_db_modify_db_settings() -> None:
         connection.settings_dict["TEST"]["NAME"] = str(Path(os.environ["JETRELAY_DATA_DIR"]) / "test.sqlite3")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if connection.vendor != "postgresql":
+        skip = pytest.mark.skip(reason="about PostgreSQL alone: set TEST_DATABASE_URL")
+        for item in items:
+            if item.get_closest_marker("postgresql"):
+                item.add_marker(skip)
+
+
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A local endpoint that remembers what it got and can be told to misbehave."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from celery import current_app
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
@@ -19,8 +19,6 @@ from tests.builders import make_delivery, make_endpoint
 from tests.threads import Elsewhere
 
 PENDING, CANCELLED = Delivery.State.PENDING, Delivery.State.CANCELLED
-
-on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time")
 
 
 @pytest.fixture
@@ -98,7 +96,7 @@ def test_it_counts_what_it_cancels() -> None:
     assert found["count"] == 3
 
 
-@on_postgresql
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_it_leaves_what_is_being_settled_to_whoever_settles_it() -> None:
     endpoint = make_deleted(3)
@@ -110,7 +108,7 @@ def test_it_leaves_what_is_being_settled_to_whoever_settles_it() -> None:
     assert left() == 0
 
 
-@on_postgresql
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_it_finds_what_was_stored_by_somebody_who_had_not_heard_of_the_deletion() -> None:
     endpoint = make_deleted(1)

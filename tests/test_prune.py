@@ -40,8 +40,6 @@ DEAD_LETTERS = timedelta(days=30)
 A_MINUTE = timedelta(minutes=1)
 BEGINNING = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 
-on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time")
-
 
 def never(seconds: float) -> bool:
     """No rest, and no stop."""
@@ -255,8 +253,7 @@ def test_an_event_that_is_owed_again_after_it_was_looked_at_stays() -> None:
     assert (here(wanted), here(unwanted)) == (True, False)
 
 
-@on_postgresql
-@pytest.mark.whole
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_it_does_not_wait_for_a_replay_that_is_under_way() -> None:
     goes, replayed = old_delivery(RETENTION * 2), old_delivery(RETENTION * 2)
@@ -266,8 +263,7 @@ def test_it_does_not_wait_for_a_replay_that_is_under_way() -> None:
     assert (here(goes), here(replayed), here(replayed.event)) == (False, True, True)
 
 
-@on_postgresql
-@pytest.mark.whole
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_it_leaves_an_event_that_is_being_given_a_delivery() -> None:
     event = old_event(RETENTION * 2)
@@ -640,8 +636,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(inner)
 
 
-@on_postgresql
-@pytest.mark.whole
+@pytest.mark.postgresql
 @pytest.mark.timeout(300)
 @pytest.mark.django_db(transaction=True)
 def test_a_million_rows_go_without_the_claims_noticing() -> None:

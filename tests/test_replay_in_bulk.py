@@ -35,8 +35,6 @@ pytestmark = pytest.mark.django_db
 PENDING, DELIVERED, DEAD, CANCELLED = list(Delivery.State)
 HOUR = timedelta(hours=1)
 
-on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time")
-
 
 def order(**over: Any) -> Replay:
     return start(Replay(**over), by="ada")
@@ -290,7 +288,7 @@ def somebody_waits() -> bool:
     return bool(found)
 
 
-@on_postgresql
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_a_cancel_waits_for_the_step_and_the_next_one_sees_it() -> None:
     rows = [make_delivery(state=DEAD) for _ in range(4)]
@@ -304,7 +302,7 @@ def test_a_cancel_waits_for_the_step_and_the_next_one_sees_it() -> None:
     assert sum(pending(rows)) == 2
 
 
-@on_postgresql
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_nothing_is_put_back_at_an_endpoint_that_is_being_deleted() -> None:
     row = make_delivery(state=DEAD)
@@ -520,7 +518,7 @@ def test_a_recovery_gives_ordered_endpoints_their_key_and_keeps_to_its_rate() ->
     assert set(Delivery.objects.values_list("order_key", flat=True)) == {order_key("did:plc:x")}
 
 
-@on_postgresql
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_an_event_that_is_pruned_before_its_delivery_is_made_is_skipped() -> None:
     goes, stays = old_event(HOUR), old_event(HOUR)
@@ -535,7 +533,7 @@ def test_an_event_that_is_pruned_before_its_delivery_is_made_is_skipped() -> Non
     assert Delivery.objects.get().event == stays
 
 
-@on_postgresql
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_an_event_that_is_about_to_be_owed_is_not_pruned() -> None:
     event = old_event(HOUR)
@@ -553,7 +551,7 @@ def test_an_event_that_is_about_to_be_owed_is_not_pruned() -> None:
     assert Delivery.objects.get().event == event
 
 
-@on_postgresql
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_two_recoveries_at_once_hold_the_same_events() -> None:
     events = [old_event(HOUR) for _ in range(3)]

@@ -26,8 +26,6 @@ COUNT = 300_000
 # Rows that one statement may read, and not return: a chunk of 1,000, and what a scan of an index finds twice.
 MOST_ROWS = 3000
 
-on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="asks PostgreSQL's planner")
-
 
 def wishes(endpoint: Endpoint, event: Event) -> list[Replay]:
     """One of each kind of walk."""
@@ -125,8 +123,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(inner)
 
 
-@on_postgresql
-@pytest.mark.whole
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_a_step_costs_the_same_wherever_it_is_in_300_000_rows() -> None:
     busy, late, small = (make_endpoint() for _ in range(3))
