@@ -3,6 +3,7 @@
 #   make run                 install, then run everything until Ctrl-C (settings: environment, or make run WEBHOOK_URL=...)
 #   make demo                the same with made-up events, no network needed
 #   make test [ARGS=...]       all tests, or those that ARGS chooses (ARGS="-k retry")
+#   make crash-test [ARGS=...] faults of every kind, and an account of every event; some minutes, PostgreSQL and Redis of its own
 #   make lint / make format  what CI checks / the part of it that can mend itself
 #   make bench               stream -> stored -> delivered, events per second
 
@@ -16,7 +17,7 @@ DEV = $(VENV)/.dev-installed
 # Checking migrations starts Django, which wants a key and a place for its files.
 LINT_ENV = SECRET_KEY=lint JETRELAY_DATA_DIR=$(VENV)/lint-data
 
-.PHONY: install run demo test lint format bench clean
+.PHONY: install run demo test crash-test lint format bench clean
 
 install: $(RUNTIME)
 
@@ -28,6 +29,9 @@ demo: $(RUNTIME)
 
 test: $(DEV)
 	$(BIN)/python -m pytest $(ARGS)
+
+crash-test: $(DEV)
+	$(BIN)/python -m tests.crash $(ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
