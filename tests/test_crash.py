@@ -10,7 +10,7 @@ from tests.crash import report
 from tests.crash.books import Happening, Row, Tables, audit, unbalanced
 from tests.crash.faults import FAULTS, SHORT
 from tests.crash.receivers import Arrival
-from tests.crash.run import Plan, folder_of_a_run, run
+from tests.crash.run import Plan, choose, folder_of_a_run, run
 from tests.crash.servers import Unavailable
 from tests.crash.stream import Line, digest, write
 
@@ -149,3 +149,11 @@ def test_it_writes_the_same_stream_for_the_same_seed(tmp_path: Path) -> None:
 
 def test_it_has_a_column_for_every_figure() -> None:
     assert set(report.COLUMNS.values()) | {"fault"} == set(Row.__dataclass_fields__)
+
+
+def test_it_chooses_every_fault_before_one_comes_again() -> None:
+    faults = list(FAULTS.values())
+    chosen = choose(faults, len(faults) * 2 + 3, SEED)
+    assert len(chosen) == len(faults) * 2 + 3
+    assert set(chosen[: len(faults)]) == set(chosen[len(faults) : len(faults) * 2]) == set(faults)
+    assert chosen == choose(faults, len(faults) * 2 + 3, SEED)

@@ -67,6 +67,11 @@ class Slot:
         finally:
             self.lock.release()
 
+    @property
+    def tracebacks(self) -> int:
+        """How many errors its processes did not expect, by what they wrote."""
+        return sum(log.read_text(errors="replace").count("Traceback (most recent call last)") for log in self._folder.glob(f"{self.name}-*.log"))
+
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.signal(signal.SIGCONT)

@@ -44,8 +44,11 @@ class Plan:
 
 
 def choose(faults: Sequence[Fault], count: int, seed: int) -> list[Fault]:
-    chance = random.Random(f"which {seed}")
-    return [chance.choice(faults) for _ in range(count)]
+    """So many faults in an order of the seed's; none comes again before all others have."""
+    chance, chosen = random.Random(f"which {seed}"), list[Fault]()
+    while len(chosen) < count:
+        chosen += chance.sample(faults, min(len(faults), count - len(chosen)))
+    return chosen
 
 
 @contextmanager
@@ -75,6 +78,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Books:
             tables = Tables.read(server)
         course.happenings.sort(key=lambda happening: happening.began_at)
         books = audit(lines, course.happenings, tables, {name: list(each.arrivals) for name, each in built.receivers.items()})
+        books.notes += [f"{slot.name} has {count} tracebacks in its logs" for slot in built.slots if (count := slot.tracebacks)]
         books.wrong += course.wrong + [words for slot in built.slots for words in slot.ended_by_itself]
         return books
 
