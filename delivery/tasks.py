@@ -4,6 +4,7 @@ import sys
 
 from celery import shared_task
 from celery.signals import worker_init, worker_shutting_down
+from django.db import InterfaceError, OperationalError
 
 from delivery import cancelling, lanes, replay, wakes
 from delivery.prune import prune_for_a_while
@@ -11,8 +12,11 @@ from delivery.replay import orders
 
 SWITCH_INTERVAL_S = 0.0005
 
+# A database that is away is no news to a log: whoever was at work says so once, and the next sweep looks again.
+_AWAY = (OperationalError, InterfaceError)
 
-@shared_task(name="delivery.drain", ignore_result=True)
+
+@shared_task(name="delivery.drain", ignore_result=True, throws=_AWAY)
 def drain(lane: int) -> None:
     """Drain the lane, and pass it on if there is more to do."""
     while lanes.drain(lane):
@@ -21,7 +25,7 @@ def drain(lane: int) -> None:
         # The broker cannot pass the lane on: go on here.
 
 
-@shared_task(name="delivery.sweep", ignore_result=True)
+@shared_task(name="delivery.sweep", ignore_result=True, throws=_AWAY)
 def sweep() -> None:
     """Wake every lane that has due work and no owner. Once a second, this makes up for every lost wake."""
     for lane in lanes.lanes_due():

@@ -69,7 +69,7 @@ class Waker:
                 send(lane)
             except Exception as error:  # noqa: BLE001 - whatever the broker's client raises, the sweep makes up for it
                 if not failing:
-                    logger.warning("Cannot reach the broker: %s. Deliveries go on, up to a second late; check BROKER_URL.", error)
+                    logger.warning("Cannot reach the broker: %s. Lanes at work go on, the others wait until it is back; check BROKER_URL.", error)
                 failing = True
             else:
                 if failing:
