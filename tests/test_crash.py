@@ -119,6 +119,11 @@ def test_it_lays_a_repeat_at_the_door_of_the_fault_it_was_in_flight_at() -> None
     assert [(row.fault, row.served, row.repeated) for row in books.rows] == [("(before)", 1, 0), ("worker-killed", 2, 1)]
 
 
+def test_it_finds_what_a_stalled_worker_sends_although_its_lanes_are_another_ones() -> None:
+    happening = Happening(FAULTS["worker-stalled"], BEGAN_AT - 10, BEGAN_AT + 3)
+    assert len(audit(LINES, [happening], make_tables(), {"here": [*ALL, arrival(0, after_s=3)]}).wrong) == 1
+
+
 def test_it_finds_a_repeat_of_what_had_long_been_settled() -> None:
     happening = Happening(FAULTS["worker-killed"], BEGAN_AT + 60, BEGAN_AT + 61)
     assert len(audit(LINES, [happening], make_tables(), {"here": [*ALL, arrival(0, after_s=70)]}).wrong) == 1

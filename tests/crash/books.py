@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from time import time
 from typing import Any
 
 import psycopg
 
-from tests.crash.faults import Fault
+from tests.crash.faults import Fault, Repeats
 from tests.crash.receivers import Arrival
 from tests.crash.stream import Line, digest
 
@@ -34,6 +35,9 @@ class Happening:
     fault: Fault | None
     began_at: float
     ended_at: float
+
+    def begin(self) -> None:
+        self.began_at = time()
 
     @property
     def name(self) -> str:
@@ -182,9 +186,11 @@ def _repeats(books: Books, happenings: Sequence[Happening], accepted: Mapping[st
 
 
 def _explains(happening: Happening, earlier: Arrival, later: Arrival) -> bool:
-    if happening.fault is None or not happening.fault.repeats:
+    repeats = happening.fault.repeats if happening.fault else Repeats.NOTHING
+    if repeats is Repeats.NOTHING:
         return False
-    return happening.began_at - BEFORE_S <= earlier.at <= happening.ended_at + AFTER_S and later.at >= happening.began_at
+    until = happening.began_at if repeats is Repeats.AT_THE_START else happening.ended_at
+    return happening.began_at - BEFORE_S <= earlier.at <= until + AFTER_S and later.at >= happening.began_at
 
 
 def _totals(books: Books, tables: Tables, arrivals: Mapping[str, Sequence[Arrival]]) -> None:

@@ -115,7 +115,7 @@ class _Course:
         with self._lock:
             self.happenings.append(happening)
         try:
-            fault.does(self._house, random.Random(seed))
+            fault.does(self._house, random.Random(seed), happening.begin)
         except Exception as error:  # noqa: BLE001 - the others go on, and the books say so
             self.wrong.append(f"{fault.name}: {error!r}")
         happening.ended_at = time()
