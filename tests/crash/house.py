@@ -3,11 +3,13 @@
 import contextlib
 import json
 import random
+import re
 import secrets
 import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from tests.whole import ROOT, Program, engines
 # A process that ended is started again after this long, as any supervisor does.
 RESTART_S = 1.0
 _WATCH_EVERY_S = 0.5
+_TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(.*)", re.MULTILINE)
 
 
 class Slot:
@@ -68,9 +71,10 @@ class Slot:
             self.lock.release()
 
     @property
-    def tracebacks(self) -> int:
-        """How many errors its processes did not expect, by what they wrote."""
-        return sum(log.read_text(errors="replace").count("Traceback (most recent call last)") for log in self._folder.glob(f"{self.name}-*.log"))
+    def tracebacks(self) -> Counter[str]:
+        """The errors that its processes did not expect, by the line below each traceback."""
+        texts = (log.read_text(errors="replace") for log in sorted(self._folder.glob(f"{self.name}-*.log")))
+        return Counter(line[:200] for text in texts for line in _TRACEBACK.findall(text))
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):

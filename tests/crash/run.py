@@ -78,7 +78,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Books:
             tables = Tables.read(server)
         course.happenings.sort(key=lambda happening: happening.began_at)
         books = audit(lines, course.happenings, tables, {name: list(each.arrivals) for name, each in built.receivers.items()})
-        books.notes += [f"{slot.name} has {count} tracebacks in its logs" for slot in built.slots if (count := slot.tracebacks)]
+        books.notes += [f"{slot.name}, {count} times: {line}" for slot in built.slots for line, count in slot.tracebacks.most_common(3)]
         books.wrong += course.wrong + [words for slot in built.slots for words in slot.ended_by_itself]
         return books
 
