@@ -3,14 +3,17 @@
 import sys
 
 from celery import shared_task
-from celery.signals import worker_init, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from django.db import InterfaceError, OperationalError
 
 from delivery import cancelling, lanes, replay, wakes
 from delivery.prune import prune_for_a_while
 from delivery.replay import orders
+from delivery.standin import StandIn
 
 SWITCH_INTERVAL_S = 0.0005
+
+stand_in = StandIn()
 
 # A database that is away is no news to a log: whoever was at work says so once, and the next sweep looks again.
 _AWAY = (OperationalError, InterfaceError)
@@ -19,6 +22,7 @@ _AWAY = (OperationalError, InterfaceError)
 @shared_task(name="delivery.drain", ignore_result=True, throws=_AWAY)
 def drain(lane: int) -> None:
     """Drain the lane, and pass it on if there is more to do."""
+    stand_in.hear()
     while lanes.drain(lane):
         if wakes.try_send(lane):
             return
@@ -28,6 +32,7 @@ def drain(lane: int) -> None:
 @shared_task(name="delivery.sweep", ignore_result=True, throws=_AWAY)
 def sweep() -> None:
     """Wake every lane that has due work and no owner. Once a second, this makes up for every lost wake."""
+    stand_in.hear()
     for lane in lanes.lanes_due():
         wakes.try_send(lane)
 
@@ -59,6 +64,16 @@ def take_short_turns(**_: object) -> None:
     full speed, the others would wait those 5 ms a dozen times for a single delivery.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+@worker_ready.connect
+def stand_by(**_: object) -> None:
+    stand_in.start()
+
+
+@worker_shutdown.connect
+def wait_for_stand_in(**_: object) -> None:
+    stand_in.join()
 
 
 @worker_shutting_down.connect
