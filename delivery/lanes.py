@@ -46,6 +46,8 @@ SETTLE_EVERY_S = 0.05
 SETTLE_AT = 500
 # Claimed ahead in one lane, over all its endpoints.
 WINDOW = 2000
+# … while one of them has only a few to deliver.
+CONSIDERATE_WINDOW = 250
 # An owner with nothing to do looks again this often, and gives up the lane after the second.
 IDLE_POLL_S = 0.025
 # … or less often, where looking takes long: a thousand endpoints with nothing to do must not keep those waiting that have.
@@ -247,6 +249,9 @@ class _Drain:
     def _wants(self, now: datetime) -> dict[UUID, Want | Head]:
         """What the lines want, which share what is left of the window by their weight."""
         room = WINDOW - sum(line.waiting for line in self.lines.values())
+        if any(line.owned and line.claims.exhausted for line in self.lines.values()):
+            # Somebody else has few and wants them soon: what is taken in one go is what the next in turn waits for.
+            room = min(room, CONSIDERATE_WINDOW)
         hungry = sum(line.weight for line in self.lines.values() if not line.claims.exhausted)
         wants = {}
         for id, line in self.lines.items():
