@@ -1,13 +1,9 @@
-"""Who wants what: tenants, their keys, sources, endpoints and subscriptions.
-
-Whatever changes what matches, or where it goes, bumps `ConfigVersion` in the same transaction, so that
-listeners and lanes notice without polling the tables.
-"""
+"""Where deliveries go, and on what terms."""
 
 import secrets
 from base64 import b64encode
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -16,8 +12,9 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from subscriptions import validation
-from subscriptions.fields import EncryptedTextField, PatternListField
-from subscriptions.ids import PublicModel
+from subscriptions.fields import EncryptedTextField
+from subscriptions.models.config import ConfigModel, ConfigVersion
+from subscriptions.models.tenants import Tenant
 
 # Shards are cut finer than lanes, so that another JETRELAY_LANES moves endpoints without rewriting them.
 SHARDS = 32_768
@@ -26,106 +23,6 @@ SECRET_OVERLAP = timedelta(hours=24)
 MAX_SECRET_OVERLAP = timedelta(days=30)
 # Seconds to wait after the first, second, … failed attempt; after the last one the delivery is dead.
 DEFAULT_RETRY_SCHEDULE_S = [30, 300, 1800, 7200]
-
-
-class ConfigVersion(models.Model):
-    """One row whose number moves with every change of endpoints, sources or subscriptions."""
-
-    value = models.BigIntegerField(default=0)
-
-    def __str__(self) -> str:
-        return f"version {self.value}"
-
-    @classmethod
-    def current(cls) -> int:
-        return cls.objects.filter(pk=1).values_list("value", flat=True).first() or 0
-
-    @classmethod
-    def bump(cls) -> None:
-        if not cls.objects.filter(pk=1).update(value=models.F("value") + 1):
-            cls.objects.create(pk=1, value=1)
-
-
-class ConfigModel(PublicModel):
-    """A row that listeners and lanes keep compiled in memory: changing it moves the version."""
-
-    class Meta:
-        abstract = True
-
-    @transaction.atomic
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        super().save(*args, **kwargs)
-        ConfigVersion.bump()
-
-    @transaction.atomic
-    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        deleted = super().delete(*args, **kwargs)
-        ConfigVersion.bump()
-        return deleted
-
-
-class Tenant(PublicModel):
-    """Whose endpoints, keys and deliveries these are."""
-
-    prefix = "tnt"
-
-    name = models.CharField(max_length=100)
-    slug = models.SlugField(unique=True)
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-
-    class Meta:
-        ordering = ("slug",)
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class ApiKey(PublicModel):
-    """A key to the API. The key itself is shown once; only its SHA-256 is kept."""
-
-    prefix = "key"
-
-    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys")
-    name = models.CharField(max_length=100)
-    visible_prefix = models.CharField(max_length=16, editable=False)
-    digest = models.BinaryField(max_length=32, unique=True, editable=False)
-    scopes = models.JSONField(default=list, blank=True)
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-    expires_at = models.DateTimeField(null=True, blank=True)
-    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
-    revoked_at = models.DateTimeField(null=True, blank=True)
-
-    class Meta:
-        ordering = ("-id",)
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.visible_prefix}…)"
-
-
-class Source(ConfigModel):
-    """Where events come from. A source with no tenant is shared by all of them."""
-
-    class Kind(models.TextChoices):
-        JETSTREAM = "jetstream", "Jetstream"
-        API = "api", "HTTP API"
-
-    prefix = "src"
-
-    tenant = models.ForeignKey(Tenant, models.CASCADE, null=True, blank=True, related_name="sources")
-    kind = models.CharField(max_length=16, choices=Kind.choices)
-    name = models.CharField(max_length=100)
-    keep_unmatched = models.BooleanField(default=False, help_text="Store events that no subscription wants, so that a later endpoint can recover them.")
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-
-    class Meta:
-        ordering = ("name",)
-        constraints = [
-            models.UniqueConstraint(fields=["tenant", "name"], name="source_name_per_tenant"),
-            models.UniqueConstraint(fields=["name"], condition=models.Q(tenant=None), name="source_name_shared"),
-        ]
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class EndpointQuerySet(models.QuerySet["Endpoint"]):
@@ -350,61 +247,6 @@ class Endpoint(ConfigModel):
         # A number that was refused already may be missing here.
         if grows and None not in (self.retry_first_s, self.retry_longest_s) and self.retry_longest_s < self.retry_first_s:
             raise ValidationError({"retry_longest_s": "The longest wait is shorter than the first one."})
-
-
-class SubscriptionQuerySet(models.QuerySet["Subscription"]):
-    def active(self) -> Self:
-        return self.filter(active=True)
-
-    def of(self, source: Source) -> Self:
-        """The active subscriptions to one source, of endpoints that may see it."""
-        mine = self.active().filter(source=source).exclude(endpoint__state__in=(Endpoint.State.UNVERIFIED, Endpoint.State.DELETED))
-        return mine.filter(endpoint__tenant=source.tenant) if source.tenant_id else mine
-
-
-def _commits() -> list[str]:
-    return ["commit"]
-
-
-def _everything() -> list[str]:
-    return ["*"]
-
-
-class Subscription(ConfigModel):
-    """The wish of one endpoint for some events of one source. An empty list of DIDs or operations means all."""
-
-    prefix = "sub"
-    # Subscriptions to Jetstream see commits alone, unless they ask for more: identity and account events
-    # pass every filter of the stream, and few receivers expect them.
-
-    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="subscriptions")
-    source = models.ForeignKey(Source, models.CASCADE, related_name="subscriptions")
-    collections = PatternListField(
-        default=_everything, each=validation.clean_pattern, help_text='A JSON list: ["app.bsky.feed.post", "app.bsky.graph.*"], or ["*"] for everything.'
-    )
-    dids = PatternListField("DIDs", default=list, blank=True, each=validation.clean_did, help_text="A JSON list. Empty: every account.")
-    operations = PatternListField(default=list, blank=True, each=validation.clean_operation, help_text='Any of "create", "update", "delete". Empty: all.')
-    kinds = PatternListField(default=_commits, each=validation.clean_kind, help_text='Any of "commit", "identity", "account", "sync", "api".')
-    active = models.BooleanField(default=True)
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-
-    objects = SubscriptionQuerySet.as_manager()
-
-    class Meta:
-        ordering = ("-id",)
-
-    _required: ClassVar = ("collections", "kinds")
-
-    def __str__(self) -> str:
-        return f"{', '.join(self.collections)} to {self.endpoint}"
-
-    def clean(self) -> None:
-        for name in self._required:
-            if not getattr(self, name):
-                raise ValidationError({name: "Name at least one."})
-        chosen = hasattr(self, "source") and hasattr(self, "endpoint")
-        if chosen and self.source.tenant_id is not None and self.source.tenant_id != self.endpoint.tenant_id:
-            raise ValidationError({"source": "This source belongs to another tenant."})
 
 
 def _clean(field: str, clean: Any, value: str) -> str:

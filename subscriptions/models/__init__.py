@@ -1,0 +1,43 @@
+"""Who wants what: tenants, their keys, sources, endpoints and subscriptions.
+
+Whatever changes what matches, or where it goes, bumps `ConfigVersion` in the same transaction, so that
+listeners and lanes notice without polling the tables.
+"""
+
+from subscriptions.models.config import ConfigModel, ConfigVersion
+from subscriptions.models.endpoints import (
+    DEFAULT_RETRY_SCHEDULE_S,
+    MAX_SECRET_OVERLAP,
+    SECRET_OVERLAP,
+    SHARDS,
+    Endpoint,
+    EndpointQuerySet,
+    _default_retry_schedule_s,
+    _new_shard,
+    new_secret,
+)
+from subscriptions.models.sources import Source
+from subscriptions.models.subscriptions import Subscription, SubscriptionQuerySet, _commits, _everything
+from subscriptions.models.tenants import ApiKey, Tenant
+
+__all__ = [
+    "DEFAULT_RETRY_SCHEDULE_S",
+    "MAX_SECRET_OVERLAP",
+    "SECRET_OVERLAP",
+    "SHARDS",
+    "ApiKey",
+    "ConfigModel",
+    "ConfigVersion",
+    "Endpoint",
+    "EndpointQuerySet",
+    "Source",
+    "Subscription",
+    "SubscriptionQuerySet",
+    "Tenant",
+    # Migrations name these.
+    "_commits",
+    "_default_retry_schedule_s",
+    "_everything",
+    "_new_shard",
+    "new_secret",
+]

@@ -1,0 +1,33 @@
+"""Where events come from."""
+
+from django.db import models
+from django.utils import timezone
+
+from subscriptions.models.config import ConfigModel
+from subscriptions.models.tenants import Tenant
+
+
+class Source(ConfigModel):
+    """Where events come from. A source with no tenant is shared by all of them."""
+
+    class Kind(models.TextChoices):
+        JETSTREAM = "jetstream", "Jetstream"
+        API = "api", "HTTP API"
+
+    prefix = "src"
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, null=True, blank=True, related_name="sources")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    name = models.CharField(max_length=100)
+    keep_unmatched = models.BooleanField(default=False, help_text="Store events that no subscription wants, so that a later endpoint can recover them.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="source_name_per_tenant"),
+            models.UniqueConstraint(fields=["name"], condition=models.Q(tenant=None), name="source_name_shared"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
