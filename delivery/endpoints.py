@@ -25,12 +25,11 @@ from delivery import cancelling
 from delivery.models import EndpointHealth
 from delivery.standing import has_trouble
 from delivery.wakes import waker
-from subscriptions.models import ConfigVersion, Endpoint, EndpointQuerySet, Subscription
+from subscriptions.models import MAX_REASON, ConfigVersion, Endpoint, EndpointQuerySet, Subscription
 
 State = Endpoint.State
 # What `delete` itself cancels before it returns. The rest is for the task.
 DELETE_BUDGET_S = 1.0
-MAX_REASON = 200
 
 _RESET: dict[str, object] = {"failures": 0, "trips": 0, "failing_since": None, "open_until": None, "paused_until": None, "reason": "", "ramp": 1}
 
@@ -130,7 +129,7 @@ def delete(endpoint: Endpoint, reason: str = "") -> Deleted:
 def _move(endpoints: EndpointQuerySet, origins: Collection[State], to: State, reason: str, *, reset: bool = False) -> list[Endpoint]:
     changed = [endpoint for endpoint in _locked(endpoints) if endpoint.state in origins]
     ids = [endpoint.pk for endpoint in changed]
-    Endpoint.objects.filter(pk__in=ids).update(state=to, state_reason=reason[:MAX_REASON], state_changed_at=timezone.now())
+    Endpoint.objects.filter(pk__in=ids).mark(to, reason)
     _write_health(ids, _RESET if reset else {})
     if changed:
         ConfigVersion.bump()

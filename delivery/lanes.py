@@ -136,10 +136,14 @@ class _Drain:
 
     def _leave(self) -> None:
         """Give the lane up, with what the next owner has to know."""
-        for line in self.lines.values():
-            if line.next_request_at:
-                health.store_pace(line.endpoint_id, line.version, line.next_request_at)
-        self.holding.release()
+        try:
+            for line in self.lines.values():
+                if self.holding.held and line.next_request_at:
+                    health.store_pace(line.endpoint_id, line.version, line.next_request_at)
+            self.holding.release()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("Lane %d could not be given up and is free again in %.0f s: %s", self.lane, LEASE_S, str(error).strip())
+            connection.close()
 
     # --- whether to go on --------------------------------------------------------------------------------------
 
@@ -249,7 +253,7 @@ class _Drain:
     def _wants(self, now: datetime) -> dict[UUID, Want | Head]:
         """What the lines want, which share what is left of the window by their weight."""
         room = WINDOW - sum(line.waiting for line in self.lines.values())
-        if any(line.owned and line.claims.exhausted for line in self.lines.values()):
+        if any(line.claims.exhausted and line.is_quick for line in self.lines.values()):
             # Somebody else has few and wants them soon: what is taken in one go is what the next in turn waits for.
             room = min(room, CONSIDERATE_WINDOW)
         hungry = sum(line.weight for line in self.lines.values() if not line.claims.exhausted)
@@ -309,8 +313,15 @@ def _found(wants: Iterable[Want | Head], now: datetime) -> dict[UUID, list[Due]]
     return found
 
 
-def _store(lines: Sequence[Line]) -> None:
+def _store(lines: Iterable[Line]) -> None:
+    """In the order in which everybody locks these rows: endpoints, their health, the version."""
+    lines = sorted(lines, key=lambda line: line.endpoint_id)
+    disabled = [
+        line for line in lines if line.condemned and Endpoint.objects.active().filter(pk=line.endpoint_id).mark(Endpoint.State.DISABLED, line.condemned)
+    ]
     for line in lines:
         line.store_news()
-        if line.condemned and Endpoint.objects.active().filter(pk=line.endpoint_id).set_state(Endpoint.State.DISABLED, line.condemned):
-            logger.warning("Endpoint ep_%s is disabled: %s. Its deliveries wait.", line.endpoint_id.hex, line.condemned)
+    if disabled:
+        ConfigVersion.bump()
+    for line in disabled:
+        logger.warning("Endpoint ep_%s is disabled: %s. Its deliveries wait.", line.endpoint_id.hex, line.condemned)

@@ -31,6 +31,9 @@ from delivery.parcels import Batching, Job, Loose, Packer, Parcel, Runs
 from delivery.retry import MAX_RETRY_AFTER_S, Outcome, Verdict
 from subscriptions.models import Endpoint
 
+# An endpoint that has not answered for so long has no part in how quick its lane is.
+RECENT_S = 1.0
+
 
 class Target(NamedTuple):
     """Where an endpoint's requests go, how long they may take, and through which door."""
@@ -152,6 +155,11 @@ class Line:
     def _nudge(self) -> None:
         if self.target and self.gate.waiting:
             self.target.sender.submit_to(self.gate, ())
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether something has come back of late."""
+        return bool(self.owned) and monotonic() - self.last_result_at < RECENT_S
 
     def is_slow(self, patience_s: float) -> bool:
         """Whether requests are open and nothing has come back for so long."""

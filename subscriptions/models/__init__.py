@@ -7,6 +7,7 @@ listeners and lanes notice without polling the tables.
 from subscriptions.models.config import ConfigModel, ConfigVersion
 from subscriptions.models.endpoints import (
     DEFAULT_RETRY_SCHEDULE_S,
+    MAX_REASON,
     MAX_SECRET_OVERLAP,
     SECRET_OVERLAP,
     SHARDS,
@@ -22,6 +23,7 @@ from subscriptions.models.tenants import ApiKey, Tenant
 
 __all__ = [
     "DEFAULT_RETRY_SCHEDULE_S",
+    "MAX_REASON",
     "MAX_SECRET_OVERLAP",
     "SECRET_OVERLAP",
     "SHARDS",

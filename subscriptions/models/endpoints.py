@@ -18,6 +18,7 @@ from subscriptions.models.tenants import Tenant
 
 # Shards are cut finer than lanes, so that another JETRELAY_LANES moves endpoints without rewriting them.
 SHARDS = 32_768
+MAX_REASON = 200
 # How long a replaced secret goes on signing, so that receivers can take over the new one at their leisure; and the most.
 SECRET_OVERLAP = timedelta(hours=24)
 MAX_SECRET_OVERLAP = timedelta(days=30)
@@ -46,9 +47,13 @@ class EndpointQuerySet(models.QuerySet["Endpoint"]):
     @transaction.atomic
     def set_state(self, state: str, reason: str) -> int:
         """Pause, disable or activate all of these. Held deliveries stay pending throughout."""
-        changed = self.exclude(state=state).update(state=state, state_reason=reason, state_changed_at=timezone.now())
+        changed = self.mark(state, reason)
         ConfigVersion.bump()
         return changed
+
+    def mark(self, state: str, reason: str) -> int:
+        """`set_state` for a caller who has more to write before bumping ConfigVersion, whose row is locked last by everybody."""
+        return self.exclude(state=state).update(state=state, state_reason=reason[:MAX_REASON], state_changed_at=timezone.now())
 
 
 def new_secret() -> str:
@@ -107,7 +112,7 @@ class Endpoint(ConfigModel):
     url = models.CharField("URL", max_length=validation.MAX_URL)
     origin = models.CharField(max_length=16, choices=Origin.choices, default=Origin.PERSON, editable=False)
     state = models.CharField(max_length=16, choices=State.choices, default=State.ACTIVE)
-    state_reason = models.CharField(max_length=200, blank=True)
+    state_reason = models.CharField(max_length=MAX_REASON, blank=True)
     state_changed_at = models.DateTimeField(default=timezone.now, editable=False)
     shard = models.PositiveSmallIntegerField(default=_new_shard, editable=False)
 
