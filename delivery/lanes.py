@@ -252,14 +252,15 @@ class _Drain:
 
     def _wants(self, now: datetime) -> dict[UUID, Want | Head]:
         """What the lines want, which share what is left of the window by their weight."""
-        room = WINDOW - sum(line.waiting for line in self.lines.values())
-        if any(line.claims.exhausted and line.is_quick for line in self.lines.values()):
-            # Somebody else has few and wants them soon: what is taken in one go is what the next in turn waits for.
-            room = min(room, CONSIDERATE_WINDOW)
-        hungry = sum(line.weight for line in self.lines.values() if not line.claims.exhausted)
+        lines = self.lines.values()
+        room = WINDOW - sum(line.waiting for line in lines)
+        hungry = sum(line.weight for line in lines if not line.claims.exhausted)
+        # Somebody who has few wants them soon: what others take in one go is what he waits for.
+        few_to_deliver = any(line.claims.exhausted and line.is_quick for line in lines)
         wants = {}
         for id, line in self.lines.items():
-            share = int(room * line.weight / max(hungry, line.weight))
+            most = CONSIDERATE_WINDOW if few_to_deliver and not line.claims.exhausted else room
+            share = int(min(room, most) * line.weight / max(hungry, line.weight))
             if want := line.want(max(share, line.max_in_flight), now):
                 wants[id] = want
         return wants
