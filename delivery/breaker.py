@@ -7,8 +7,8 @@
 The breaker cools for 30 s, then 60 s, up to 10 minutes; only a recovery that was seen through to its end makes it forget
 how often it had opened. A receiver that asks for patience (Retry-After) is left alone for as long, and recovers the same way.
 
-While an endpoint is held, by its breaker or by its own wish, failures that still come in count neither against their
-deliveries nor against the endpoint: they belong to requests that were under way. Nor does a probe that fails cost its
+While an endpoint is held, by its breaker or by its own wish, what still comes in belongs to requests that were under way: failures
+count neither against their deliveries nor against the endpoint, and a success does not close the breaker. Nor does a probe that fails cost its
 delivery an attempt of its schedule. So an outage of any length uses up no delivery's attempts but the few that found it out.
 """
 
@@ -72,12 +72,14 @@ def cooling_s(trips: int) -> float:
     return float(min(FIRST_COOLING_S * 2 ** min(trips - 1, 16), LONGEST_COOLING_S))
 
 
-def succeeded(health: Health, most: int) -> Health:
+def succeeded(health: Health, now: datetime, most: int) -> Health:
     """After a success of an endpoint that takes `most` requests at once."""
+    if health.held_until(now):
+        return health
     if health.open_until:
         return _unless_full(replace(health, failures=0, failing_since=None, open_until=None, ramp=1, streak=0), most)
     if health.ramp is None:
-        return WELL if not health.paused_until else replace(WELL, paused_until=health.paused_until)
+        return WELL
     grown = replace(health, failures=0, failing_since=None, streak=health.streak + 1)
     if grown.streak < health.ramp:
         return grown
@@ -107,4 +109,4 @@ def is_hopeless(health: Health, now: datetime, patience: timedelta) -> bool:
 
 def _unless_full(health: Health, most: int) -> Health:
     """Recovered, once there is no bound below the endpoint's own."""
-    return health if health.ramp is not None and health.ramp < most else replace(WELL, paused_until=health.paused_until)
+    return health if health.ramp is not None and health.ramp < most else WELL

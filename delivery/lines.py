@@ -250,7 +250,7 @@ class Line:
         return [done(job.due, verdict, result) for job, verdict in zip(parcel.jobs, verdicts, strict=True)]
 
     def _succeeded(self) -> None:
-        self.health = breaker.succeeded(self.health, self.max_in_flight)
+        self.health = breaker.succeeded(self.health, timezone.now(), self.max_in_flight)
         self._adjust()
 
     def _failed(self, parcel: Parcel, result: Result) -> list[Verdict]:

@@ -9,6 +9,7 @@ saved): an endpoint that receives never falls back to unverified, where it would
 
 import json
 import secrets
+import threading
 from http import HTTPStatus
 from time import time
 from typing import Any, NamedTuple
@@ -30,6 +31,9 @@ MAX_WAIT_S = 10.0
 _GRACE_S = 5.0
 # Characters of an answer that are shown.
 SHOWN = 200
+# Tests at once in one process: each keeps one of the web server's few threads waiting.
+AT_ONCE = 2
+_slots = threading.BoundedSemaphore(AT_ONCE)
 
 _EXPECTED = 'Expected a 2xx answer with the challenge as its body, or as {"challenge": "…"} in JSON.'
 
@@ -86,6 +90,15 @@ def _send(endpoint: Endpoint, prefix: str, payload: dict[str, Any]) -> Result | 
         envelope = Envelope(endpoint)
     except ValueError as error:
         return Outcome(False, f"Nothing was sent: {error}.")
+    if not _slots.acquire(blocking=False):
+        return Outcome(False, "Nothing was sent: other tests are waiting for their answers. Try again in some seconds.")
+    try:
+        return _exchange(endpoint, envelope, prefix, payload)
+    finally:
+        _slots.release()
+
+
+def _exchange(endpoint: Endpoint, envelope: Envelope, prefix: str, payload: dict[str, Any]) -> Result:
     timeout_s = min(endpoint.timeout_s, MAX_WAIT_S)
     body, inbox = json.dumps(payload).encode(), Inbox()
     headers = envelope.headers(to_public(prefix, new_id()), int(time()), body)

@@ -84,9 +84,15 @@ class ChoosesTheOnlyOne:
         return super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]
 
 
+class AddedSubscriptionForm(SubscriptionForm):
+    def has_changed(self) -> bool:
+        """A subscription that somebody adds is meant, even if its boxes are left as they were filled in."""
+        return bool(self.instance._state.adding) or super().has_changed()
+
+
 class SubscriptionInline(ChoosesTheOnlyOne, admin.StackedInline):  # type: ignore[type-arg]
     model = Subscription
-    form = SubscriptionForm
+    form = AddedSubscriptionForm
     extra = 0
     formfield_overrides = _LISTS
     show_change_link = True

@@ -32,7 +32,7 @@ def test_it_stays_closed_up_to_four_failures_in_a_row() -> None:
 
 
 def test_a_success_in_between_starts_the_count_again() -> None:
-    health = failing(THRESHOLD - 1, succeeded(failing(THRESHOLD - 1), MOST))
+    health = failing(THRESHOLD - 1, succeeded(failing(THRESHOLD - 1), NOW, MOST))
     assert health.state(NOW) == "closed"
     assert health.failures == THRESHOLD - 1
 
@@ -70,44 +70,56 @@ def test_failures_count_only_while_it_is_closed() -> None:
     assert late == health
 
 
+def test_a_success_that_was_under_way_does_not_close_it() -> None:
+    health = opened()
+    assert succeeded(health, after(29), MOST) == health
+
+
+def test_a_mix_of_answers_does_not_open_it_again_and_again_in_one_moment() -> None:
+    health = opened()
+    for _ in range(10):
+        health = failing(THRESHOLD, succeeded(health, after(1), MOST), after(1))
+    assert (health.trips, health.held_until(after(1))) == (1, after(30))
+
+
 def test_a_success_closes_it_and_lets_one_request_at_a_time_through() -> None:
-    health = succeeded(opened(), MOST)
+    health = succeeded(opened(), after(30), MOST)
     assert (health.state(after(30)), health.room(MOST, after(30)), health.failures, health.failing_since) == ("recovering", 1, 0, None)
     assert health.counts(after(30))
 
 
 def test_it_recovers_in_steps_of_two_after_as_many_successes() -> None:
-    health, rooms = succeeded(opened(), 10), []
+    health, rooms = succeeded(opened(), after(30), 10), []
     while health.ramp:
         rooms.append(health.room(10, NOW))
-        health = succeeded(health, 10)
+        health = succeeded(health, after(30), 10)
     assert rooms == [1] + [2] * 2 + [4] * 4 + [8] * 8
     assert health == WELL
 
 
 def test_a_failure_while_it_recovers_starts_the_step_again_and_keeps_its_size() -> None:
-    health = succeeded(succeeded(opened(), MOST), MOST)
+    health = succeeded(succeeded(opened(), after(30), MOST), after(30), MOST)
     assert health.ramp == 2
-    health = succeeded(failed(succeeded(health, MOST), NOW, "500"), MOST)
+    health = succeeded(failed(succeeded(health, after(30), MOST), after(30), "500"), after(30), MOST)
     assert (health.ramp, health.streak, health.failures) == (2, 1, 0)
 
 
 def test_five_failures_while_it_recovers_open_it_again_for_longer() -> None:
-    health = failing(THRESHOLD, succeeded(opened(), MOST), after(40))
+    health = failing(THRESHOLD, succeeded(opened(), after(30), MOST), after(40))
     assert health.held_until(after(40)) == after(40 + 60)
     assert health.ramp is None
 
 
 def test_only_a_full_recovery_makes_it_forget_how_often_it_opened() -> None:
-    health = succeeded(failing(THRESHOLD, succeeded(opened(), MOST)), MOST)
+    health = succeeded(failing(THRESHOLD, succeeded(opened(), after(30), MOST), after(30)), after(90), MOST)
     assert health.trips == 2
     while health.ramp:
-        health = succeeded(health, MOST)
+        health = succeeded(health, after(90), MOST)
     assert health.trips == 0
 
 
 def test_an_endpoint_that_takes_one_request_at_a_time_has_nothing_to_recover_to() -> None:
-    assert succeeded(opened(), 1) == WELL
+    assert succeeded(opened(), after(30), 1) == WELL
 
 
 def test_a_receiver_that_asks_for_patience_is_left_alone_for_as_long() -> None:
@@ -141,7 +153,7 @@ def test_the_longer_of_cooling_and_patience_holds() -> None:
 
 
 def test_a_success_that_was_under_way_does_not_end_the_patience() -> None:
-    assert succeeded(failed(WELL, NOW, "429", 60), MOST).held_until(NOW) == after(60)
+    assert succeeded(failed(WELL, NOW, "429", 60), NOW, MOST).held_until(NOW) == after(60)
 
 
 def test_it_starts_gently_after_a_reset() -> None:

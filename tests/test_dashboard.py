@@ -321,7 +321,7 @@ def test_it_says_what_happens_next() -> None:
     now = timezone.now()
     row = make_delivery(due_at=now + timedelta(minutes=4, seconds=10), tries=1)
     assert words.next_step(row, now) == "retries in 4 min"
-    assert words.next_step(make_delivery(due_at=now), now) == "is sent now"
+    assert words.next_step(make_delivery(due_at=now), now) == "is sent next"
     row.endpoint.state = Endpoint.State.PAUSED
     assert words.next_step(row, now) == "held: its endpoint is paused"
 

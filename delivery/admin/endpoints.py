@@ -6,9 +6,12 @@ whether there is one, a header its name.
 
 from collections.abc import Callable
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, cast
+from urllib.parse import urlsplit
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -18,6 +21,7 @@ from django.utils import timezone
 
 from delivery import endpoints
 from delivery.admin import acts, signing_secrets
+from delivery.destinations.addresses import Door
 from delivery.models import Delivery
 from delivery.standing import Standing, standing
 from subscriptions.admin import ChoosesTheOnlyOne, NeverDeleted, SearchById, SubscriptionInline
@@ -86,6 +90,14 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted):
         super().save_model(request, obj, form, change)
         if "secret" not in form.changed_data:
             self.message_user(request, f"The signing secret of {obj.name} is {obj.secret} (shown only now: give it to the receiver).", messages.WARNING)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        endpoint: Endpoint = form.instance
+        if not endpoint.subscriptions.active().exists():
+            self.message_user(request, f"{endpoint.name} has no active subscription yet: nothing will be sent to it. Add one below.", messages.WARNING)
+        if refusal := _refusal(endpoint):
+            self.message_user(request, f"Nothing can be sent to {endpoint.url}: {refusal}. JETRELAY_ALLOWED_NETWORKS may open its network.", messages.WARNING)
 
     # --- actions -----------------------------------------------------------------------------------------------------
 
@@ -191,3 +203,13 @@ def _standing(endpoint: Endpoint) -> Standing:
 def _pending(endpoint: Endpoint) -> str:
     count = Delivery.objects.pending().filter(endpoint=endpoint).order_by()[: PENDING_LIMIT + 1].count()
     return f"{count:,}" if count <= PENDING_LIMIT else f"more than {PENDING_LIMIT:,}"
+
+
+def _refusal(endpoint: Endpoint) -> str:
+    """Why the address in the endpoint's URL may not be connected to. Of a name that shows only when it is looked up."""
+    host = urlsplit(endpoint.url).hostname or ""
+    try:
+        ip_address(host)
+    except ValueError:
+        return ""
+    return Door(everything=endpoint.url_is_operators, allowed=tuple(settings.JETRELAY_ALLOWED_NETWORKS)).refusal(host) or ""

@@ -98,7 +98,7 @@ def listed() -> "QuerySet[Delivery]":
     """
     return Delivery.objects.prefetch_related(
         Prefetch("event", Event.objects.only("id", "type", "kind", "operation")),
-        Prefetch("endpoint", Endpoint.objects.only("id", "name", "state")),
+        Prefetch("endpoint", Endpoint.objects.select_related("health").only("id", "name", "state", "health")),
     ).order_by("-id")
 
 

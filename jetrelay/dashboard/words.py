@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from delivery.models import Delivery
+from delivery.standing import Kind, standing
 from subscriptions.models import Endpoint
 
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -69,4 +70,9 @@ def next_step(delivery: Delivery, now: datetime) -> str:
     if delivery.endpoint.state != Endpoint.State.ACTIVE:
         return f"held: its endpoint is {delivery.endpoint.get_state_display().lower()}"
     verb = "retries" if delivery.tries else "is sent"
-    return f"{verb} in {duration(delivery.due_at - now)}" if delivery.due_at > now else f"{verb} now"
+    if delivery.due_at > now:
+        return f"{verb} in {duration(delivery.due_at - now)}"
+    found = standing(delivery.endpoint, now)
+    if found.kind in (Kind.OPEN, Kind.PROBING, Kind.ASKED_TO_WAIT):
+        return f"waits: its endpoint is {found.words}"
+    return f"{verb} next"
