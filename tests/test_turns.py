@@ -17,17 +17,26 @@ def make_gate(tenant: object = "one", weight: float = NORMAL, waiting: int = 100
     return gate
 
 
-def serve(turns: Turns, count: int) -> list[Gate]:
-    """Start this many requests, as the sender does."""
+def at_time(moment: float) -> Gate:
+    """Has a pace, and may start its next request at this moment."""
+    gate = make_gate()
+    gate.pace(1)
+    gate.next_at = moment
+    return gate
+
+
+def serve(turns: Turns, count: int, now: float | None = None) -> list[Gate]:
+    """Start this many requests, as the sender does: now, or at that moment."""
     served = []
     for _ in range(count):
-        gate = turns.next(monotonic())
+        moment = monotonic() if now is None else now
+        gate = turns.next(moment)
         if gate is None:
             break
         gate.waiting.popleft()
-        gate.started(monotonic())
+        gate.started(moment)
         served.append(gate)
-        turns.add(gate, monotonic())
+        turns.add(gate, moment)
     return served
 
 
@@ -88,6 +97,20 @@ def test_a_gate_is_served_once_however_often_it_is_added() -> None:
     assert serve(turns, 10) == [gate]
 
 
+def test_a_gate_that_is_added_often_has_no_more_turns_than_others() -> None:
+    turns, often, once = Turns(), make_gate(), make_gate()
+    add(turns, often, often, often, once)
+    assert Counter(serve(turns, 10)) == {often: 5, once: 5}
+
+
+def test_something_may_start_at_once_where_a_gate_is_ready() -> None:
+    turns = Turns()
+    add(turns, at_time(monotonic() + 3600))
+    assert turns.wait_s() != 0
+    add(turns, make_gate())
+    assert turns.wait_s() == 0
+
+
 def test_a_gate_that_was_emptied_or_shut_meanwhile_is_passed_over() -> None:
     turns, emptied, shut, other = Turns(), make_gate(), make_gate(), make_gate(waiting=1)
     add(turns, emptied, shut, other)
@@ -104,6 +127,32 @@ def test_a_gate_with_a_pace_waits_for_its_time_and_others_do_not() -> None:
     wait_s = turns.wait_s()
     assert wait_s is not None
     assert 3500 < wait_s <= 3600
+
+
+def test_gates_with_a_pace_have_their_turns_when_their_times_have_come() -> None:
+    turns, now = Turns(), monotonic()
+    later, sooner = at_time(now + 2), at_time(now + 1)
+    for gate in (later, sooner):
+        turns.add(gate, now)
+    assert [turns.next(now + seconds) for seconds in (0, 0.9, 1, 1.9, 2, 2)] == [None, None, sooner, None, later, None]
+
+
+def test_a_gate_whose_pace_was_lifted_has_no_second_turn_when_its_time_comes() -> None:
+    turns, now = Turns(), monotonic()
+    lifted, other = at_time(now + 1), make_gate()
+    turns.add(lifted, now)
+    lifted.pace(0)
+    add(turns, lifted, other)
+    assert Counter(serve(turns, 10, now + 1)) == {lifted: 5, other: 5}
+
+
+def test_it_waits_no_longer_than_until_the_next_time() -> None:
+    turns, now = Turns(), monotonic()
+    for gate in (at_time(now + 7200), at_time(now + 0.5)):
+        turns.add(gate, now)
+    wait_s = turns.wait_s()
+    assert wait_s is not None
+    assert wait_s <= 0.5
 
 
 def test_a_pace_that_is_lifted_counts_at_once() -> None:
