@@ -77,7 +77,7 @@ def succeeded(health: Health, now: datetime, most: int) -> Health:
     if health.held_until(now):
         return health
     if health.open_until:
-        return _unless_full(replace(health, failures=0, failing_since=None, open_until=None, ramp=1, streak=0), most)
+        return _unless_full(replace(health, failures=0, failing_since=None, open_until=None, ramp=1), most)
     if health.ramp is None:
         return WELL
     grown = replace(health, failures=0, failing_since=None, streak=health.streak + 1)

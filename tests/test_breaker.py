@@ -37,6 +37,10 @@ def test_a_success_in_between_starts_the_count_again() -> None:
     assert health.failures == THRESHOLD - 1
 
 
+def test_a_success_forgets_every_failure_and_is_known_by_identity() -> None:
+    assert succeeded(failing(THRESHOLD - 1), MOST) is WELL
+
+
 def test_five_failures_in_a_row_open_it_for_half_a_minute() -> None:
     health = opened()
     assert (health.state(NOW), health.room(MOST, NOW), health.trips) == ("open", 0, 1)
@@ -97,11 +101,16 @@ def test_it_recovers_in_steps_of_two_after_as_many_successes() -> None:
     assert health == WELL
 
 
+def test_a_new_owner_starts_the_step_again() -> None:
+    health = Health(ramp=2)
+    assert [health.ramp, (health := succeeded(health, NOW, MOST)).ramp, succeeded(health, NOW, MOST).ramp] == [2, 2, 4]
+
+
 def test_a_failure_while_it_recovers_starts_the_step_again_and_keeps_its_size() -> None:
     health = succeeded(succeeded(opened(), after(30), MOST), after(30), MOST)
     assert health.ramp == 2
     health = succeeded(failed(succeeded(health, after(30), MOST), after(30), "500"), after(30), MOST)
-    assert (health.ramp, health.streak, health.failures) == (2, 1, 0)
+    assert (health.ramp, health.streak, health.failures, health.failing_since) == (2, 1, 0, None)
 
 
 def test_five_failures_while_it_recovers_open_it_again_for_longer() -> None:
@@ -128,6 +137,12 @@ def test_a_receiver_that_asks_for_patience_is_left_alone_for_as_long() -> None:
     assert (health.room(MOST, after(120)), health.trips) == (1, 0)
 
 
+def test_patience_is_over_at_its_last_moment() -> None:
+    health = failed(WELL, NOW, "429", 10)
+    assert (health.state(after(9.9)), health.counts(after(9.9))) == ("paused", False)
+    assert (health.state(after(10)), health.counts(after(10))) == ("recovering", True)
+
+
 def test_what_was_under_way_when_it_asked_does_not_count_but_may_make_the_wait_longer() -> None:
     health = failed(WELL, NOW, "429", 10)
     assert not health.counts(NOW)
@@ -148,12 +163,14 @@ def test_asking_for_patience_again_and_again_opens_it() -> None:
 
 def test_the_longer_of_cooling_and_patience_holds() -> None:
     health = failed(failing(THRESHOLD - 1), NOW, "503", 300)
-    assert (health.open_until, health.held_until(NOW)) == (after(30), after(300))
+    assert (health.open_until, health.ramp, health.held_until(NOW)) == (after(30), None, after(300))
     assert health.room(MOST, after(300)) == 1
 
 
-def test_a_success_that_was_under_way_does_not_end_the_patience() -> None:
-    assert succeeded(failed(WELL, NOW, "429", 60), NOW, MOST).held_until(NOW) == after(60)
+def test_successes_that_were_under_way_do_not_end_the_patience() -> None:
+    health = failed(WELL, NOW, "429", 60)
+    assert [succeeded(health, moment, MOST) for moment in (NOW, after(59))] == [health, health]
+    assert succeeded(health, after(60), MOST).failures == 0
 
 
 def test_it_starts_gently_after_a_reset() -> None:
