@@ -95,8 +95,15 @@ def test_it_gives_the_same_answer_however_many_collections_there_were() -> None:
     matcher = Matcher([Filter(ONE, ("app.bsky.*",)), Filter(TWO, ("com.*",))])
     for number in range(50_000):
         assert matcher.match("commit", f"app.bsky.x{number}", "create", DID) == (ONE,)
+        assert len(matcher._remembered) <= 20_000
     assert matcher.match("commit", "com.example.x", "create", DID) == (TWO,)
-    assert len(matcher._remembered) <= 20_000
+
+
+def test_it_answers_the_same_question_from_memory() -> None:
+    matcher = Matcher([Filter(TWO, ("*",)), Filter(ONE, ("*",)), Filter(ONE, ("*",), (BOB,))])
+    answer = matcher.match("commit", POST, "create", DID)
+    assert answer == (ONE, TWO)
+    assert matcher.match("commit", POST, "create", DID) is answer
 
 
 # --- Against the plain reading -----------------------------------------------------------------------------------------
