@@ -64,6 +64,18 @@ def test_it_makes_as_many_attempts_as_there_are_waits_and_one() -> None:
         assert outcomes == [Outcome.RETRY] * length + [Outcome.DEAD]
 
 
+def test_it_counts_the_attempt_whatever_became_of_it() -> None:
+    assert [judge(ANY, tries, status, 0.0).counted for tries, status in ((1, 200), (1, 500), (5, 500))] == [True, True, True]
+
+
+def test_it_waits_for_nothing_where_nothing_follows() -> None:
+    assert [judge(ANY, tries, status, 0.9).wait_s for tries, status in ((1, 200), (5, 500))] == [0, 0]
+
+
+def test_it_leaves_nothing_to_chance_without_a_jitter() -> None:
+    assert judge(ANY, 1, 500, 0.9).wait_s == 30
+
+
 def test_it_keeps_the_jitter_within_its_bounds() -> None:
     chances = [0.0, 0.999999, *(random.random() for _ in range(200))]
     for jitter in (0.0, 0.1, 0.25):
