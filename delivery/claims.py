@@ -76,7 +76,7 @@ class LooseClaims:
 
     def choose(self, found: Sequence[Due], most: int, owned: Owned, now: datetime) -> Sequence[Due]:
         self.exhausted = len(found) < self.asked
-        if found and not self.exhausted:
+        if not self.exhausted:
             self.share *= 2
         # Where all has been seen, only what is newer is looked at, or a hundred requests that hang would be read forty
         # times a second. The margin is for commits that come a little late; what is later still, `rewind` finds.

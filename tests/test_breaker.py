@@ -179,7 +179,7 @@ def test_it_starts_gently_after_a_reset() -> None:
 
 @pytest.mark.parametrize(
     ("failures", "days", "hopeless"),
-    [(HOPELESS, 5, True), (HOPELESS - 1, 6, False), (1000, 4.999, False), (HOPELESS, 5.001, True)],
+    [(10, 5, True), (9, 6, False), (1000, 4.999, False), (10, 5.001, True)],
 )
 def test_it_is_hopeless_after_days_of_nothing_but_failures(failures: int, days: float, hopeless: bool) -> None:
     health = replace(opened(), failures=failures, failing_since=NOW - timedelta(days=days))
