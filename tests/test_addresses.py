@@ -78,9 +78,15 @@ def test_it_lets_public_addresses_pass(text: str) -> None:
     assert Door().refusal(text) is None
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "example.com", "127.0.0.1.", "127.1", "0x7f.1", "2130706433", "1.2.3.4/32", "::1::", "8.8.8.8 "])
+@pytest.mark.parametrize(
+    "text", ["", "localhost", "example.com", "127.0.0.1.", "127.1", "0x7f.1", "2130706433", "1.2.3.4/32", "::1::", "8.8.8.8 ", "8.8.8.8%eth0"]
+)
 def test_it_refuses_what_is_no_address(text: str) -> None:
     assert Door().refusal(text) == f"{text} is not an IP address"
+
+
+def test_it_says_which_address_is_refused() -> None:
+    assert Door().refusal("10.1.2.3") == "10.1.2.3 is not a public address"
 
 
 def test_it_says_where_a_mapped_address_leads() -> None:

@@ -45,7 +45,7 @@ class Door:
         if self.everything:
             return None
         try:
-            address = ipaddress.ip_address(text.partition("%")[0])
+            address = ipaddress.ip_address(text)
         except ValueError:
             return f"{text} is not an IP address"
         # The kernel connects to the IPv4 address in a mapped one, so that networks of IPv4 alone say what is allowed.
