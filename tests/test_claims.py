@@ -110,6 +110,12 @@ def test_it_takes_no_more_than_it_may_and_goes_on_with_the_next_subject() -> Non
     assert look(claims)[0] == 2
 
 
+def test_a_key_of_0_is_one_like_any_other() -> None:
+    claims = RunClaims()
+    claims.choose([make_due(0), make_due(1)], 1, {}, NOW)
+    assert look(claims)[0] == 0
+
+
 def test_it_claims_more_subjects_next_time_where_there_was_more() -> None:
     claims, shares = RunClaims(), []
     for most in (3, 2, 1):

@@ -197,6 +197,11 @@ def test_keys_fit_a_bigint_and_are_above_the_lowest() -> None:
     assert order_key("\ud800") > BEFORE_ALL
 
 
+def test_a_subject_has_the_same_key_for_ever() -> None:
+    """Keys are stored: with others, what waits would overtake what waits already."""
+    assert [order_key(subject) for subject in ("", "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")] == [8238016292129134938, 1239526893345256628]
+
+
 def test_a_batch_that_fails_keeps_the_order_of_its_subjects(receiver: Receiver) -> None:
     endpoint = endpoint_at(receiver, ordered=True, batch_size=5, batch_wait_ms=0, retry_schedule_s=[0, 0, 0])
     sent = owe(endpoint, 40, ["a", "b", "c"])

@@ -83,6 +83,7 @@ def test_full_batches_leave_at_once_and_the_rest_waits() -> None:
 
 
 def test_a_batch_stays_within_256_kb_to_the_byte() -> None:
+    assert MAX_BATCH_BYTES == 262_144
     half = MAX_BATCH_BYTES // 2
     # The brackets and one comma.
     fits, packer = [make_job(body=b"x" * half), make_job(body=b"x" * (half - 3))], Loose(batches())
