@@ -1,7 +1,7 @@
 """Parcels: which events travel in one request, and in what order."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import count
 
@@ -62,8 +62,9 @@ def test_the_same_events_in_the_same_order_have_the_same_id() -> None:
     assert len({Parcel((a, b), True).id, Parcel((b, a), True).id, Parcel((a,), True).id, Parcel((a,), False).id}) == 4
 
 
-@pytest.mark.parametrize("packer", [Loose(batches()), Runs(batches())], ids=["loose", "runs"])
-def test_a_batch_that_is_not_full_waits_for_others_and_not_for_ever(packer: Packer) -> None:
+@pytest.mark.parametrize("make_packer", [Loose, Runs])
+def test_a_batch_that_is_not_full_waits_for_others_and_not_for_ever(make_packer: Callable[[Batching], Packer]) -> None:
+    packer = make_packer(batches())
     packer.add([make_job(1, age_s=0.9), make_job(2, age_s=0.5)])
     assert packer.ready(NOW) == []
     assert len(packer) == 2
