@@ -112,6 +112,19 @@ def test_fresh_events_do_not_travel_with_those_that_failed() -> None:
     assert [{job.due.tries for job in parcel.jobs} for parcel in packer.ready(NOW)] == [{1}, {0}]
 
 
+def test_what_failed_leaves_in_batches_as_small_as_it_may() -> None:
+    packer = Loose(batches(100, retries=4))
+    packer.add([make_job(tries=1) for _ in range(100)])
+    assert sizes(packer.ready(NOW)) == [32, 32, 32, 4]
+
+
+def test_a_batch_that_the_next_event_may_not_join_is_full() -> None:
+    packer = Loose(batches(10, wait_s=1))
+    packer.add([make_job(tries=1, age_s=0), make_job(tries=1, age_s=0), make_job(age_s=0)])
+    assert sizes(packer.ready(NOW)) == [2]
+    assert len(packer) == 1
+
+
 def test_what_is_withdrawn_waits_no_more() -> None:
     for packer in (Loose(batches()), Runs(batches())):
         jobs = [make_job(1), make_job(2)]
@@ -144,6 +157,32 @@ def test_what_follows_a_failure_of_its_subject_is_given_back() -> None:
     assert packer.ended(first[0], over=False) == [a2, a3]
     assert packer.ended(first[1], over=True) == []
     assert order(packer.ready(NOW)) == [b2]
+
+
+@pytest.mark.parametrize(("size", "body"), [(1, b"{}"), (2, b"[{}]")])
+def test_an_event_of_a_subject_is_an_array_where_there_are_batches(size: int, body: bytes) -> None:
+    packer = Runs(batches(size))
+    packer.add([make_job(1, body=b"{}")])
+    assert [parcel.body for parcel in packer.ready(NOW)] == [body]
+
+
+def test_a_batch_of_several_subjects_waits_no_longer_than_its_oldest_event() -> None:
+    packer = Runs(batches(3, wait_s=1))
+    packer.add([make_job(1, age_s=0), make_job(2, age_s=1)])
+    assert sizes(packer.ready(NOW)) == [2]
+
+
+def test_a_batch_of_several_subjects_stays_within_256_kb_to_the_byte() -> None:
+    for more, fits in ((-3, [2]), (-2, [1, 1])):
+        packer = Runs(batches(3))
+        packer.add([make_job(1, body=b"x" * (MAX_BATCH_BYTES // 2)), make_job(2, body=b"x" * (MAX_BATCH_BYTES // 2 + more))])
+        assert sizes(packer.ready(NOW)) == fits
+
+
+def test_fresh_events_of_a_subject_do_not_travel_with_those_of_another_that_failed() -> None:
+    packer = Runs(batches(10))
+    packer.add([make_job(1, tries=1), make_job(2)])
+    assert sizes(packer.ready(NOW)) == [1, 1]
 
 
 def test_a_batch_holds_several_of_a_subject_in_their_order() -> None:

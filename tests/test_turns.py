@@ -173,6 +173,13 @@ def test_a_late_start_is_made_up_for_by_some_milliseconds_and_no_more() -> None:
     assert math.isclose(gate.next_at, now - CATCH_UP_S + 0.001)
 
 
+def test_it_knows_whether_there_is_anybody_whose_turn_it_could_be() -> None:
+    ready, later = Turns(), Turns()
+    add(ready, make_gate())
+    add(later, at_time(monotonic() + 3600))
+    assert [turns.others for turns in (ready, later, Turns())] == [True, True, False]
+
+
 def test_nothing_waits_for_the_time_where_nothing_waits() -> None:
     assert Turns().wait_s() is None
     assert Turns().next(monotonic()) is None
