@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterable
 from datetime import timedelta
 from itertools import groupby
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -13,10 +14,10 @@ from delivery import lanes, order
 from delivery.engines import engine
 from delivery.engines.base import Head
 from delivery.models import Delivery, EndpointHealth
-from delivery.order import BEFORE_ALL, order_key
+from delivery.order import BEFORE_ALL, Keying, has_turn, order_key
 from delivery.replay import replay
 from subscriptions.models import Endpoint
-from tests.builders import make_delivery, make_event
+from tests.builders import make_delivery, make_endpoint, make_event
 from tests.draining import LANE, bodies, drain_all, endpoint_at, health, owe, replying, retry_now, states
 from tests.receiver import Handler, Received, Receiver
 from tests.threads import Elsewhere, eventually, patiently
@@ -139,6 +140,35 @@ def test_a_delivery_that_was_committed_late_without_its_key_is_found(receiver: R
     assert lanes.lanes_due() == {LANE}
     drain_all()
     assert delivery.refreshed().state == Delivery.State.DELIVERED
+
+
+def without_key(endpoint: Endpoint, **over: Any) -> Delivery:
+    return make_delivery(endpoint=endpoint, event=make_event(subject="a"), **over)
+
+
+def test_a_delivery_without_a_key_is_looked_for_while_one_may_be_committed_late() -> None:
+    endpoint, now = make_endpoint(ordered=True), timezone.now()
+    without_key(endpoint)
+    assert has_turn(endpoint.id, None)
+    assert has_turn(endpoint.id, now - timedelta(minutes=3))
+    assert not has_turn(endpoint.id, now - timedelta(minutes=5))
+
+
+def test_a_delivery_without_a_key_has_a_turn_once_it_is_due_and_for_its_own_endpoint() -> None:
+    endpoint = make_endpoint(ordered=True)
+    without_key(endpoint, due_at=timezone.now() + timedelta(hours=1))
+    without_key(make_endpoint(ordered=True))
+    assert not has_turn(endpoint.id, None)
+
+
+def test_keys_are_given_until_nothing_can_be_committed_late() -> None:
+    endpoint, now = make_endpoint(ordered=True), timezone.now()
+    delivery = without_key(endpoint)
+    for minutes, key in ((3, None), (1, order_key("a"))):
+        keying = Keying(endpoint.id, now - timedelta(minutes=minutes))
+        keying.work()
+        assert keying.complete
+        assert delivery.refreshed().order_key == key
 
 
 def test_an_endpoint_that_is_no_longer_ordered_goes_on_without(receiver: Receiver) -> None:
