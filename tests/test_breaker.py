@@ -38,7 +38,7 @@ def test_a_success_in_between_starts_the_count_again() -> None:
 
 
 def test_a_success_forgets_every_failure_and_is_known_by_identity() -> None:
-    assert succeeded(failing(THRESHOLD - 1), MOST) is WELL
+    assert succeeded(failing(THRESHOLD - 1), NOW, MOST) is WELL
 
 
 def test_five_failures_in_a_row_open_it_for_half_a_minute() -> None:
