@@ -292,15 +292,19 @@ class _Drain:
             return
         if len(self.done) < SETTLE_AT and now - self.settled_at < SETTLE_EVERY_S:
             return
-        # Whoever lost the lane has nothing to say about its endpoints any more.
-        turned = [line for line in self.lines.values() if line.has_news] if self.holding.held else []
-        settle(self.done, lambda: _store(turned))
-        for line in turned:
+        turned = [line for line in self.lines.values() if line.has_news]
+        settle(self.done, lambda: self._store(turned))
+        for line in turned if self.holding.held else ():
             line.news_is_stored()
         for done in self.done:
             self.lines[done.endpoint_id].owned.pop(done.settlement.id, None)
         self.done = []
         self.settled_at = monotonic()
+
+    def _store(self, turned: Sequence[Line]) -> None:
+        """In the settling transaction. Whoever lost the lane has nothing to say about its endpoints any more."""
+        if turned and self.holding.hold_on():
+            _store(turned)
 
 
 def _found(wants: Iterable[Want | Head], now: datetime) -> dict[UUID, list[Due]]:

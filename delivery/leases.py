@@ -46,6 +46,12 @@ class Holding:
         started = monotonic()
         return self._believe(started, bool(Lease.objects.filter(name=self.name, token=self.token).update(expires_at=self._expiry())))
 
+    def hold_on(self) -> bool:
+        """Whether the lease is still ours, which then nobody can take before the caller's transaction ends."""
+        if not Lease.objects.select_for_update().filter(name=self.name, token=self.token).values("pk"):
+            self.believed_until = 0.0
+        return self.held
+
     def release(self) -> None:
         Lease.objects.filter(name=self.name, token=self.token).update(expires_at=Now(), token=None)
         self.believed_until = 0.0

@@ -10,7 +10,8 @@ from pytest_django import Settings
 
 from delivery import lanes
 from delivery.breaker import HOPELESS, THRESHOLD
-from delivery.models import Attempt, Delivery, EndpointHealth
+from delivery.models import Attempt, Delivery, EndpointHealth, Lease
+from subscriptions.ids import new_id
 from subscriptions.models import ConfigVersion, Endpoint
 from tests.draining import LANE, cool, drain_all, endpoint_at, health, owe, replying, retry_now, states, time_left, when
 from tests.receiver import Receiver
@@ -197,6 +198,22 @@ def test_what_an_owner_writes_late_does_not_undo_what_people_did(receiver: Recei
     lanes.drain(LANE)
     row = health(endpoint)
     assert (row.version, row.open_until, row.failures) == (4, None, 0)
+
+
+def test_an_owner_that_lost_the_lane_says_nothing_about_its_endpoints(receiver: Receiver) -> None:
+    """It still believes in its lease: somebody took it a moment ago."""
+    endpoint = endpoint_at(receiver, max_in_flight=1)
+
+    def answer(handler: Any, _: Any) -> None:
+        patiently(lambda: Lease.objects.update(token=new_id()))
+        connections.close_all()
+        handler.reply(503, b"", {"Retry-After": "600"})
+
+    receiver.answer = answer
+    owe(endpoint, 1)
+    lanes.drain(LANE)
+    assert Attempt.objects.count() == 1
+    assert not EndpointHealth.objects.exists()
 
 
 def test_single_failures_leave_no_trace_in_the_table(receiver: Receiver) -> None:
