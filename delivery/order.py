@@ -20,11 +20,13 @@ from hashlib import blake2b
 from time import monotonic
 from uuid import UUID
 
+from django.db.models import Q
 from django.utils import timezone
 
 from delivery.engines import engine
 from delivery.engines.base import Head
 from delivery.models import Delivery, EndpointHealth, Event
+from subscriptions.models import Endpoint
 
 # Rows that get their key in one statement.
 CHUNK = 1000
@@ -75,6 +77,15 @@ class Keying:
 def forget(endpoints: Iterable[UUID]) -> None:
     """These endpoints have no order any more: if they are ordered again, what came meanwhile needs keys."""
     EndpointHealth.objects.filter(pk__in=list(endpoints)).update(ordered_since=None)
+
+
+def keyed(endpoints: Iterable[UUID]) -> frozenset[UUID]:
+    """Those of the endpoints whose deliveries need a key: the ordered ones, and those that were until their lane has taken note.
+
+    An endpoint that is ordered no more and then again before any lane has looked must not be owed anything without one.
+    """
+    found = Endpoint.objects.filter(Q(ordered=True) | Q(health__ordered_since__isnull=False), pk__in=list(endpoints))
+    return frozenset(found.order_by().values_list("pk", flat=True))
 
 
 def has_turn(endpoint: UUID, since: datetime | None) -> bool:

@@ -20,7 +20,7 @@ from django.utils import timezone
 from delivery.engines import engine
 from delivery.engines.base import DeliveryRow, EventCounts, EventRow
 from delivery.models import StreamHost
-from delivery.order import order_key
+from delivery.order import keyed, order_key
 from delivery.sources.incoming import Incoming, moment
 from delivery.wakes import waker
 from subscriptions.compiled import Compiled
@@ -58,6 +58,8 @@ class Outbox:
         self.compiled = Compiled(source)
         # Dedup keys of events that are in the database for sure, the newest last: a second host brings them all again.
         self._stored: dict[bytes, None] = {}
+        self._keyed_version = -1
+        self._keyed_at_version: frozenset[UUID] = frozenset()
         self._minute = -1
         self._types: set[tuple[str, str]] = set()
         # Those that the last batch brought first.
@@ -144,11 +146,18 @@ class Outbox:
         return rows, wanted_by, known
 
     def _owed(self, stored: Sequence[EventRow], wanted_by: Mapping[UUID, Sequence[UUID]]) -> list[DeliveryRow]:
-        ordered = self.compiled.ordered
+        ordered = self._keyed()
         if not ordered:
             return [DeliveryRow(new_id(), row.id, endpoint) for row in stored for endpoint in wanted_by[row.id]]
         keys = {row.subject: order_key(row.subject) for row in stored}
         return [DeliveryRow(new_id(), row.id, endpoint, keys[row.subject] if endpoint in ordered else None) for row in stored for endpoint in wanted_by[row.id]]
+
+    def _keyed(self) -> frozenset[UUID]:
+        """Endpoints whose deliveries keep the order of their subjects."""
+        if self._keyed_version != self.compiled.version:
+            self._keyed_at_version = keyed(self.compiled.shards)
+            self._keyed_version = self.compiled.version
+        return self._keyed_at_version
 
     def _wake(self, deliveries: Sequence[DeliveryRow]) -> None:
         shards = self.compiled.shards

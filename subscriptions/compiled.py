@@ -24,8 +24,6 @@ class Compiled:
         self.matcher = Matcher()
         self.wanted: Wanted | None = None
         self.shards: dict[UUID, int] = {}
-        # Endpoints whose deliveries keep the order of their subjects.
-        self.ordered: frozenset[UUID] = frozenset()
 
     def refresh(self) -> bool:
         """Recompile if the configuration moved. Returns whether it did."""
@@ -34,8 +32,6 @@ class Compiled:
             return False
         filters = list(filters_of(self.source))
         self.matcher, self.wanted = Matcher(filters), wanted(filters)
-        endpoints = list(Subscription.objects.of(self.source).values_list("endpoint_id", "endpoint__shard", "endpoint__ordered"))
-        self.shards = {id: shard for id, shard, _ in endpoints}
-        self.ordered = frozenset(id for id, _, ordered in endpoints if ordered)
+        self.shards = dict(Subscription.objects.of(self.source).values_list("endpoint_id", "endpoint__shard"))
         self.version = version
         return True

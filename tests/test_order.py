@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from itertools import groupby
 from typing import Any
@@ -15,9 +15,10 @@ from delivery.engines import engine
 from delivery.engines.base import Head
 from delivery.models import Delivery, EndpointHealth
 from delivery.order import BEFORE_ALL, Keying, has_turn, order_key
+from delivery.outbox import Outbox
 from delivery.replay import replay
 from subscriptions.models import Endpoint
-from tests.builders import make_delivery, make_endpoint, make_event
+from tests.builders import make_delivery, make_endpoint, make_event, make_incoming, make_subscription
 from tests.draining import LANE, bodies, drain_all, endpoint_at, health, owe, replying, retry_now, states
 from tests.receiver import Handler, Received, Receiver
 from tests.threads import Elsewhere, eventually, patiently
@@ -36,6 +37,15 @@ def firsts(sent: Iterable[bytes]) -> list[bytes]:
 
 def subject_of(received: Received) -> str:
     return str(json.loads(received.body)["of"])
+
+
+def owe_one(endpoint: Endpoint) -> None:
+    subscription = make_subscription(endpoint=endpoint)
+    Outbox(subscription.source).publish([make_incoming()])
+
+
+def replay_one(endpoint: Endpoint) -> None:
+    replay([make_delivery(endpoint=endpoint, state=Delivery.State.DELIVERED).id])
 
 
 def test_each_subject_comes_in_order_and_one_at_a_time_while_others_go_on(receiver: Receiver) -> None:
@@ -182,6 +192,20 @@ def test_an_endpoint_that_is_no_longer_ordered_goes_on_without(receiver: Receive
     drain_all()
     assert states(endpoint) == {"delivered": 3, "pending": 1}
     assert health(endpoint).ordered_since is None
+
+
+@pytest.mark.parametrize("again", [owe_one, replay_one])
+def test_what_comes_while_the_order_is_off_is_found_when_it_is_on_again(again: Callable[[Endpoint], None], receiver: Receiver) -> None:
+    """No lane has looked meanwhile."""
+    endpoint = endpoint_at(receiver, ordered=True)
+    EndpointHealth.objects.create(endpoint=endpoint, ordered_since=timezone.now() - timedelta(hours=1))
+    endpoint.ordered = False
+    endpoint.save()
+    again(endpoint)
+    endpoint.ordered = True
+    endpoint.save()
+    drain_all()
+    assert states(endpoint) == {"delivered": 1}
 
 
 def test_it_may_become_ordered_while_its_lane_runs(receiver: Receiver, hanging: Receiver) -> None:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from delivery.engines import engine
 from delivery.models import Delivery, Event
-from delivery.order import order_key
+from delivery.order import keyed, order_key
 from delivery.wakes import waker
 from subscriptions.models import Endpoint
 
@@ -69,7 +69,8 @@ def put_back(deliveries: "QuerySet[Delivery]", now: datetime) -> Moved:
     kept = set(among(Event.objects.order_by(), list({event for _, event, _ in rows})).values_list("pk", flat=True))
     rows = [row for row in rows if row[1] in kept]
     among(Delivery.objects.all(), [id for id, _, _ in rows]).update(state=Delivery.State.PENDING, due_at=now, tries=0, settled_at=None)
-    _set_order({id: event for id, event, endpoint in rows if endpoints[endpoint].ordered})
+    with_keys = keyed(endpoints)
+    _set_order({id: event for id, event, endpoint in rows if endpoint in with_keys})
     return Moved(len(rows), active_lanes(endpoints[endpoint] for _, _, endpoint in rows))
 
 
@@ -97,7 +98,7 @@ def active_lanes(endpoints: Iterable[Endpoint]) -> set[int]:
 def receiving(ids: Iterable[UUID]) -> dict[UUID, Endpoint]:
     """Those of the endpoints that something may be owed to, without their secrets."""
     found = Endpoint.objects.filter(pk__in=set(ids)).exclude(state__in=(Endpoint.State.UNVERIFIED, Endpoint.State.DELETED))
-    return {endpoint.pk: endpoint for endpoint in found.only("id", "state", "shard", "ordered").order_by()}
+    return {endpoint.pk: endpoint for endpoint in found.only("id", "state", "shard").order_by()}
 
 
 def _hold_endpoints(ids: Iterable[UUID]) -> dict[UUID, Endpoint]:

@@ -24,7 +24,7 @@ from django.db.models.lookups import Exact
 
 from delivery.engines import engine
 from delivery.models import Delivery, Event, Replay
-from delivery.order import order_key
+from delivery.order import keyed, order_key
 from delivery.replay import moves
 from delivery.replay.moves import Moved, among
 from subscriptions.compiled import filters_of
@@ -220,7 +220,7 @@ class Missed(Walk):
         if endpoint is None:
             return Moved()
         held = sorted(engine().hold_events(ids))
-        keys = self._keys(held) if endpoint.ordered else {}
+        keys = self._keys(held) if keyed([endpoint.pk]) else {}
         rows = [
             Delivery(event_id=event, endpoint_id=endpoint.pk, due_at=now, created_at=now, order_key=keys.get(event), state=Delivery.State.PENDING)
             for event in held
