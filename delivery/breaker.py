@@ -77,13 +77,18 @@ def succeeded(health: Health, now: datetime, most: int) -> Health:
     if health.held_until(now):
         return health
     if health.open_until:
-        return _unless_full(replace(health, failures=0, failing_since=None, open_until=None, ramp=1), most)
+        return replace(health, failures=0, failing_since=None, open_until=None, ramp=1)
     if health.ramp is None:
         return WELL
     grown = replace(health, failures=0, failing_since=None, streak=health.streak + 1)
     if grown.streak < health.ramp:
         return grown
     return _unless_full(replace(grown, ramp=health.ramp * 2, streak=0), most)
+
+
+def rested(health: Health, most: int) -> Health:
+    """After a turn of its lane that ended with nothing left to send: successes alone were a whole step of the recovery, however few."""
+    return _unless_full(replace(health, ramp=health.ramp * 2, streak=0), most) if health.ramp and health.streak else health
 
 
 def failed(health: Health, now: datetime, reason: str, retry_after_s: float = 0.0) -> Health:

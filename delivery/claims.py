@@ -4,15 +4,16 @@
 ordered endpoint (see `order.py`). Both skip what is claimed already: it is still pending in the database.
 """
 
+import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Protocol
 from uuid import UUID
 
 from delivery.engines.base import Due, Head, Want
-from delivery.order import BEFORE_ALL
+from delivery.order import BEFORE_ALL, LAST_KEY
 
 # Deliveries of one endpoint that are claimed ahead, and the bytes of their bodies.
 FIRST_SHARE = 64
@@ -37,6 +38,8 @@ Owned = Mapping[UUID, int | None]
 class Claims(Protocol):
     # How much is claimed ahead: little at first, twice as much each time there was more.
     share: int
+    # The most that fits into memory, by the size of what came last.
+    fitting: int
     # Whether the last claim found all there is.
     exhausted: bool
 
@@ -53,14 +56,15 @@ class Claims(Protocol):
         ...
 
 
-def fitting_share(share: int, count: int, size: int) -> int:
-    """A share that stays within the bounds, for bodies that are as large as the last ones: so many, in bytes together."""
-    return max(1, min(share, MAX_SHARE, int(MAX_SHARE_BYTES / (size / count + 1))))
+def fitting_share(count: int, size: int) -> int:
+    """How much may be claimed ahead if bodies are as large as the last ones: so many, in bytes together."""
+    return max(1, min(MAX_SHARE, int(MAX_SHARE_BYTES / (size / count + 1))))
 
 
 @dataclass
 class LooseClaims:
     share: int = FIRST_SHARE
+    fitting: int = MAX_SHARE
     exhausted: bool = True
     # After a moment and an id.
     position: tuple[datetime, UUID] = _BEGINNING
@@ -87,8 +91,12 @@ class LooseClaims:
 @dataclass
 class RunClaims:
     share: int = FIRST_SHARE
+    fitting: int = MAX_SHARE
     exhausted: bool = True
-    after_key: int = BEFORE_ALL
+    # Anywhere at first: a turn may end before all are seen, and the next one must not begin with the same.
+    after_key: int = field(default_factory=lambda: random.randrange(BEFORE_ALL, LAST_KEY))
+    # Whether this round began before all.
+    whole: bool = False
     run: int = MIN_RUN
     rest_until: float = 0.0
     # What looking at the subjects has taken since the first of them, in seconds; and since when it looks.
@@ -114,9 +122,10 @@ class RunClaims:
         complete = len(subjects) < SUBJECTS and seen == len(subjects)
         self.after_key = BEFORE_ALL if complete else subjects[seen - 1] or 0
         self.run = max(MIN_RUN, min(MAX_RUN, MAX_SHARE // max(1, len(subjects))))
-        self.exhausted = complete
+        self.exhausted = complete and self.whole
+        self.whole = self.whole or complete
         self.took_s += monotonic() - self.began
-        if complete:
+        if self.exhausted:
             self.rest_until, self.took_s = monotonic() + self.took_s * REST_FACTOR, 0.0
         return chosen
 

@@ -19,8 +19,13 @@ def of(row: EndpointHealth | None) -> Health:
 
 
 def has_turned(before: Health, after: Health) -> bool:
-    """Whether the breaker has moved: then it is worth a write. Single failures and successes are not."""
+    """Whether the breaker has moved: then it is worth a write at once. Single failures are kept at the end of a turn."""
     return any(getattr(before, name) != getattr(after, name) for name in _TURNS)
+
+
+def differs(before: Health, after: Health) -> bool:
+    """Whether there is anything new for the next owner of the lane."""
+    return any(getattr(before, name) != getattr(after, name) for name in _FIELDS if name != "reason")
 
 
 def store(endpoint: UUID, version: int, health: Health) -> None:

@@ -19,7 +19,7 @@ from time import monotonic, sleep
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
@@ -137,9 +137,9 @@ class _Drain:
     def _leave(self) -> None:
         """Give the lane up, with what the next owner has to know."""
         try:
-            for line in self.lines.values():
-                if self.holding.held and line.next_request_at:
-                    health.store_pace(line.endpoint_id, line.version, line.next_request_at)
+            with transaction.atomic():
+                for line in sorted(self.lines.values(), key=lambda line: line.endpoint_id) if self.holding.hold_on() else ():
+                    line.leave()
             self.holding.release()
         except (DatabaseError, InterfaceError) as error:
             logger.warning("Lane %d could not be given up and is free again in %.0f s: %s", self.lane, LEASE_S, str(error).strip())
@@ -150,7 +150,7 @@ class _Drain:
     def _ended(self) -> bool:
         if self.stopped_at is None:
             if not (stopping.is_set() or self._slice_is_over()):
-                return not self._busy() and monotonic() - self.busy_at > LINGER_S
+                return not self._busy() and monotonic() - self.busy_at > LINGER_S and not self._looking()
             self._stop_sending()
         if not self._busy():
             return True
@@ -172,6 +172,10 @@ class _Drain:
     def _busy(self) -> bool:
         """Whether anything is waiting, in flight or to be settled."""
         return any(line.owned for line in self.lines.values())
+
+    def _looking(self) -> bool:
+        """Whether an ordered endpoint has subjects that were not looked at yet."""
+        return any(line.open and not line.claims.exhausted for line in self.lines.values())
 
     def _stop_sending(self) -> None:
         self.stopped_at = monotonic()
@@ -268,7 +272,7 @@ class _Drain:
     def _plan_next(self, began: float, lines: Sequence[Line]) -> None:
         """Where there is more, go on as soon as half of what was taken is through; otherwise look again after a while."""
         more = [line.most for line in lines if not line.claims.exhausted]
-        self.inbox.enough = min(SETTLE_AT, *more) // 2 if more else SETTLE_AT // 2
+        self.inbox.enough = max(1, min(SETTLE_AT, *more) // 2) if more else SETTLE_AT // 2
         rest_s = min(max(IDLE_POLL_S, (monotonic() - began) * IDLE_POLL_FACTOR), MAX_POLL_S)
         self.claim_at = 0.0 if more else monotonic() + rest_s
 
@@ -278,9 +282,9 @@ class _Drain:
             self.claim_at = 0.0
         for result in results:
             sent: Sent = result.tag
-            self.done += sent.line.finish(sent.parcel, result)
+            self.done += sent.line.finish(sent, result)
         for line in self.lines.values():
-            line.send()
+            line.send_ripe()
         if self._busy():
             self.busy_at = monotonic()
 

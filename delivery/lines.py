@@ -31,6 +31,10 @@ from delivery.parcels import Batching, Job, Loose, Packer, Parcel, Runs
 from delivery.retry import MAX_RETRY_AFTER_S, Outcome, Verdict
 from subscriptions.models import Endpoint
 
+# Held by the endpoint and not by a wait of its own: it is due as soon as the endpoint may be tried, behind those that are due already.
+_AGAIN = Verdict(Outcome.RETRY, counted=False)
+# Attempts that cost a delivery nothing before a plain refusal of a probe counts.
+PATIENT_PROBES = 3
 # An endpoint that has not answered for so long has no part in how quick its lane is.
 RECENT_S = 1.0
 
@@ -48,6 +52,7 @@ class Sent(NamedTuple):
 
     line: "Line"
     parcel: Parcel
+    target: Target
 
 
 @dataclass(eq=False)
@@ -68,6 +73,8 @@ class Line:
     weight: float = 1.0
     # How many of the gate's answers have been judged.
     answered: int = 0
+    # When something that waits to be packed has waited long enough, on the monotonic clock.
+    send_at: float = 0.0
     # How much the last `want` was to bring.
     most: int = 0
     health: Health = breaker.WELL
@@ -122,6 +129,7 @@ class Line:
         self._give_back(job for request in self.gate.withdraw() for job in self._returned(request.tag.parcel))
         self._give_back(self.packer.withdraw())
         self.claims.rewind()
+        self.claims.exhausted = True
 
     def _returned(self, parcel: Parcel) -> Sequence[Job]:
         return [*parcel.jobs, *self.packer.ended(parcel, over=False)]
@@ -187,7 +195,7 @@ class Line:
         if self.health.open_until:
             # The breaker's probe goes alone.
             return 0 if self.owned else 1
-        return max(min(share, self.claims.share), 2 * self.packer.batching.size)
+        return max(1, min(max(min(share, self.claims.share), 2 * self.packer.batching.size), self.claims.fitting))
 
     def choose(self, found: Sequence[Due], now: datetime) -> Sequence[Due]:
         """Those of the deliveries found for the last `want` that are to be sent."""
@@ -205,7 +213,8 @@ class Line:
                 jobs.append(Job(due, body))
                 size += len(body)
         if jobs:
-            self.claims.share = fitting_share(self.claims.share, len(jobs), size)
+            self.claims.fitting = fitting_share(len(jobs), size)
+            self.claims.share = min(self.claims.share, self.claims.fitting)
             self.packer.add(jobs)
             self.send()
         return gone
@@ -218,9 +227,16 @@ class Line:
             return
         target = self.target
         assert target is not None, "only a configured line has anything to send"
-        requests = [self._request(parcel, target) for parcel in self.packer.ready(timezone.now())]
+        now = timezone.now()
+        requests = [self._request(parcel, target) for parcel in self.packer.ready(now)]
+        self.send_at = monotonic() + self.packer.ripe_in_s(now)
         if requests:
             target.sender.submit_to(self.gate, requests)
+
+    def send_ripe(self) -> None:
+        """Pass on to the sender what has waited long enough for company."""
+        if len(self.packer) and monotonic() >= self.send_at:
+            self.send()
 
     def _request(self, parcel: Parcel, target: Target) -> Request:
         webhook_id, body, envelope = parcel.id, parcel.body, self.envelope
@@ -229,20 +245,24 @@ class Line:
             lines = envelope.headers(webhook_id, int(time()), body)
             return lines + parcel.headers if parcel.batched else lines
 
-        return Request(Sent(self, parcel), target.url, headers, body, target.timeout_ms, self.inbox, self.gate, urgent=self.keying is not None)
+        return Request(Sent(self, parcel, target), target.url, headers, body, target.timeout_ms, self.inbox, self.gate, urgent=self.keying is not None)
 
     # --- what came of it -------------------------------------------------------------------------------------------
 
-    def finish(self, parcel: Parcel, result: Result) -> list[Done]:
+    def finish(self, sent: Sent, result: Result) -> list[Done]:
         """The attempts that were made, and what follows from them."""
+        parcel = sent.parcel
         self.last_result_at = monotonic()
         self.answered += 1
         if retry.is_success(result.status):
             verdicts = [retry.DELIVERED] * len(parcel.jobs)
-            if self.health is not breaker.WELL:
+            if self.health is not breaker.WELL and sent.target == self.target:
                 self._succeeded()
-        else:
+        elif sent.target == self.target:
             verdicts = self._failed(parcel, result)
+        else:
+            # What the old URL says is no news of the new one, where it is tried at once.
+            verdicts = [_AGAIN] * len(parcel.jobs)
         if self.keying:
             self._give_back(self.packer.ended(parcel, over=verdicts[0].outcome is not Outcome.RETRY))
             self.send()
@@ -255,21 +275,31 @@ class Line:
 
     def _failed(self, parcel: Parcel, result: Result) -> list[Verdict]:
         now, before = timezone.now(), self.health
-        retry_after_s = min(result.retry_after_s, MAX_RETRY_AFTER_S)
-        self.health = breaker.failed(before, now, outcomes.reason(result), retry_after_s)
-        patience = timedelta(days=settings.JETRELAY_DISABLE_AFTER_DAYS)
-        if result.status == GONE:
-            self.condemned = "the receiver answered 410: it wants no more"
-        elif patience and self.health.failing_since and breaker.is_hopeless(self.health, now, patience):
-            self.condemned = f"everything failed since {self.health.failing_since:%Y-%m-%d %H:%M} UTC; the last: {outcomes.reason(result)}"
+        self.health = breaker.failed(before, now, outcomes.reason(result), min(result.retry_after_s, MAX_RETRY_AFTER_S))
+        self.condemned = self.condemned or self._hopeless(result, now)
         if self.condemned:
             self.close()
         else:
             self._adjust()
-        if result.status == GONE or not before.counts(now):
-            held_until = self.health.held_until(now)
-            return [Verdict(Outcome.RETRY, (held_until - now).total_seconds() if held_until else 0.0, counted=False)] * len(parcel.jobs)
-        return [outcomes.judge(self.policy, job.due, result, alone=len(parcel.jobs) == 1) for job in parcel.jobs]
+        alone = len(parcel.jobs) == 1
+        return [outcomes.judge(self.policy, job.due, result, alone=alone) if self._counts(before, job, result, now) else _AGAIN for job in parcel.jobs]
+
+    def _counts(self, before: Health, job: Job, result: Result, now: datetime) -> bool:
+        """Whether the failure uses up an attempt of the delivery."""
+        if result.status == GONE:
+            return False
+        # An outage is no answer. An event that the receiver refuses in so many words, each time it is the probe, is not worth waiting for.
+        refused = retry.is_permanent(result.status) and job.due.attempt_count - job.due.tries >= PATIENT_PROBES
+        return before.counts(now) or (refused and before.held_until(now) is None)
+
+    def _hopeless(self, result: Result, now: datetime) -> str:
+        """Why the endpoint is to be disabled; empty if it is not."""
+        if result.status == GONE:
+            return "the receiver answered 410: it wants no more"
+        patience = timedelta(days=settings.JETRELAY_DISABLE_AFTER_DAYS)
+        if patience and self.health.failing_since and breaker.is_hopeless(self.health, now, patience):
+            return f"everything failed since {self.health.failing_since:%Y-%m-%d %H:%M} UTC; the last: {outcomes.reason(result)}"
+        return ""
 
     # --- what the database has to know -------------------------------------------------------------------------------
 
@@ -280,6 +310,15 @@ class Line:
     def store_news(self) -> None:
         """In the caller's transaction; `news_is_stored` once that is committed."""
         health.store(self.endpoint_id, self.version, self.health)
+
+    def leave(self) -> None:
+        """Keep what the next owner has to know that was not worth a write before."""
+        if not self.owned:
+            self.health = breaker.rested(self.health, self.max_in_flight)
+        if health.differs(self.stored_health, self.health):
+            self.store_news()
+        if self.next_request_at:
+            health.store_pace(self.endpoint_id, self.version, self.next_request_at)
 
     def news_is_stored(self) -> None:
         self.stored_health, self.condemned = self.health, ""

@@ -35,6 +35,7 @@ LATE = timedelta(minutes=2)
 LOOK_EVERY_S = 1.0
 # Below every key.
 BEFORE_ALL = -1
+LAST_KEY = 2**63 - 1
 
 
 def order_key(subject: str) -> int:

@@ -51,7 +51,7 @@ def _schedule_s(endpoint: Endpoint) -> Sequence[float]:
 def judge(policy: Policy, due: Due, result: Result, *, alone: bool) -> Verdict:
     """The verdict on a failed attempt of a delivery that travelled alone, or in a batch."""
     tries = due.tries + 1
-    verdict = retry.judge(policy, tries, result.status, random.random(), result.retry_after_s)
+    verdict = retry.judge(policy, tries, result.status, random.random())
     if verdict.outcome is Outcome.DEAD and not alone:
         # It may be another one's fault: what failed together is tried in smaller parcels before any of it is dead.
         left = tries <= len(policy.schedule_s)

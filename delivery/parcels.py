@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from itertools import islice
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -70,6 +71,11 @@ class Batching:
     def is_ripe(self, job: Job, now: datetime) -> bool:
         return now - job.due.due_at >= self.wait
 
+    def ripe_in_s(self, jobs: Iterable[Job], now: datetime) -> float:
+        """How long until the first of the jobs has waited long enough; 0 if there are none."""
+        first = min((job.due.due_at for job in jobs), default=now)
+        return max(0.0, (first + self.wait - now).total_seconds())
+
 
 SINGLE = Batching()
 
@@ -87,6 +93,10 @@ class Packer(Protocol):
 
     def ended(self, parcel: Parcel, *, over: bool) -> list[Job]:
         """A parcel has come back, delivered or given up (`over`) or to be tried again. Returns the jobs that must wait with it."""
+        ...
+
+    def ripe_in_s(self, now: datetime) -> float:
+        """How long until something of what waits has waited long enough."""
         ...
 
     def withdraw(self) -> list[Job]:
@@ -117,6 +127,9 @@ class Loose:
                 break
             parcels.append(Parcel(tuple(jobs), True))
         return parcels
+
+    def ripe_in_s(self, now: datetime) -> float:
+        return self.batching.ripe_in_s(islice(self.waiting, 1), now)
 
     def ended(self, parcel: Parcel, *, over: bool) -> list[Job]:
         return []
@@ -162,6 +175,10 @@ class Runs:
     def _send(self, jobs: Sequence[Job]) -> Parcel:
         self.out.update(job.due.order_key for job in jobs)
         return Parcel(tuple(jobs), self.batching.size > 1)
+
+    def ripe_in_s(self, now: datetime) -> float:
+        # What waits for its subject is sent when that comes back.
+        return self.batching.ripe_in_s((run[0] for key, run in self.waiting.items() if key not in self.out), now)
 
     def ended(self, parcel: Parcel, *, over: bool) -> list[Job]:
         keys = {job.due.order_key for job in parcel.jobs}

@@ -72,18 +72,22 @@ def is_success(status: int | None) -> bool:
     return status is not None and 200 <= status < 300
 
 
-def judge(policy: Policy, tries: int, status: int | None, chance: float, retry_after_s: float = 0.0) -> Verdict:
+def is_permanent(status: int | None) -> bool:
+    """Whether the receiver has answered that it will not take this request, now or later."""
+    return status is not None and 300 <= status < 500 and status not in TRANSIENT_STATUSES
+
+
+def judge(policy: Policy, tries: int, status: int | None, chance: float) -> Verdict:
     """The verdict on an attempt.
 
     `tries` counts the attempts since the delivery was queued, this one included; `status` is None when no
     response came; `chance` in [0, 1) places the wait between the scheduled one and that plus the jitter.
-    A receiver's Retry-After makes the wait longer, up to an hour, never shorter.
+    A receiver's Retry-After is no part of it: that holds the whole endpoint (see `breaker.py`), whatever the delivery's own wait.
     """
     if is_success(status):
         return DELIVERED
-    if policy.transient_only and status is not None and status < 500 and status not in TRANSIENT_STATUSES:
+    if policy.transient_only and is_permanent(status):
         return DEAD
     if tries > len(policy.schedule_s):
         return DEAD
-    wait_s = policy.schedule_s[tries - 1] * (1 + policy.jitter * chance)
-    return Verdict(Outcome.RETRY, max(wait_s, min(retry_after_s, MAX_RETRY_AFTER_S)))
+    return Verdict(Outcome.RETRY, policy.schedule_s[tries - 1] * (1 + policy.jitter * chance))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from delivery.breaker import GENTLE, HOPELESS, THRESHOLD, WELL, Health, cooling_s, failed, is_hopeless, succeeded
+from delivery.breaker import GENTLE, HOPELESS, THRESHOLD, WELL, Health, cooling_s, failed, is_hopeless, rested, succeeded
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 MOST = 32
@@ -127,8 +127,25 @@ def test_only_a_full_recovery_makes_it_forget_how_often_it_opened() -> None:
     assert health.trips == 0
 
 
-def test_an_endpoint_that_takes_one_request_at_a_time_has_nothing_to_recover_to() -> None:
-    assert succeeded(opened(), after(30), 1) == WELL
+def test_an_endpoint_that_takes_one_request_at_a_time_recovers_with_its_next_success() -> None:
+    health = succeeded(opened(), after(30), 1)
+    assert (health.state(after(30)), health.trips) == ("recovering", 1)
+    assert succeeded(health, after(31), 1) is WELL
+
+
+def test_one_that_takes_one_at_a_time_cools_longer_if_only_probes_succeed() -> None:
+    health = failing(THRESHOLD, succeeded(opened(), after(30), 1), after(40))
+    assert health.held_until(after(40)) == after(40 + 60)
+
+
+@pytest.mark.parametrize(("streak", "ramp"), [(0, 2), (1, 4)])
+def test_a_turn_with_nothing_but_successes_is_a_step_of_the_recovery(streak: int, ramp: int) -> None:
+    assert rested(Health(ramp=2, trips=1, streak=streak), MOST).ramp == ramp
+
+
+def test_a_turn_may_be_the_last_step() -> None:
+    assert rested(Health(ramp=16, trips=3, streak=1), MOST) is WELL
+    assert rested(WELL, MOST) is WELL
 
 
 def test_a_receiver_that_asks_for_patience_is_left_alone_for_as_long() -> None:

@@ -88,7 +88,7 @@ def test_it_passes_over_what_is_owned_and_asks_for_as_many_more() -> None:
 
 
 def test_it_takes_the_run_of_each_subject() -> None:
-    claims, found = RunClaims(), [make_due(key) for key in (1, 1, 2, 3, 3)]
+    claims, found = RunClaims(after_key=BEFORE_ALL), [make_due(key) for key in (1, 1, 2, 3, 3)]
     assert look(claims) == (BEFORE_ALL, SUBJECTS, 16)
     assert claims.choose(found, 100, {}, NOW) == found
 
@@ -124,8 +124,17 @@ def test_it_claims_more_subjects_next_time_where_there_was_more() -> None:
     assert shares == [64, 128, 256]
 
 
+def test_it_begins_anywhere_and_ends_when_it_has_seen_all_from_the_first_on() -> None:
+    assert len({RunClaims().after_key for _ in range(10)}) > 1
+    claims, exhausted = RunClaims(), []
+    for _ in range(3):
+        claims.choose([make_due(1)], 10, {}, NOW)
+        exhausted.append((claims.exhausted, claims.after_key))
+    assert exhausted == [(False, BEFORE_ALL), (True, BEFORE_ALL), (True, BEFORE_ALL)]
+
+
 def test_it_goes_on_after_the_last_of_as_many_subjects_as_it_looks_at() -> None:
-    claims = RunClaims()
+    claims = RunClaims(whole=True)
     claims.choose([make_due(key) for key in range(SUBJECTS)], 10_000, {}, NOW)
     assert (claims.exhausted, look(claims)[0]) == (False, SUBJECTS - 1)
     claims.choose([make_due(SUBJECTS + key) for key in range(SUBJECTS - 1)], 10_000, {}, NOW)
@@ -133,7 +142,7 @@ def test_it_goes_on_after_the_last_of_as_many_subjects_as_it_looks_at() -> None:
 
 
 def test_it_comes_round_to_every_subject_where_there_is_none() -> None:
-    claims = RunClaims(exhausted=False, after_key=7)
+    claims = RunClaims(exhausted=False, after_key=7, whole=True)
     assert claims.choose([], 10, {}, NOW) == []
     assert (claims.exhausted, claims.after_key) == (True, BEFORE_ALL)
 
@@ -146,7 +155,7 @@ def test_it_claims_longer_runs_the_fewer_subjects_there_are(subjects: int, run: 
 
 
 def test_it_rests_for_a_multiple_of_what_seeing_all_subjects_took() -> None:
-    claims = RunClaims()
+    claims = RunClaims(whole=True)
     look(claims)
     claims.began -= 5
     claims.choose([make_due(key) for key in range(SUBJECTS)], 10_000, {}, NOW)
@@ -178,17 +187,8 @@ def test_a_rewind_of_runs_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "body_bytes", "fitting"),
-    [
-        (64, 1000, 64),
-        (1000, 1000, 1000),
-        (1001, 1000, 1000),
-        (1000, MAX_SHARE_BYTES // 100 - 1, 100),
-        (99, MAX_SHARE_BYTES // 100 - 1, 99),
-        (64, MAX_SHARE_BYTES - 1, 1),
-        (64, 2 * MAX_SHARE_BYTES, 1),
-        (64, 0, 64),
-    ],
+    ("body_bytes", "fitting"),
+    [(0, 1000), (1000, 1000), (MAX_SHARE_BYTES // 100 - 1, 100), (MAX_SHARE_BYTES - 1, 1), (2 * MAX_SHARE_BYTES, 1)],
 )
-def test_a_share_stays_within_its_bounds(share: int, body_bytes: int, fitting: int) -> None:
-    assert fitting_share(share, 3, 3 * body_bytes) == fitting
+def test_a_share_fits_into_memory(body_bytes: int, fitting: int) -> None:
+    assert fitting_share(3, 3 * body_bytes) == fitting

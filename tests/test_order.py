@@ -58,6 +58,8 @@ def test_each_subject_comes_in_order_and_one_at_a_time_while_others_go_on(receiv
         if subject in under_way:
             overlaps.append(subject)
         under_way.add(subject)
+        # Long enough for another of the subject to come in, if it were on its way.
+        receiver.closing.wait(0.005)
         together[0] = max(together[0], len(under_way))
         under_way.remove(subject)
         handler.reply(200)
@@ -222,6 +224,17 @@ def test_it_may_become_ordered_while_its_lane_runs(receiver: Receiver, hanging: 
     drain_all()
     assert bodies(receiver) == sent[3:]
     assert states(endpoint) == {"delivered": 10}
+
+
+def test_subjects_that_wait_do_not_keep_a_turn_from_seeing_the_others(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delivery.claims.SUBJECTS", 10)
+    monkeypatch.setattr(lanes, "LINGER_S", 0.01)
+    endpoint = endpoint_at(receiver, ordered=True)
+    subjects = sorted((f"subject {number}" for number in range(300)), key=order_key)
+    owe(endpoint, 300, subjects)
+    Delivery.objects.exclude(order_key=order_key(subjects[-1])).update(due_at=timezone.now() + timedelta(hours=2))
+    lanes.drain(LANE)
+    assert states(endpoint) == {"delivered": 1, "pending": 299}
 
 
 def test_subjects_are_looked_at_a_part_at_a_time_and_all_of_them(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

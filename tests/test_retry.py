@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delivery.retry import DEAD, DELIVERED, MAX_RETRY_AFTER_S, Outcome, Policy, Verdict, exponential, fixed, judge, linear
+from delivery.retry import DEAD, DELIVERED, Outcome, Policy, Verdict, exponential, fixed, is_permanent, judge, linear
 
 SCHEDULE = [30, 300, 1800, 7200]
 ANY = Policy(SCHEDULE)
@@ -54,10 +54,6 @@ def test_it_is_dead_after_one_attempt_when_there_is_no_schedule() -> None:
     assert judge(Policy([]), 1, 500, 0.0) is DEAD
 
 
-def test_it_is_dead_in_spite_of_a_retry_after_when_the_schedule_is_used_up() -> None:
-    assert judge(ANY, 5, 503, 0.0, retry_after_s=60) is DEAD
-
-
 def test_it_makes_as_many_attempts_as_there_are_waits_and_one() -> None:
     for length in range(8):
         outcomes = [judge(Policy([10] * length), tries, 500, 0.0).outcome for tries in range(1, length + 2)]
@@ -92,18 +88,9 @@ def test_it_waits_longer_the_greater_the_chance() -> None:
     assert [judge(policy, 1, 500, chance).wait_s for chance in (0.0, 0.5, 0.8)] == [100, 112.5, 120]
 
 
-@pytest.mark.parametrize(
-    ("asked_s", "wait_s"),
-    [(0, 30), (29, 30), (30, 30), (31, 31), (3599, 3599), (3600, 3600), (3601, 3600), (10**12, 3600), (-5, 30)],
-)
-def test_it_waits_as_long_as_the_receiver_asks_up_to_an_hour(asked_s: float, wait_s: float) -> None:
-    assert judge(ANY, 1, 503, 0.0, retry_after_s=asked_s) == Verdict(Outcome.RETRY, wait_s)
-
-
-def test_it_never_shortens_a_longer_wait_of_its_own() -> None:
-    assert judge(ANY, 4, 503, 0.0, retry_after_s=10).wait_s == 7200
-    assert judge(ANY, 4, 503, 0.0, retry_after_s=10**6).wait_s == 7200
-    assert MAX_RETRY_AFTER_S < 7200
+@pytest.mark.parametrize("status", FAILURES)
+def test_a_refusal_is_permanent_unless_its_status_says_otherwise(status: int | None) -> None:
+    assert is_permanent(status) is (status in PERMANENT)
 
 
 def test_it_may_retry_at_once() -> None:
@@ -177,13 +164,11 @@ def test_linear_waits_grow_by_the_step_and_stay_in_bounds(first_s: float, step_s
         assert before <= after <= longest_s
 
 
-@given(st.lists(WAITS, max_size=50), st.sampled_from([0.0, 0.1, 0.25]), st.floats(0, 1, exclude_max=True), st.floats(0, 10**6), st.integers(1, 60))
-def test_it_waits_at_least_what_is_scheduled_and_at_most_the_jitter_or_the_hour(
-    waits: list[float], jitter: float, chance: float, asked_s: float, tries: int
-) -> None:
-    verdict = judge(Policy(waits, jitter), tries, 503, chance, asked_s)
+@given(st.lists(WAITS, max_size=50), st.sampled_from([0.0, 0.1, 0.25]), st.floats(0, 1, exclude_max=True), st.integers(1, 60))
+def test_it_waits_at_least_what_is_scheduled_and_at_most_the_jitter(waits: list[float], jitter: float, chance: float, tries: int) -> None:
+    verdict = judge(Policy(waits, jitter), tries, 503, chance)
     if tries > len(waits):
         assert verdict is DEAD
     else:
         assert verdict.outcome is Outcome.RETRY
-        assert max(waits[tries - 1], min(asked_s, 3600)) <= verdict.wait_s <= max(waits[tries - 1] * (1 + jitter), min(asked_s, 3600))
+        assert waits[tries - 1] <= verdict.wait_s <= waits[tries - 1] * (1 + jitter)

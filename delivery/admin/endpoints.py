@@ -86,6 +86,9 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted):
         if change:
             # Its form's columns alone: what a lane does to the state at the same moment stays.
             obj.save(update_fields=[*EndpointForm.Meta.fields, *_SECRETS])
+            if "url" in form.changed_data:
+                # What its old URL did says nothing of the new one.
+                endpoints.reset_breaker(Endpoint.objects.filter(pk=obj.pk))
             return
         super().save_model(request, obj, form, change)
         if "secret" not in form.changed_data:

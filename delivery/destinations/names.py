@@ -106,12 +106,14 @@ class Names:
             return ()
         if age_s > self._resolver.fresh_s:
             self._seek(name)
+            self._start_threads()
         return addresses
 
     def wait(self, name: str, port: int, request: Request) -> None:
         """Look the name up for this request, which comes back from `ready` or `expired`."""
         wait = Wait(name, port, request)
         self._seek(name).append(wait)
+        self._start_threads()
         self._waits += 1
         heappush(self._deadlines, (wait.since + request.timeout_ms / 1000, self._waits, wait))
 
@@ -150,7 +152,6 @@ class Names:
         if name not in self._waiting:
             self._waiting[name] = []
             self._queue.append(name)
-        self._start_threads()
         return self._waiting[name]
 
     def _keep(self, found: _Found) -> None:
@@ -160,6 +161,10 @@ class Names:
 
     def _start_threads(self) -> None:
         while self._queue and self._threads < MAX_THREADS:
+            if not self._waiting[self._queue[0]] and self._queue[0] not in self._known:
+                # Whoever wanted it has given up: threads are for those who still wait.
+                del self._waiting[self._queue.popleft()]
+                continue
             try:
                 threading.Thread(target=self._run, args=(self._queue[0],), name="name", daemon=True).start()
             except RuntimeError:

@@ -70,9 +70,7 @@ def next_step(delivery: Delivery, now: datetime) -> str:
     if delivery.endpoint.state != Endpoint.State.ACTIVE:
         return f"held: its endpoint is {delivery.endpoint.get_state_display().lower()}"
     verb = "retries" if delivery.tries else "is sent"
-    if delivery.due_at > now:
-        return f"{verb} in {duration(delivery.due_at - now)}"
     found = standing(delivery.endpoint, now)
     if found.kind in (Kind.OPEN, Kind.PROBING, Kind.ASKED_TO_WAIT):
         return f"waits: its endpoint is {found.words}"
-    return f"{verb} next"
+    return f"{verb} in {duration(delivery.due_at - now)}" if delivery.due_at > now else f"{verb} next"
