@@ -70,7 +70,7 @@ def done(due: Due, verdict: Verdict, result: Result) -> Done:
     return Done(
         due.endpoint_id,
         verdict,
-        Settlement(due.id, due.attempt_count, result.status, error, _due_at(verdict), verdict.counted),
+        Settlement(due.id, due.attempt_count, result.status, error, _due_at(verdict), verdict.counted, due.tries),
         AttemptRow(
             *(new_id(), due.id, due.attempt_count + 1, started_at, *result.timings, result.status),
             *(error, result.error_detail[:300], result.response_headers, result.response_body),

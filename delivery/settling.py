@@ -45,7 +45,9 @@ def _save(finished: Sequence[Done], also: Callable[[], None]) -> None:
         engine().insert_attempts([done.attempt for done in finished])
         engine().settle(Delivery.State.DELIVERED, by_outcome[Outcome.DELIVERED], now)
         engine().settle(Delivery.State.DEAD, by_outcome[Outcome.DEAD], now)
-        engine().postpone(by_outcome[Outcome.RETRY])
+        # Dead but for a replay that came in between: due again at once, as that wanted it.
+        replayed = [row._replace(due_at=now, counted=False) for row in by_outcome[Outcome.DEAD]]
+        engine().postpone([*by_outcome[Outcome.RETRY], *replayed])
         counter.save(now.replace(second=0, microsecond=0))
         also()
 

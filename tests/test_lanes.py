@@ -133,6 +133,24 @@ def test_it_keeps_whatever_a_receiver_answers(receiver: Receiver) -> None:
 # --- failures ------------------------------------------------------------------------------------------------------
 
 
+def test_a_replay_during_the_last_attempt_outlives_its_failure(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, retry_schedule_s=[3600])
+    owe(endpoint, 1)
+    Delivery.objects.update(tries=1, attempt_count=1)
+
+    def answer(handler: Handler, _: Received) -> None:
+        if len(receiver.requests) == 1:
+            patiently(lambda: replay(list(Delivery.objects.values_list("pk", flat=True))))
+            connections.close_all()
+        handler.reply(500)
+
+    receiver.answer = answer
+    drain_all()
+    delivery = Delivery.objects.get()
+    assert (delivery.state, delivery.tries, delivery.attempt_count) == (Delivery.State.PENDING, 1, 3)
+    assert (len(receiver.requests), Attempt.objects.count()) == (2, 2)
+
+
 @pytest.mark.parametrize("status", [302, 404, 500])
 def test_it_moves_a_failure_on_as_the_schedule_says(status: int, receiver: Receiver) -> None:
     receiver.answer = replying(status, b"", {"Location": receiver.url})

@@ -86,7 +86,8 @@ class Head(NamedTuple):
 class Settlement(NamedTuple):
     """What an attempt does to its delivery. `attempt_count` is the count before it, a fence against late news.
 
-    An attempt that is not `counted` leaves the retry schedule where it was.
+    An attempt that is not `counted` leaves the retry schedule where it was. `tries` is where that stood before it: what was
+    replayed meanwhile does not die of it. None for any.
     """
 
     id: UUID
@@ -95,6 +96,7 @@ class Settlement(NamedTuple):
     error: str
     due_at: datetime | None = None
     counted: bool = True
+    tries: int | None = None
 
 
 class EventCounts(NamedTuple):
@@ -166,6 +168,6 @@ class Engine(Pruning, Replaying):
             cursor.execute(sql, [value for row in rows for value in row])
 
     @staticmethod
-    def fence(state: int, row: Settlement) -> int:
-        """The attempt count that a delivery must have to be settled so; below zero for any."""
-        return -1 if state == Delivery.State.DELIVERED else row.attempt_count
+    def fence(state: int, row: Settlement) -> tuple[int | None, int | None]:
+        """The attempt count and the tries that a delivery must have to be settled so; None for any."""
+        return (None, None) if state == Delivery.State.DELIVERED else (row.attempt_count, row.tries)

@@ -115,15 +115,16 @@ class PostgreSQL(Engine):
 
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:
         settled = 0
-        groups: dict[tuple[int | None, str, int], list[UUID]] = {}
+        groups: dict[tuple[int | None, str, int | None, int | None], list[UUID]] = {}
         for row in rows:
-            groups.setdefault((row.status, row.error, self.fence(state, row)), []).append(row.id)
+            groups.setdefault((row.status, row.error, *self.fence(state, row)), []).append(row.id)
         with _cursor() as cursor:
-            for (status, error, fence), ids in groups.items():
+            for (status, error, attempts, tries), ids in groups.items():
                 cursor.execute(
                     "UPDATE delivery_delivery SET state = %s, settled_at = %s, attempt_count = attempt_count + 1, tries = tries + 1,"
-                    " last_status = %s, last_error = %s WHERE id = ANY(%s) AND state = 0 AND (attempt_count = %s OR %s < 0)",
-                    [state, now, status, error, ids, fence, fence],
+                    " last_status = %s, last_error = %s WHERE id = ANY(%s) AND state = 0"
+                    " AND attempt_count = COALESCE(%s, attempt_count) AND tries = COALESCE(%s, tries)",
+                    [state, now, status, error, ids, attempts, tries],
                 )
                 settled += cursor.rowcount
         return settled

@@ -107,8 +107,8 @@ class SQLite(Engine):
             cursor.executemany(
                 "UPDATE delivery_delivery SET state = %s, settled_at = %s, attempt_count = attempt_count + 1, tries = tries + 1,"
                 " last_status = %s, last_error = %s WHERE id = %s AND state = 0"
-                " AND (attempt_count = %s OR %s < 0)",
-                [(state, moment, row.status, row.error, row.id.hex, *[self.fence(state, row)] * 2) for row in rows],
+                " AND attempt_count = COALESCE(%s, attempt_count) AND tries = COALESCE(%s, tries)",
+                [(state, moment, row.status, row.error, row.id.hex, *self.fence(state, row)) for row in rows],
             )
             return int(cursor.rowcount)
 
