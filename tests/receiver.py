@@ -28,6 +28,8 @@ class Handler(BaseHTTPRequestHandler):
     """One request. An answer may write to `wfile` itself, or use `reply`."""
 
     protocol_version = "HTTP/1.1"
+    # An answer in two packets must not wait 40 ms for the first one to be acknowledged.
+    disable_nagle_algorithm = True
     server: "_Server"
 
     def do_POST(self) -> None:
