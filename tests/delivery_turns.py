@@ -14,7 +14,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from delivery.breaker import HOPELESS, THRESHOLD
 from subscriptions.models import Endpoint
 from tests.counterpart import Arrival
-from tests.delivery_model import ACTIVE, DEAD, DELIVERED, DISABLED, PENDING, Key, Meddling, Model, Picture, Row
+from tests.delivery_model import ACTIVE, CANCELLED, DEAD, DELIVERED, DISABLED, PENDING, Key, Meddling, Model, Picture, Row
 
 GONE = 410
 PATIENCE = timedelta(days=5)
@@ -61,6 +61,7 @@ class Turn:
             assert was.attempts <= now.attempts <= was.attempts + len(mine)
             assert now.state != DELIVERED or was.state == DELIVERED or any(arrival.succeeded for arrival in mine)
             if not self.cut_short:
+                assert now.state == CANCELLED, "what was cancelled came back to life"
                 return
         else:
             assert now.attempts == was.attempts + len(mine)

@@ -51,7 +51,7 @@ changes = st.one_of(
     st.tuples(st.just("secret"), st.sampled_from([0, 1])),
     st.tuples(st.just("wants"), st.sampled_from([[], TYPES[:1], TYPES[1:], TYPES])),
     st.tuples(st.just("ordered"), st.booleans()),
-    st.tuples(st.just("batch_size"), st.sampled_from([1, 1, 2, 5])),
+    st.tuples(st.just("batch_size"), st.sampled_from([1, 2, 5])),
     st.tuples(st.just("max_in_flight"), st.sampled_from([1, 1, 2, 8])),
     st.tuples(st.just("rate_limit_per_s"), st.sampled_from([None, 500.0])),
     st.tuples(st.just("retry_schedule_s"), st.sampled_from(SCHEDULES)),
@@ -60,7 +60,7 @@ changes = st.one_of(
 beginnings = st.fixed_dictionaries(
     {
         "ordered": st.booleans(),
-        "batch_size": st.sampled_from([1, 1, 3]),
+        "batch_size": st.sampled_from([1, 3]),
         "max_in_flight": st.sampled_from([1, 1, 4]),
         "retry_schedule_s": st.sampled_from(SCHEDULES[:-1]),
         "retry_on": st.sampled_from(["any", "transient"]),
@@ -128,9 +128,10 @@ class Deliveries(RuleBasedStateMachine):
         self.play.publish_many(count)
         self.play.drain_while(at, lambda: self.play.change(number, *change))
 
-    @rule(at=st.integers(1, 12), count=counts, what=moves, picks=picks)
-    def drain_while_deliveries_move(self, at: int, count: int, what: str, picks: list[int]) -> None:
+    @rule(at=st.integers(1, 12), count=counts, number=numbers, moods=moods, what=moves, picks=picks)
+    def drain_while_deliveries_move(self, at: int, count: int, number: int, moods: list[tuple[str, int]], what: str, picks: list[int]) -> None:
         self.play.publish_many(count)
+        self.play.misbehave(number, moods)
         self.play.drain_while(at, lambda: self.play.move(what, picks))
 
     @rule(at=st.integers(1, 12), batch=batches)
@@ -147,9 +148,10 @@ class Deliveries(RuleBasedStateMachine):
         self.play.publish_many(count)
         self.play.end_the_owner_before_it_settles(lease_s)
 
-    @rule(count=counts)
-    def freeze_the_owner_before_it_settles(self, count: int) -> None:
+    @rule(count=counts, number=numbers, moods=moods)
+    def freeze_the_owner_before_it_settles(self, count: int, number: int, moods: list[tuple[str, int]]) -> None:
         self.play.publish_many(count)
+        self.play.misbehave(number, moods)
         self.play.freeze_the_owner_before_it_settles()
 
     @invariant()
