@@ -15,7 +15,7 @@ import logging
 import threading
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from time import monotonic, sleep
+from time import monotonic, sleep, thread_time
 from uuid import UUID
 
 from django.conf import settings
@@ -50,7 +50,8 @@ WINDOW = 2000
 CONSIDERATE_WINDOW = 250
 # An owner with nothing to do looks again this often, and gives up the lane after the second.
 IDLE_POLL_S = 0.025
-# … or less often, where looking takes long: a thousand endpoints with nothing to do must not keep those waiting that have.
+# … or less often, where looking takes this thread's processor long: a thousand endpoints with nothing to do must not keep those waiting
+# that have. (What it waits for others meanwhile does not count: the busier they are, the later a new delivery would be seen.)
 IDLE_POLL_FACTOR = 10
 MAX_POLL_S = 0.25
 LINGER_S = 0.5
@@ -237,6 +238,7 @@ class _Drain:
         began, now = monotonic(), timezone.now()
         if began < self.claim_at:
             return
+        spent = thread_time()
         if began - self.rewind_at > REWIND_EVERY_S:
             self.rewind_at = began
             for line in self.lines.values():
@@ -252,7 +254,7 @@ class _Drain:
         for id, dues in chosen.items():
             if dues:
                 self.done += self.lines[id].take(dues, bodies)
-        self._plan_next(began, [self.lines[id] for id in wants])
+        self._plan_next(thread_time() - spent, [self.lines[id] for id in wants])
 
     def _wants(self, now: datetime) -> dict[UUID, Want | Head]:
         """What the lines want, which share what is left of the window by their weight."""
@@ -269,11 +271,11 @@ class _Drain:
                 wants[id] = want
         return wants
 
-    def _plan_next(self, began: float, lines: Sequence[Line]) -> None:
+    def _plan_next(self, took_s: float, lines: Sequence[Line]) -> None:
         """Where there is more, go on as soon as half of what was taken is through; otherwise look again after a while."""
         more = [line.most for line in lines if not line.claims.exhausted]
         self.inbox.enough = max(1, min(SETTLE_AT, *more) // 2) if more else SETTLE_AT // 2
-        rest_s = min(max(IDLE_POLL_S, (monotonic() - began) * IDLE_POLL_FACTOR), MAX_POLL_S)
+        rest_s = min(max(IDLE_POLL_S, took_s * IDLE_POLL_FACTOR), MAX_POLL_S)
         self.claim_at = 0.0 if more else monotonic() + rest_s
 
     def _collect(self) -> None:

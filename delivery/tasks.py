@@ -1,17 +1,13 @@
 """What Celery runs. Thin: a wake becomes a turn at a lane, the beat becomes a sweep, some pruning, or some replaying."""
 
-import sys
-
 from celery import shared_task
-from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from django.db import InterfaceError, OperationalError
 
-from delivery import cancelling, lanes, replay, wakes
+from delivery import cancelling, interpreter, lanes, replay, wakes
 from delivery.prune import prune_for_a_while
 from delivery.replay import orders
 from delivery.standin import StandIn
-
-SWITCH_INTERVAL_S = 0.0005
 
 stand_in = StandIn()
 
@@ -56,14 +52,10 @@ def cancel() -> None:
     cancelling.cancel_for_a_while(lanes.stopping.wait)
 
 
-@worker_init.connect
-def take_short_turns(**_: object) -> None:
-    """Let threads hand over sooner than after Python's 5 ms.
-
-    Each answer of the database and each finished request needs the interpreter for a moment. While one lane drains a backlog at
-    full speed, the others would wait those 5 ms a dozen times for a single delivery.
-    """
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+@worker_ready.connect
+def settle_in(**_: object) -> None:
+    interpreter.take_short_turns()
+    interpreter.collect_rarely()
 
 
 @worker_ready.connect

@@ -24,7 +24,8 @@ from delivery.destinations.exchange import POKED, Error, Gate, Inbox
 from delivery.destinations.http import Sender
 from delivery.destinations.transfer import MAX_KEPT_BODY, MAX_KEPT_HEADERS, MAX_READ_BODY
 from tests.receiver import Receiver
-from tests.wire import LOOPBACK, OK, Crowd, Wire, collect, hang, post, read_request, repeating, request, reset, saying
+from tests.threads import eventually
+from tests.wire import LOOPBACK, OK, Crowd, Wire, collect, hang, keep_alive, post, read_request, repeating, request, reset, saying
 
 
 @pytest.fixture
@@ -151,15 +152,21 @@ def test_it_sends_no_password_from_netrc(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_it_reuses_a_connection(sender: Sender) -> None:
-    async def keep_alive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await read_request(reader)
-            writer.write(OK)
-            await writer.drain()
-
     with Wire(keep_alive) as wire:
         assert [post(sender, wire.url).status for _ in range(5)] == [200] * 5
         assert wire.connections == 1
+
+
+def test_it_reuses_a_connection_while_more_requests_hang_than_it_keeps_connections() -> None:
+    running, inbox = Sender(LOOPBACK, most_idle=2), Inbox()
+    try:
+        with Wire(hang) as hanging, Wire(keep_alive) as wire:
+            running.submit(request(hanging.url, inbox) for _ in range(10))
+            eventually(lambda: hanging.connections == 10)
+            assert [post(running, wire.url).status for _ in range(5)] == [200] * 5
+            assert wire.connections == 1
+    finally:
+        running.stop()
 
 
 # --- receivers that misbehave --------------------------------------------------------------------------------------
@@ -402,12 +409,6 @@ def test_it_lets_the_operators_own_url_pass(receiver: Receiver) -> None:
 
 
 def test_it_never_gives_one_door_a_connection_of_another() -> None:
-    async def keep_alive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await read_request(reader)
-            writer.write(OK)
-            await writer.drain()
-
     operators, everybodys = Sender(Door(everything=True)), Sender(Door())
     try:
         with Wire(keep_alive) as wire:

@@ -109,6 +109,13 @@ def repeating(start: bytes, chunk: bytes, pause_s: float = 0.0) -> Behaviour:
     return behave
 
 
+async def keep_alive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        await read_request(reader)
+        writer.write(OK)
+        await writer.drain()
+
+
 async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await read_request(reader)
     await reader.read()  # until the client gives up

@@ -33,8 +33,10 @@ from delivery.destinations.turns import Turns
 
 logger = logging.getLogger(__name__)
 
-# Connections kept open for reuse, over all endpoints of a process.
+# Connections kept open for reuse, over all endpoints of a sender. libcurl's own bound counts those in use as well: it would close each
+# one as soon as it is free while endpoints that hang hold more than the bound. It is moved along in steps.
 MAX_IDLE_CONNECTIONS = 1024
+CONNECTIONS_STEP = 256
 # Fifty endpoints that hang take 1,600 descriptors; the usual soft limit is 1,024.
 MAX_DESCRIPTORS = 65_536
 # Requests open at once in one sender, over all endpoints, where the descriptors allow it; and started in one turn.
@@ -45,10 +47,11 @@ MAX_STARTS = 64
 class Sender:
     """One thread and one libcurl multi handle. `submit` may be called from any thread.
 
-    `authorities` is a file of the certificates that receivers' certificates have to lead to.
+    `authorities` is a file of the certificates that receivers' certificates have to lead to; `most_idle`, how many connections
+    are kept open for reuse.
     """
 
-    def __init__(self, door: Door, *, authorities: str | None = None, resolver: Resolver | None = None) -> None:
+    def __init__(self, door: Door, *, authorities: str | None = None, resolver: Resolver | None = None, most_idle: int = MAX_IDLE_CONNECTIONS) -> None:
         self.door = door
         self._authorities = authorities or certifi.where()
         self._names = Names(resolver or Resolver(), self._wake)
@@ -71,7 +74,9 @@ class Sender:
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, min(MAX_IDLE_CONNECTIONS, self._most_open))
+        self._most_idle = min(most_idle, self._most_open)
+        self._most_connections = 0
+        self._make_room()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._thread.start()
 
@@ -116,6 +121,7 @@ class Sender:
     def _turn(self) -> None:
         """Start what was submitted, wait for sockets, timers or wakes, and report what has finished."""
         self._start_submitted()
+        self._make_room()
         self._asleep = True
         ready = self._selector.select(self._seconds_left())
         self._asleep = False
@@ -191,6 +197,13 @@ class Sender:
             self._begin(request, entry(*host, addresses))
         else:
             self._names.wait(*host, request)
+
+    def _make_room(self) -> None:
+        """Let libcurl keep as many idle connections as it may, besides those that are in use."""
+        wanted = self._most_idle + -(-len(self._busy) // CONNECTIONS_STEP) * CONNECTIONS_STEP
+        if wanted != self._most_connections:
+            self._most_connections = wanted
+            self._multi.setopt(pycurl.M_MAXCONNECTS, wanted)
 
     def _start_found(self) -> None:
         """Begin what has waited for a name that is known by now, and report what has waited in vain."""

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, connection
 
+from delivery import interpreter
 from delivery.listener import Listener
 from subscriptions.models import Source
 
@@ -32,6 +33,7 @@ class Command(BaseCommand):
         _when_told(listener.stop)
         if stopped.is_set():
             listener.stop()
+        interpreter.collect_rarely()
         try:
             listener.run()
         except (DatabaseError, InterfaceError) as error:
