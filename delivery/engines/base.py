@@ -107,6 +107,10 @@ class EventCounts(NamedTuple):
     invalid: int
 
 
+# What is counted of attempts; zeros of the columns' own types, because an array holds but one.
+_NO_ATTEMPTS: dict[str, float] = {"attempts": 0, "total_ms": 0.0, **dict.fromkeys(AttemptTally().buckets(), 0)}
+
+
 class Engine(Pruning, Replaying):
     """Statements of the default database, in the caller's transaction."""
 
@@ -151,10 +155,12 @@ class Engine(Pruning, Replaying):
 
     def add_attempt_tallies(self, minute: datetime, counts: Mapping[tuple[UUID, str], Mapping[str, float]]) -> None:
         """Add to the counts of (endpoint, outcome): `attempts`, `total_ms` and the buckets of the histogram."""
-        fields = ("attempts", "total_ms", *AttemptTally().buckets())
         moment = connection.ops.adapt_datetimefield_value(minute)
-        rows = [(moment, self.key(endpoint), outcome, *(counts[endpoint, outcome].get(field, 0) for field in fields)) for endpoint, outcome in sorted(counts)]
-        self._add_up(AttemptTally, ("minute", "endpoint_id", "outcome"), fields, rows)
+        rows = [
+            (moment, self.key(endpoint), outcome, *(counts[endpoint, outcome].get(field, zero) for field, zero in _NO_ATTEMPTS.items()))
+            for endpoint, outcome in sorted(counts)
+        ]
+        self._add_up(AttemptTally, ("minute", "endpoint_id", "outcome"), _NO_ATTEMPTS, rows)
 
     def _add_up(self, model: type[Any], keys: Iterable[str], fields: Iterable[str], rows: Sequence[Sequence[Any]]) -> None:
         if not rows:

@@ -6,11 +6,13 @@ Measured for 1,000 events: COPY through a temporary table 17-20 µs an event, ar
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from django.db import connection
+from django.db.models import Model
 from psycopg.rows import tuple_row
 
 from delivery.engines.base import AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Want
@@ -62,6 +64,17 @@ def _copy(cursor: psycopg.Cursor[Any], target: str, types: Sequence[str], rows: 
         copy.set_types(types)
         for row in rows:
             copy.write_row(row)
+
+
+@cache
+def _adding_up(model: type[Model], keys: tuple[str, ...], fields: tuple[str, ...]) -> str:
+    """The upsert of tallies, from one array for each column. (As many VALUES as rows cost a third of a worker with 1,000 endpoints.)"""
+    table, columns = model._meta.db_table, (*keys, *fields)
+    by_column = {field.column: field for field in model._meta.concrete_fields}
+    arrays = ", ".join(f"%s::{by_column[name].db_type(connection)}[]" for name in columns)
+    sums = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in fields)
+    names = ", ".join(columns)
+    return f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {sums}"
 
 
 class PostgreSQL(Engine):
@@ -143,6 +156,14 @@ class PostgreSQL(Engine):
                 [list(column) for column in columns],
             )
             return cursor.rowcount
+
+    def _add_up(self, model: type[Model], keys: Iterable[str], fields: Iterable[str], rows: Sequence[Sequence[Any]]) -> None:
+        if not rows:
+            return
+        sql = _adding_up(model, tuple(keys), tuple(fields))
+        with _cursor() as cursor:
+            # The text is the same for any number of rows: psycopg reads it once, and the server plans it once.
+            cursor.execute(sql, [list(column) for column in zip(*rows, strict=True)], prepare=True)
 
     def by_index(self) -> None:
         # For a thousand ids of a table of some 100,000 rows it would; a bloated or unanalysed one is worse. And no JIT with it.
