@@ -19,7 +19,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F
-from django.utils import timezone
 
 from delivery import cancelling
 from delivery.models import EndpointHealth
@@ -104,10 +103,8 @@ def delete(endpoint: Endpoint, reason: str = "") -> Deleted:
         locked = Endpoint.objects.select_for_update(no_key=True).without_secrets().get(pk=endpoint.pk)
         if refusal := why_not_deletable(locked):
             raise NotDeletable(refusal)
+        Endpoint.objects.filter(pk=locked.pk).mark(State.DELETED, reason)
         Endpoint.objects.filter(pk=locked.pk).update(
-            state=State.DELETED,
-            state_reason=reason[:MAX_REASON],
-            state_changed_at=timezone.now(),
             # Should the environment ask for one again, it is another one.
             origin=Endpoint.Origin.PERSON,
             secret="",

@@ -7,10 +7,11 @@ at most the wakes. An event that was stored before is a duplicate and owes nothi
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -50,6 +51,13 @@ class Progress:
     key: bytes | None = None
 
 
+class Stored(NamedTuple):
+    """A new event, and how many deliveries of it are owed."""
+
+    id: UUID
+    owed: int
+
+
 class Outbox:
     """Publishes the events of one source. Not thread-safe: one for each thread that publishes."""
 
@@ -62,8 +70,8 @@ class Outbox:
         self._keyed_at_version: frozenset[UUID] = frozenset()
         self._minute = -1
         self._types: set[tuple[str, str]] = set()
-        # Those that the last batch brought first.
-        self.inserted: set[bytes] = set()
+        # Those that the last batch brought first, by their dedup keys.
+        self.inserted: dict[bytes, Stored] = {}
 
     def publish(self, batch: Sequence[Incoming], progress: Sequence[Progress] = (), rejected: int = 0) -> EventCounts:
         """Store a batch. `rejected` counts what arrived with it and could not be read. Returns what became of it all."""
@@ -80,7 +88,7 @@ class Outbox:
             engine().add_event_tallies(now.replace(second=0, microsecond=0), self.source.id, counts)
             for each in progress:
                 _move(each, now)
-        self.inserted = {row.dedup_key for row in rows if row.id in stored}
+        self.inserted = {row.dedup_key: Stored(row.id, len(wanted_by[row.id])) for row in rows if row.id in stored}
         self._remember(rows)
         self._wake(deliveries)
         return EventCounts(*(sum(column) for column in zip(*counts.values(), strict=True))) if counts else EventCounts(0, 0, 0, 0, 0)
@@ -106,6 +114,11 @@ class Outbox:
         """Whether this outbox remembers that the event is stored. It forgets the oldest."""
         return key in self._stored
 
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Ask the database about these again."""
+        for key in keys:
+            self._stored.pop(key, None)
+
     def _remember(self, rows: Sequence[EventRow]) -> None:
         self._stored.update(dict.fromkeys(row.dedup_key for row in rows))
         for key in list(islice(self._stored, max(len(self._stored) - MAX_REMEMBERED, 0))):
@@ -125,7 +138,7 @@ class Outbox:
                     known.append(event)
                     continue
                 here.add(key)
-                id = new_id()
+                id = event.id or new_id()
                 wanted_by[id] = endpoints
                 rows.append(
                     EventRow(

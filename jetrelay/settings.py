@@ -84,6 +84,9 @@ JETRELAY_DEAD_LETTER_DAYS = env.integer("JETRELAY_DEAD_LETTER_DAYS", 30, 1, 3650
 # Whether an endpoint that is registered through the API has to answer a challenge before it receives.
 JETRELAY_VERIFY_ENDPOINTS = env.flag("JETRELAY_VERIFY_ENDPOINTS", default=True)
 
+# Requests per second that one key may make to the API, unless it has a limit of its own.
+JETRELAY_API_RATE_LIMIT = env.integer("JETRELAY_API_RATE_LIMIT", 200, 1, 1_000_000)
+
 # --- Database and broker ---------------------------------------------------------------------------------------
 
 DATABASES = {"default": env.database("DATABASE_URL", DATA_DIR)}
@@ -143,9 +146,12 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_celery_beat",
     "django_htmx",
+    "rest_framework",
+    "drf_spectacular",
     "subscriptions",
     "delivery",
     "jetrelay",
+    "jetrelay.api",
     "jetrelay.inbox",
     "jetrelay.dashboard",
 ]
@@ -196,6 +202,21 @@ WHITENOISE_USE_FINDERS = True
 SESSION_COOKIE_HTTPONLY = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+
+# Shared by all processes where there is a Redis; else each has its own.
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CELERY_BROKER_URL, "KEY_PREFIX": "jetrelay"}
+    if CELERY_BROKER_URL.startswith("redis")
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+}
+
+# The largest body that the API takes is a batch of events.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
+REST_FRAMEWORK = {
+    "EXCEPTION_HANDLER": "jetrelay.api.problems.respond",
+    "UNAUTHENTICATED_USER": None,
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
 
 LOG_LEVEL = env.text("JETRELAY_LOG_LEVEL", "INFO").upper()
 if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR"):

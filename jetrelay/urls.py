@@ -13,5 +13,6 @@ urlpatterns = [
     path("", include("jetrelay.dashboard.urls")),
     path("inbox/", include("jetrelay.inbox.urls")),
     path("health", health, name="health"),
+    path("api/v1/", include("jetrelay.api.urls")),
     path("admin/", admin.site.urls),
 ]

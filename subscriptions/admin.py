@@ -11,7 +11,8 @@ from django.utils import timezone
 from subscriptions.fields import PatternListField
 from subscriptions.forms import SubscriptionForm
 from subscriptions.ids import from_public
-from subscriptions.models import ApiKey, Endpoint, Source, Subscription, Tenant
+from subscriptions.models import ApiKey, AuditEntry, Endpoint, EndpointPastState, Membership, Source, Subscription, Tenant
+from subscriptions.tables import ReadOnlyAdmin
 
 _LISTS: dict[Any, Any] = {PatternListField: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 60})}}
 
@@ -37,22 +38,53 @@ class SearchById(admin.ModelAdmin):  # type: ignore[type-arg]
         return str(row.public_id)
 
 
+class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
+    model = Membership
+    extra = 0
+    autocomplete_fields = ("user",)
+
+
 @admin.register(Tenant)
 class TenantAdmin(SearchById, NeverDeleted):
+    inlines = (MembershipInline,)
     list_display = ("name", "slug", "public_id", "created_at")
     search_fields = ("name", "slug")
     prepopulated_fields = {"slug": ["name"]}
     readonly_fields = ("public_id", "created_at")
 
 
+@admin.register(Membership)
+class MembershipAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ("user", "tenant", "role", "created_at")
+    list_filter = ("role", "tenant")
+    list_select_related = ("user", "tenant")
+    search_fields = ("user__username", "tenant__name")
+    autocomplete_fields = ("user", "tenant")
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    list_display = ("at", "actor", "action", "target", "detail", "tenant")
+    list_filter = ("tenant",)
+    list_select_related = ("tenant",)
+    search_fields = ("=target", "=action")
+    search_help_text = "A whole id, such as ep_…, or a whole action, such as endpoint.pause."
+
+
+@admin.register(EndpointPastState)
+class EndpointPastStateAdmin(ReadOnlyAdmin):
+    list_display = ("endpoint", "state", "from_at", "to_at", "reason")
+    list_select_related = ("endpoint",)
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(SearchById, NeverDeleted):
-    list_display = ("name", "visible_prefix", "tenant", "expires_at", "last_used_at", "revoked_at")
+    list_display = ("name", "visible_prefix", "tenant", "created_by", "expires_at", "last_used_at", "revoked_at")
     list_filter = ("tenant",)
     list_select_related = ("tenant",)
     search_fields = ("name", "visible_prefix")
-    fields = ("tenant", "name", "visible_prefix", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
-    readonly_fields = ("tenant", "visible_prefix", "scopes", "created_at", "last_used_at", "revoked_at")
+    fields = ("tenant", "name", "visible_prefix", "scopes", "rate_limit_per_s", "created_at", "created_by", "expires_at", "last_used_at", "revoked_at")
+    readonly_fields = ("tenant", "visible_prefix", "scopes", "created_at", "created_by", "last_used_at", "revoked_at")
     actions = ("revoke",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -11,8 +11,9 @@ from django.utils import timezone
 
 from delivery.admin import BoundedPaginator
 from delivery.models import AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease, RejectedFrame, Replay, StreamGap, StreamHost
+from jetrelay.api.models import IdempotentRequest
 from jetrelay.inbox.models import Inbox, InboxMessage
-from subscriptions.models import ApiKey, ConfigVersion, Endpoint, Source, Subscription, Tenant, new_secret
+from subscriptions.models import ApiKey, AuditEntry, ConfigVersion, Endpoint, EndpointPastState, Membership, Source, Subscription, Tenant, new_secret
 from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_gap, make_host, make_rejected, make_source, make_tenant
 
 pytestmark = pytest.mark.django_db
@@ -44,6 +45,10 @@ def endpoint() -> Endpoint:
     EventTally.objects.create(source=source, minute=now, kind="commit", type="a.b.c")
     AttemptTally.objects.create(endpoint=endpoint, minute=now, outcome="delivered", attempts=2, total_ms=3)
     ApiKey.objects.create(tenant=endpoint.tenant, name="CI", visible_prefix="jr_abc", digest=b"\x01" * 32)
+    Membership.objects.create(tenant=endpoint.tenant, user=User.objects.create_user("grace"))
+    AuditEntry.note(endpoint.tenant, "key CI (jr_abc…)", "endpoint.pause", endpoint.public_id)
+    EndpointPastState.objects.create(endpoint=endpoint, state="paused", from_at=now, to_at=now)
+    IdempotentRequest.objects.create(tenant=endpoint.tenant, key="k", fingerprint=b"\x01", status=201, answer=f'{{"secret": "{endpoint.secret}"}}')
     InboxMessage.objects.create(inbox=Inbox.objects.create(endpoint=endpoint), verified=True, verdict="", body=b"\xff\x00")
     return endpoint
 

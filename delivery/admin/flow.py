@@ -13,10 +13,10 @@ from django.utils.safestring import SafeString
 
 from delivery import replay
 from delivery.admin.replays import PERMISSION, confirm
-from delivery.admin.tables import ReadOnlyAdmin
 from delivery.models import Attempt, Delivery, Event
 from subscriptions.ids import from_public, to_public
 from subscriptions.models import Endpoint
+from subscriptions.tables import ReadOnlyAdmin
 
 # How many deliveries one run of the action puts back; the rest is a second run away.
 REPLAY_LIMIT = 10_000

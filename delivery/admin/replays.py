@@ -8,12 +8,12 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from delivery.admin.tables import ReadOnlyAdmin
 from delivery.models import Delivery, Event, Replay
 from delivery.replay import cancel
 from delivery.replay.form import ReplayForm
 from subscriptions.ids import from_public, to_public
 from subscriptions.models import Endpoint
+from subscriptions.tables import ReadOnlyAdmin
 
 _LABELS = {str(state.value): state.label for state in Delivery.State}
 PERMISSION = "delivery.change_delivery"

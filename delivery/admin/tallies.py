@@ -4,9 +4,9 @@ from django.contrib import admin
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest
 
-from delivery.admin.tables import ReadOnlyAdmin
 from delivery.models import AttemptTally, EndpointHealth, EventTally, Lease
 from subscriptions.models import Endpoint
+from subscriptions.tables import ReadOnlyAdmin
 
 
 @admin.register(Lease)

@@ -107,6 +107,7 @@ class EventCounts(NamedTuple):
     invalid: int
 
 
+LAST_ID = UUID(int=(1 << 128) - 1)
 # What is counted of attempts; zeros of the columns' own types, because an array holds but one.
 _NO_ATTEMPTS: dict[str, float] = {"attempts": 0, "total_ms": 0.0, **dict.fromkeys(AttemptTally().buckets(), 0)}
 
@@ -135,6 +136,10 @@ class Engine(Pruning, Replaying):
 
     @abstractmethod
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]: ...
+
+    @abstractmethod
+    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, *, dead: bool) -> list[tuple[UUID, UUID]]:
+        """(endpoint, delivery) of the newest so many deliveries of each endpoint, or of its dead ones, in no order."""
 
     @abstractmethod
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:

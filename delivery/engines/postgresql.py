@@ -15,7 +15,7 @@ from django.db import connection
 from django.db.models import Model
 from psycopg.rows import tuple_row
 
-from delivery.engines.base import AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Want
+from delivery.engines.base import LAST_ID, AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Want
 from delivery.models import Delivery
 
 _EVENT_TYPES = ("uuid", "uuid", "bytea", "text", "text", "text", "text", "text", "int8", "timestamptz", "timestamptz", "bytea")
@@ -125,6 +125,16 @@ class PostgreSQL(Engine):
         with _cursor(binary=True) as cursor:
             cursor.execute("SELECT id, body FROM delivery_event WHERE id = ANY(%s)", [list(event_ids)], prepare=True)
             return dict(cursor.fetchall())
+
+    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, *, dead: bool) -> list[tuple[UUID, UUID]]:
+        with _cursor(binary=True) as cursor:
+            sql = (
+                "SELECT wanted.id, newest.id FROM unnest(%s::uuid[]) AS wanted (id) CROSS JOIN LATERAL ("
+                f"SELECT id FROM delivery_delivery WHERE endpoint_id = wanted.id AND id < %s{' AND state = 2' if dead else ''} ORDER BY id DESC LIMIT %s"
+                ") AS newest"
+            )
+            cursor.execute(sql, [list(endpoints), before or LAST_ID, most], prepare=True)
+            return cursor.fetchall()
 
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:
         settled = 0

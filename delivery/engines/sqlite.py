@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from delivery.engines.base import AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Want
+from delivery.engines.base import LAST_ID, AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Want
 
 # SQLite's own bound on parameters in one statement is 32,766; smaller chunks cost nothing.
 _CHUNK = 500
@@ -100,6 +100,14 @@ class SQLite(Engine):
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]:
         rows = self._where_in("SELECT id, body FROM delivery_event WHERE id IN", event_ids)
         return {UUID(hex=id): bytes(body) for id, body in rows}
+
+    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, *, dead: bool) -> list[tuple[UUID, UUID]]:
+        newest = f"SELECT id FROM delivery_delivery WHERE endpoint_id = wanted.id AND id < %s{' AND state = 2' if dead else ''} ORDER BY id DESC LIMIT %s"
+        sql = f"SELECT wanted.id, owed.id FROM subscriptions_endpoint AS wanted JOIN delivery_delivery AS owed ON owed.id IN ({newest})"
+        where, values = self.among("wanted.id", endpoints)
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql} WHERE {where}", [(before or LAST_ID).hex, most, *values])
+            return [(UUID(hex=endpoint), UUID(hex=id)) for endpoint, id in cursor.fetchall()]
 
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:
         moment = _time(now)

@@ -48,7 +48,7 @@ def replay(ids: Iterable[UUID]) -> int:
     with transaction.atomic():
         for start in range(0, len(chosen), CHUNK):
             moved.add(put_back(among(Delivery.objects.all(), chosen[start : start + CHUNK]), timezone.now()))
-    waker.wake(moved.lanes)
+        transaction.on_commit(lambda: waker.wake(moved.lanes))
     return moved.done
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import msgspec
 
@@ -24,6 +25,8 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     # The host that brought this copy.
     origin: str = ""
+    # Of an event whose id its body names; the outbox gives others theirs.
+    id: UUID | None = None
 
 
 def dedup_key(parts: Iterable[str]) -> bytes:

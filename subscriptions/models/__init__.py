@@ -17,9 +17,10 @@ from subscriptions.models.endpoints import (
     _new_shard,
     new_secret,
 )
+from subscriptions.models.history import AuditEntry, EndpointPastState
 from subscriptions.models.sources import Source
 from subscriptions.models.subscriptions import Subscription, SubscriptionQuerySet, _commits, _everything
-from subscriptions.models.tenants import ApiKey, Tenant
+from subscriptions.models.tenants import ApiKey, ApiKeyQuerySet, Membership, Tenant
 
 __all__ = [
     "DEFAULT_RETRY_SCHEDULE_S",
@@ -28,10 +29,14 @@ __all__ = [
     "SECRET_OVERLAP",
     "SHARDS",
     "ApiKey",
+    "ApiKeyQuerySet",
+    "AuditEntry",
     "ConfigModel",
     "ConfigVersion",
     "Endpoint",
+    "EndpointPastState",
     "EndpointQuerySet",
+    "Membership",
     "Source",
     "Subscription",
     "SubscriptionQuerySet",

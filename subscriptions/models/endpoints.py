@@ -4,6 +4,7 @@ import secrets
 from base64 import b64encode
 from datetime import datetime, timedelta
 from typing import Any, Self
+from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -14,6 +15,7 @@ from django.utils import timezone
 from subscriptions import validation
 from subscriptions.fields import EncryptedTextField
 from subscriptions.models.config import ConfigModel, ConfigVersion
+from subscriptions.models.history import EndpointPastState
 from subscriptions.models.tenants import Tenant
 
 # Shards are cut finer than lanes, so that another JETRELAY_LANES moves endpoints without rewriting them.
@@ -53,7 +55,27 @@ class EndpointQuerySet(models.QuerySet["Endpoint"]):
 
     def mark(self, state: str, reason: str) -> int:
         """`set_state` for a caller who has more to write before bumping ConfigVersion, whose row is locked last by everybody."""
-        return self.exclude(state=state).update(state=state, state_reason=reason[:MAX_REASON], state_changed_at=timezone.now())
+        now = timezone.now()
+        left = list(self.exclude(state=state).order_by("pk").select_for_update(no_key=True).values_list("pk", "state", "state_reason", "state_changed_at"))
+        EndpointPastState.objects.bulk_create(
+            EndpointPastState(endpoint_id=id, state=was, reason=why, from_at=since, to_at=now) for id, was, why, since in left
+        )
+        ids = [id for id, *_ in left]
+        return Endpoint.objects.filter(pk__in=ids).update(state=state, state_reason=reason[:MAX_REASON], state_changed_at=now)
+
+    def state_at(self, moment: datetime) -> "dict[UUID, tuple[str, str] | None]":
+        """Of each of these, in which state it was at that moment, and why; None if it was not there yet."""
+        found: dict[UUID, tuple[str, str] | None] = {}
+        for id, state, reason, since, created in self.values_list("pk", "state", "state_reason", "state_changed_at", "created_at"):
+            if moment >= since:
+                found[id] = state, reason
+            elif moment < created:
+                found[id] = None
+            else:
+                past = EndpointPastState.objects.filter(endpoint=id, to_at__gt=moment).order_by("to_at").first()
+                # What an older version did not write down: it was there, and most likely active.
+                found[id] = (past.state, past.reason) if past else (Endpoint.State.ACTIVE, "")
+        return found
 
 
 def new_secret() -> str:

@@ -48,6 +48,8 @@ class Subscription(ConfigModel):
     kinds = PatternListField(default=_commits, each=validation.clean_kind, help_text='Any of "commit", "identity", "account", "sync", "api".')
     active = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    # What was wanted before a change is not kept: only that there was one.
+    updated_at = models.DateTimeField(auto_now=True)
 
     objects = SubscriptionQuerySet.as_manager()
 

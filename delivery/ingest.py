@@ -1,0 +1,197 @@
+"""Events over HTTP into the outbox: requests that come together share a transaction, so that durability costs each a part of one.
+
+    threads of the web server ──► queue ──► one committer thread ──► outbox.publish ──► all of them answer
+
+Whoever publishes waits until its events and their deliveries are committed. While one transaction is under way, what comes
+meanwhile waits for the next: the busier it is, the larger the groups. Nothing waits for company.
+
+A crash before the commit leaves no answer; a client that tries again with the same id stores its event once.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+
+from delivery.models import Event
+from delivery.outbox import MAX_BATCH, Outbox
+from delivery.sources import api
+from delivery.sources.incoming import Incoming
+from subscriptions.models import Source
+
+# A client has given up by then, and a database that is away answers sooner.
+PATIENCE_S = 30.0
+
+
+class Accepted(NamedTuple):
+    """What became of one event: its id, how many deliveries it owes, and whether it was there before; then, whether that one says the same."""
+
+    id: UUID
+    deliveries: int
+    duplicate: bool = False
+    same: bool = True
+
+
+class NotStored(Exception):
+    """The database did not take the events, or has not said so: whoever sends them again with the same ids stores them once."""
+
+
+class Posted(NamedTuple):
+    """An event as it came. `timed`: the client said when it happened."""
+
+    event: Incoming
+    timed: bool = False
+
+
+class Publisher(Protocol):
+    """What stores events before it returns."""
+
+    def publish(self, source: Source, events: Sequence[Posted]) -> list[Accepted]:
+        """Store these events of one source; what became of each, in their order. Raises NotStored."""
+        ...
+
+
+@dataclass(eq=False)
+class _Order:
+    source: Source
+    events: Sequence[Posted]
+    done: threading.Event = field(default_factory=threading.Event)
+    accepted: list[Accepted] = field(default_factory=list)
+    error: Exception | None = None
+
+
+class GroupCommit:
+    """The process's committer. `publish` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._orders: deque[_Order] = deque()
+        self._something = threading.Condition()
+        self._outboxes: dict[UUID, Outbox] = {}
+        self._thread: threading.Thread | None = None
+
+    def publish(self, source: Source, events: Sequence[Posted]) -> list[Accepted]:
+        order = _Order(source, events)
+        with self._something:
+            self._orders.append(order)
+            if self._thread is None:
+                # Here and not before: a process that forks has none of its parent's threads.
+                self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+                self._thread.start()
+            self._something.notify()
+        if not order.done.wait(PATIENCE_S):
+            raise NotStored(f"The database has not answered within {PATIENCE_S:.0f} s.")
+        if order.error:
+            raise NotStored("The database did not take the events.") from order.error
+        return order.accepted
+
+    def _run(self) -> None:
+        while True:
+            orders = self._next()
+            by_source: dict[UUID, list[_Order]] = {}
+            for order in orders:
+                by_source.setdefault(order.source.pk, []).append(order)
+            for group in by_source.values():
+                self._commit(group)
+
+    def _next(self) -> list[_Order]:
+        """Wait for orders, and take as many as one batch holds."""
+        with self._something:
+            while not self._orders:
+                self._something.wait()
+            taken, size = list[_Order](), 0
+            while self._orders and (not taken or size + len(self._orders[0].events) <= MAX_BATCH):
+                order = self._orders.popleft()
+                size += len(order.events)
+                taken.append(order)
+            return taken
+
+    def _commit(self, group: list[_Order]) -> None:
+        try:
+            self._store(group)
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits has to hear of it
+            if len(group) == 1 or isinstance(error, OperationalError | InterfaceError):
+                for order in group:
+                    order.error = error
+                    order.done.set()
+                return
+            # One of them holds what the database refuses: the others must not be refused with it.
+            for order in group:
+                self._commit([order])
+
+    def _store(self, group: list[_Order]) -> None:
+        source = group[-1].source
+        outbox = self._outboxes.setdefault(source.pk, Outbox(source))
+        outbox.source = source
+        accepted = iter(_persistently(lambda: store(outbox, [posted for order in group for posted in order.events])))
+        for order in group:
+            order.accepted = [next(accepted) for _ in order.events]
+            order.done.set()
+
+
+class OneByOne:
+    """A transaction for each call, in the caller's own thread: what `GroupCommit` is measured against."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def publish(self, source: Source, events: Sequence[Posted]) -> list[Accepted]:
+        outboxes: dict[UUID, Outbox] = self._local.__dict__.setdefault("outboxes", {})
+        outbox = outboxes.setdefault(source.pk, Outbox(source))
+        outbox.source = source
+        try:
+            return _persistently(lambda: store(outbox, events))
+        except DatabaseError as error:
+            raise NotStored("The database did not take the events.") from error
+
+
+def store(outbox: Outbox, posted: Sequence[Posted]) -> list[Accepted]:
+    """Publish events that have ids of their own, and look up those that were there before."""
+    outbox.publish([each.event for each in posted])
+    new = {stored.id: stored.owed for stored in outbox.inserted.values()}
+    answers = {id: Accepted(id, owed) for id, owed in new.items()}
+    if repeated := [each for each in posted if each.event.id not in new]:
+        answers |= _repeated(outbox, repeated)
+    return [answers[_id(each)] for each in posted]
+
+
+def _repeated(outbox: Outbox, repeated: Sequence[Posted]) -> dict[UUID, Accepted]:
+    """The answers for events whose dedup keys were there, by the ids that they were to have."""
+    keys = {each.event.dedup_key for each in repeated}
+    rows = Event.objects.filter(source=outbox.source, dedup_key__in=keys).values_list("dedup_key", "id", "subject", "body")
+    there = {bytes(key): (id, subject, bytes(body)) for key, id, subject, body in rows}
+    answers = {_id(each): _compared(each, *there[each.event.dedup_key]) for each in repeated if each.event.dedup_key in there}
+    if gone := [each for each in repeated if each.event.dedup_key not in there]:
+        # The outbox remembers them, but they have been pruned since: they are new again.
+        outbox.forget(each.event.dedup_key for each in gone)
+        answers |= {_id(each): accepted for each, accepted in zip(gone, store(outbox, gone), strict=True)}
+    return answers
+
+
+def _compared(posted: Posted, id: UUID, subject: str, body: bytes) -> Accepted:
+    if id == posted.event.id:
+        # Our own, committed by a try whose answer was lost on the way.
+        return Accepted(id, 0)
+    return Accepted(id, 0, duplicate=True, same=api.says_the_same(posted.event, body, subject, timed=posted.timed))
+
+
+def _id(posted: Posted) -> UUID:
+    assert posted.event.id, "an event that was posted has an id"
+    return posted.event.id
+
+
+def _persistently(work: Callable[[], list[Accepted]]) -> list[Accepted]:
+    """Once more where the connection had been broken: a database that was started again must not cost a request."""
+    try:
+        return work()
+    except (OperationalError, InterfaceError):
+        if connection.in_atomic_block:
+            raise
+        connection.close()
+        return work()
+
+
+publisher: Publisher = GroupCommit()

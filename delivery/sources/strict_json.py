@@ -1,0 +1,79 @@
+"""JSON from strangers: what RFC 8259 leaves to chance is refused, and every error says where and what to change. Pure.
+
+Two parsers that read one text differently are a hole: names that stand twice in one object, NaN, halves of surrogate pairs
+and nesting that overruns somebody's stack are errors here, before anything is stored or passed on (RFC 8259, 4, 6, 8.2, 9).
+"""
+
+import json
+import re
+from typing import Any
+
+MAX_DEPTH = 64
+# An escape that could be half of a surrogate pair.
+_SURROGATE = re.compile(rb"\\u[dD][89abcdefABCDEF]")
+
+
+class InvalidJson(ValueError):
+    """The text is no JSON that is taken here; the message says why, for whoever sent it."""
+
+
+def loads(text: bytes) -> Any:
+    """The value of a JSON text in UTF-8. Raises InvalidJson."""
+    if not text.strip():
+        raise InvalidJson("The body is empty: send a JSON object.")
+    try:
+        value = json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_constant)
+    except UnicodeDecodeError as error:
+        raise InvalidJson(f"The body is not UTF-8: byte {error.start} cannot be read.") from error
+    except json.JSONDecodeError as error:
+        raise InvalidJson(f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from error
+    except RecursionError as error:
+        raise InvalidJson(_TOO_DEEP) from error
+    except InvalidJson:
+        raise
+    except ValueError as error:
+        # A whole number with more digits than Python reads.
+        raise InvalidJson("The body holds a number with too many digits: write it as a string.") from error
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deep(value):
+        raise InvalidJson(_TOO_DEEP)
+    if _SURROGATE.search(text):
+        _check_surrogates(value)
+    return value
+
+
+_TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels: make it flatter."
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidJson(f"The name {_shown(twice)} stands twice in one object: write each name once.")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise InvalidJson(f"{name} is not JSON: write a number, null, or a string.")
+
+
+def _is_deep(value: Any) -> bool:
+    """Level by level, so that no depth can overrun our own stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for each in level if isinstance(each, dict | list) for inner in (each.values() if isinstance(each, dict) else each)]
+        if not level:
+            return False
+    return any(isinstance(each, dict | list) for each in level)
+
+
+def _check_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise InvalidJson(f"The body holds {half} without its other half: a surrogate comes in pairs, and such a string cannot be stored as UTF-8.") from error
+
+
+def _shown(name: str) -> str:
+    return ascii(name[:60])

@@ -1,0 +1,269 @@
+"""`/events`: posting them, reading them, and why an endpoint did or didn't get one."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from time import monotonic
+from typing import Any, cast
+from uuid import UUID
+
+from django.db.models import Prefetch, Q, QuerySet
+from django.http import HttpResponse
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from delivery import ingest
+from delivery.ingest import Accepted, Posted
+from delivery.models import Delivery, Event
+from delivery.replay import replay
+from delivery.sources import api, strict_json
+from delivery.why import Why, why
+from jetrelay.api import deliveries
+from jetrelay.api.fields import Moment, PublicId, Strict, id_of
+from jetrelay.api.filters import moments, prefix_or_exact
+from jetrelay.api.idempotency import HEADER
+from jetrelay.api.pages import PARAMETERS, page
+from jetrelay.api.problems import Problem, bad_query, invalid
+from jetrelay.api.sources import api_source_of, visible_sources
+from jetrelay.api.views import ApiView, one
+from subscriptions.ids import new_id, to_public
+from subscriptions.models import Endpoint, Source, Tenant
+
+MAX_BATCH_BYTES = 10 * 1024 * 1024
+# Of an event that went to more endpoints than this, /deliveries has the rest.
+MAX_SHOWN = 200
+_SOURCE_REMEMBERED_S = 1.0
+
+
+class ReplayRequest(Strict):
+    endpoint = PublicId(Endpoint.prefix, required=False, help_text="Only the delivery to this one.")
+
+
+def show(event: Event) -> dict[str, Any]:
+    return {
+        "id": event.public_id,
+        "source": to_public(Source.prefix, event.source_id),
+        "kind": event.kind,
+        "type": event.type,
+        "operation": event.operation,
+        "subject": event.subject,
+        "origin": event.origin,
+        "origin_cursor": event.origin_cursor,
+        "occurred_at": Moment().to_representation(event.occurred_at),
+        "received_at": Moment().to_representation(event.received_at),
+    }
+
+
+def show_all(events: Sequence[Event]) -> list[dict[str, Any]]:
+    return [show(event) for event in events]
+
+
+def visible_events(tenant: Tenant) -> "QuerySet[Event]":
+    """Of the tenant's own sources, and of those that all share."""
+    return Event.objects.filter(source__in=list(visible_sources(tenant).values_list("pk", flat=True))).defer("dedup_key")
+
+
+# --- posting -------------------------------------------------------------------------------------------------------
+
+
+class EventList(ApiView):
+    scopes = {"GET": "events:read", "POST": "events:write"}
+    query = {"GET": (*PARAMETERS, "type", "kind", "operation", "subject", "source", "since", "until"), "POST": ("source",)}
+    # The outbox's transaction is the one that counts, and dedup keys make repeats harmless.
+    atomic = False
+    has_own_idempotency = True
+    # A little more than an event, so that one that is too large has that said of it.
+    max_body = api.MAX_EVENT + 1024
+
+    def get(self, request: Request) -> Response:
+        wanted = request.query_params
+        rows = visible_events(self.tenant).defer("dedup_key", "body")
+        if (text := wanted.get("source")) is not None:
+            rows = rows.filter(source=one(visible_sources(self.tenant), text))
+        rows = moments(wanted, rows, "received_at")
+        narrow = Q()
+        if (text := wanted.get("type")) is not None:
+            narrow &= prefix_or_exact("type", text)
+        for name in ("kind", "operation", "subject"):
+            if (text := wanted.get(name)) is not None:
+                narrow &= Q(**{name: text})
+        return page(request, rows, show_all, narrow if narrow or "source" in wanted else None)
+
+    def post(self, request: Request) -> Response:
+        """202 once the event and its deliveries are committed."""
+        value = request.data
+        text = request._request.body
+        given = request.headers.get(HEADER)
+        if given is not None and not api.is_id(given):
+            raise Problem(400, "invalid_idempotency_key", f"{HEADER}: write 1 to {api.MAX_ID} printable ASCII characters without spaces.")
+        posted = _posted(text, value, timezone.now(), self.bearer.key_id, given)
+        accepted = ingest.publisher.publish(source_for(self.request, self.tenant), [posted])[0]
+        if not accepted.same:
+            raise _another(given or cast(dict[str, str], value)["id"])
+        return Response(_accepted(accepted), 202)
+
+
+class EventBatch(ApiView):
+    scopes = {"POST": "events:write"}
+    query = {"POST": ("source",)}
+    atomic = False
+    has_own_idempotency = True
+    max_body = MAX_BATCH_BYTES
+
+    def post(self, request: Request) -> Response:
+        """202 if all of them are stored; 207 if some are not, each with what to change. What can be stored is."""
+        values = _items(request.data)
+        texts, now = api.split(request._request.body), timezone.now()
+        results: list[dict[str, Any] | None] = []
+        good: list[Posted] = []
+        for text, value in zip(texts, values, strict=True):
+            try:
+                good.append(_posted(text, value, now, self.bearer.key_id))
+                results.append(None)
+            except Problem as problem:
+                results.append({"status": "invalid", "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors]})
+        accepted = iter(ingest.publisher.publish(source_for(self.request, self.tenant), good) if good else ())
+        answers = [result or _in_batch(next(accepted)) for result in results]
+        whole = all(each["status"] in ("stored", "duplicate") for each in answers)
+        return Response({"data": [{"index": index, **each} for index, each in enumerate(answers)]}, 202 if whole else 207)
+
+
+def source_for(request: Request, tenant: Tenant) -> Source:
+    """The source that is posted to: looked up at most once a second in each process, for this is on every event's way."""
+    name = request.query_params.get("source", "")
+    key = (tenant.pk, name)
+    looked_at, source = _sources.get(key, (0.0, None))
+    if source is None or monotonic() - looked_at > _SOURCE_REMEMBERED_S:
+        source = one(visible_sources(tenant), name) if name else api_source_of(tenant)
+        if source.kind != Source.Kind.API:
+            raise bad_query("source", "events are posted to a source of the kind api alone.")
+        if len(_sources) > 10_000:
+            _sources.clear()
+        _sources[key] = monotonic(), source
+    return source
+
+
+_sources: dict[tuple[UUID, str], tuple[float, Source]] = {}
+
+
+def _posted(text: bytes, value: Any, now: datetime, key: UUID, given: str | None = None) -> Posted:
+    """Raises Problem."""
+    id = new_id()
+    if given is not None and isinstance(value, dict) and value.get("id", given) != given:
+        raise invalid(("/id", f"The id and the {HEADER} differ: send one of them, or the same in both."))
+    try:
+        event = api.incoming(text, value, id, to_public(Event.prefix, id), now, to_public("key", key), given)
+    except api.InvalidEvent as error:
+        if len(text) > api.MAX_EVENT:
+            raise Problem(413, "too_large", error.problems[-1].detail, error.problems) from error
+        raise invalid(*error.problems) from error
+    return Posted(event, "timestamp" in value)
+
+
+def _items(value: Any) -> list[Any]:
+    if not isinstance(value, dict) or not isinstance(value.get("events"), list) or len(value) > 1:
+        raise invalid(("/events", 'Send {"events": […]}, each written as for POST /events.'))
+    if not 1 <= len(value["events"]) <= api.MAX_ITEMS:
+        raise invalid(("/events", f"A batch holds 1 to {api.MAX_ITEMS:,} events: this one has {len(value['events']):,}."))
+    return list(value["events"])
+
+
+def _accepted(accepted: Accepted) -> dict[str, Any]:
+    return {"id": to_public(Event.prefix, accepted.id), "status": "duplicate" if accepted.duplicate else "stored", "deliveries": accepted.deliveries}
+
+
+def _in_batch(accepted: Accepted) -> dict[str, Any]:
+    if accepted.same:
+        return _accepted(accepted)
+    return {"id": to_public(Event.prefix, accepted.id), "status": "conflict", "errors": [{"pointer": "/id", "detail": _ANOTHER}]}
+
+
+_ANOTHER = "Another event with this id is stored: an id belongs to one event."
+
+
+def _another(id: str) -> Problem:
+    return Problem(422, "id_reused", f"{_ANOTHER} It was {id!r}.", [("/id", _ANOTHER)])
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+class EventDetail(ApiView):
+    scopes = {"GET": "events:read"}
+
+    def get(self, request: Request, id: str) -> Response:
+        event = one(visible_events(self.tenant), id)
+        mine = Delivery.objects.for_tenant(self.tenant).filter(event=event).order_by("-id")
+        with_endpoint = mine.prefetch_related(Prefetch("endpoint", Endpoint.objects.without_secrets()))[:MAX_SHOWN]
+        return Response(show(event) | {"body": _value(bytes(event.body)), "deliveries": [deliveries.show(each, event) for each in with_endpoint]})
+
+
+class EventBody(ApiView):
+    scopes = {"GET": "events:read"}
+
+    def get(self, request: Request, id: str) -> HttpResponse:
+        """The body as it came, byte for byte."""
+        event = one(visible_events(self.tenant), id)
+        return HttpResponse(bytes(event.body), content_type="application/json", headers={"X-Content-Type-Options": "nosniff"})
+
+
+class EventReplay(ApiView):
+    scopes = {"POST": "deliveries:write"}
+
+    def post(self, request: Request, id: str) -> Response:
+        wish = self.body(ReplayRequest)
+        event = one(visible_events(self.tenant), id)
+        rows = Delivery.objects.for_tenant(self.tenant).filter(event=event)
+        if "endpoint" in wish:
+            rows = rows.filter(endpoint=wish["endpoint"])
+        count = replay(rows.values_list("pk", flat=True))
+        if not count:
+            words = "Nothing of this event can be replayed: it is owed to none of your endpoints that receive. Recover an endpoint that should have it."
+            raise Problem(409, "nothing_to_replay", words)
+        self.note("event.replay", event.public_id, f"{count:,} deliveries")
+        return Response({"event": event.public_id, "replayed": count}, 202)
+
+
+class EventExplain(ApiView):
+    """Why did, or didn't, this endpoint get this event?"""
+
+    scopes = {"GET": "events:read"}
+    query = {"GET": ("endpoint",)}
+
+    def get(self, request: Request, id: str) -> Response:
+        event = one(visible_events(self.tenant).defer("dedup_key", "body"), id)
+        text = request.query_params.get("endpoint")
+        if text is None or id_of(Endpoint.prefix, text) is None:
+            raise bad_query("endpoint", "write the id of the endpoint that you ask about, such as ep_… .")
+        endpoint = one(Endpoint.objects.for_tenant(self.tenant).without_secrets(), text)
+        return Response(_explained(event, endpoint, why(event, endpoint)))
+
+
+def _explained(event: Event, endpoint: Endpoint, found: Why) -> dict[str, Any]:
+    then = found.state_then
+    return {
+        "event": event.public_id,
+        "endpoint": endpoint.public_id,
+        "verdict": found.verdict.value,
+        "words": found.words,
+        "state_then": {"state": then[0], "reason": then[1]} if then else None,
+        "state_now": {"state": endpoint.state, "reason": endpoint.state_reason},
+        "subscriptions": [
+            {
+                "id": each.subscription.public_id,
+                "matched": each.matched,
+                "changed_since": Moment().to_representation(each.changed_since),
+                "conditions": [condition._asdict() for condition in each.conditions],
+            }
+            for each in found.judged
+        ],
+        "delivery": deliveries.show(found.delivery, event) | {"attempts": deliveries.show_attempts(found.attempts)} if found.delivery else None,
+    }
+
+
+def _value(body: bytes) -> Any:
+    """The body as JSON; as text where it is none."""
+    try:
+        return strict_json.loads(body)
+    except strict_json.InvalidJson:
+        return body.decode(errors="replace")

@@ -1,0 +1,79 @@
+"""How many requests a key may make: so many in each window of ten seconds, over all web processes that share a Redis.
+
+Each process takes a part of what is left at a time, so that the count costs a round trip for one request in many. Without
+Redis every web process counts for itself.
+"""
+
+import threading
+from dataclasses import dataclass
+from time import time
+from typing import NamedTuple
+from uuid import UUID
+
+from django.conf import settings
+from django.core.cache import cache
+
+from subscriptions.keys import Bearer
+
+WINDOW_S = 10
+# A process takes this part of a window's requests at a time.
+_PART = 200
+_MAX_KEYS = 10_000
+
+
+class Quota(NamedTuple):
+    """What is left after this request; below zero if there was nothing left for it."""
+
+    limit: int
+    remaining: int
+    reset_s: int
+
+
+@dataclass
+class _Window:
+    number: int
+    granted: int = 0
+    used: int = 0
+    # Taken by all processes together, as far as is known.
+    total: int = 0
+
+
+_windows: dict[UUID, _Window] = {}
+_lock = threading.Lock()
+
+
+def take(bearer: Bearer) -> Quota:
+    """Count one request of this key."""
+    limit = WINDOW_S * (bearer.rate_limit_per_s or settings.JETRELAY_API_RATE_LIMIT)
+    now = time()
+    number = int(now // WINDOW_S)
+    reset_s = max(1, round((number + 1) * WINDOW_S - now))
+    with _lock:
+        window = _windows.get(bearer.key_id)
+        if window is None or window.number != number:
+            if len(_windows) >= _MAX_KEYS:
+                _windows.clear()
+            window = _windows[bearer.key_id] = _Window(number)
+        if window.used >= window.granted:
+            _take_part(bearer.key_id, window, limit)
+        if window.used >= window.granted:
+            return Quota(limit, -1, reset_s)
+        window.used += 1
+        return Quota(limit, max(0, limit - window.total) + window.granted - window.used, reset_s)
+
+
+def _take_part(key: UUID, window: _Window, limit: int) -> None:
+    part = max(1, limit // _PART)
+    if window.total >= limit:
+        return
+    window.total = _add(f"jetrelay:requests:{key.hex}:{window.number}", part, window.total + part)
+    window.granted += max(0, part - max(0, window.total - limit))
+
+
+def _add(name: str, number: int, otherwise: int) -> int:
+    """The new count of all processes; `otherwise` where the cache does not answer: then this process counts for itself."""
+    try:
+        cache.add(name, 0, timeout=3 * WINDOW_S)
+        return int(cache.incr(name, number))
+    except Exception:  # noqa: BLE001 - whatever the cache's client raises, requests are not to fail of it
+        return otherwise
