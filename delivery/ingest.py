@@ -11,7 +11,6 @@ A crash before the commit leaves no answer; a client that tries again with the s
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -55,13 +54,24 @@ class Publisher(Protocol):
         ...
 
 
-@dataclass(eq=False)
 class _Order:
-    source: Source
-    events: Sequence[Posted]
-    done: threading.Event = field(default_factory=threading.Event)
-    accepted: list[Accepted] = field(default_factory=list)
-    error: Exception | None = None
+    """What one caller publishes, and what came of it. Its lock is held until then: an Event costs three times as much to wake."""
+
+    __slots__ = ("_under_way", "accepted", "error", "events", "source")
+
+    def __init__(self, source: Source, events: Sequence[Posted]) -> None:
+        self.source, self.events = source, events
+        self.accepted: list[Accepted] = []
+        self.error: Exception | None = None
+        self._under_way = threading.Lock()
+        self._under_way.acquire()
+
+    def end(self, accepted: list[Accepted], error: Exception | None = None) -> None:
+        self.accepted, self.error = accepted, error
+        self._under_way.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        return self._under_way.acquire(timeout=timeout_s)
 
 
 class GroupCommit:
@@ -82,7 +92,7 @@ class GroupCommit:
                 self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
                 self._thread.start()
             self._something.notify()
-        if not order.done.wait(PATIENCE_S):
+        if not order.wait(PATIENCE_S):
             raise NotStored(f"The database has not answered within {PATIENCE_S:.0f} s.")
         if order.error:
             raise NotStored("The database did not take the events.") from order.error
@@ -115,8 +125,7 @@ class GroupCommit:
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits has to hear of it
             if len(group) == 1 or isinstance(error, OperationalError | InterfaceError):
                 for order in group:
-                    order.error = error
-                    order.done.set()
+                    order.end([], error)
                 return
             # One of them holds what the database refuses: the others must not be refused with it.
             for order in group:
@@ -128,8 +137,7 @@ class GroupCommit:
         outbox.source = source
         accepted = iter(_persistently(lambda: store(outbox, [posted for order in group for posted in order.events])))
         for order in group:
-            order.accepted = [next(accepted) for _ in order.events]
-            order.done.set()
+            order.end([next(accepted) for _ in order.events])
 
 
 class OneByOne:

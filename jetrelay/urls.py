@@ -10,9 +10,10 @@ admin.site.site_title = "Jetrelay"
 admin.site.index_title = "Administration"
 
 urlpatterns = [
+    # First, because it is asked most.
+    path("api/v1/", include("jetrelay.api.urls")),
     path("", include("jetrelay.dashboard.urls")),
     path("inbox/", include("jetrelay.inbox.urls")),
     path("health", health, name="health"),
-    path("api/v1/", include("jetrelay.api.urls")),
     path("admin/", admin.site.urls),
 ]

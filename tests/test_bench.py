@@ -1,6 +1,7 @@
 """Benchmarks, as an operator starts them: one JSON document, and nothing left behind."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.whole import ROOT, engines
 EVENTS = 500
 UNITS = ("_per_s", "_s", "_ms", "_bytes")
 COUNTS = {"ratio", "events", "requests", "delivered", "attempts", "owed", "drained", "endpoints", "subscriptions"}
-COUNTS |= {"few_endpoints_per_event", "many_endpoints_per_event", "pending", "deep_pending", "settled", "rounds"}
+COUNTS |= {"stored", "connections", "workers", "few_endpoints_per_event", "many_endpoints_per_event", "pending", "deep_pending", "settled", "rounds"}
 STREAM = ("--events", str(EVENTS))
 
 
@@ -123,6 +124,30 @@ def test_it_measures_many_endpoints(kind: str, tmp_path: Path) -> None:
     assert 0 < found["delivered"] <= 100
     assert found["delivered_per_s"] > 0
     assert 0 < found["delivered_p50_ms"] <= found["delivered_p95_ms"]
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("kind", ["embedded", "postgres+redis"])
+def test_it_measures_ingest_beside_a_transaction_for_each_request(kind: str, tmp_path: Path) -> None:
+    with engines(kind, tmp_path / "data") as env:
+        found = bench(env, "ingest", tmp_path / "tmp", "--connections", "4", "--seconds", "1")
+    assert found["ratio"] == pytest.approx(found["ingest_events_per_s"] / found["single_events_per_s"], rel=0.1)
+    assert 0 < found["events"] <= found["stored"]
+    assert 0 < found["ingest_p50_ms"] <= found["ingest_p95_ms"]
+    assert found["client"] == ("wrk" if shutil.which("wrk") else "libcurl")
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("kind", ["embedded", "postgres+redis"])
+def test_it_measures_the_gateway_from_the_post_to_the_delivery(kind: str, tmp_path: Path) -> None:
+    small = ("--connections", "4", "--seconds", "1", "--requests", "500")
+    with engines(kind, tmp_path / "data") as env:
+        # Without wrk, whether it is installed or not.
+        found = bench(env | {"PATH": str(tmp_path)}, "gateway", tmp_path / "tmp", *small)
+    assert found["ratio"] == pytest.approx(found["gateway_events_per_s"] / found["limit_requests_per_s"], abs=0.01)
+    assert found["delivered"] > 0
+    assert 0 < found["delivered_p50_ms"] <= found["delivered_p95_ms"]
+    assert found["client"] == "libcurl"
 
 
 def test_it_measures_matching_by_few_and_by_many(tmp_path: Path) -> None:

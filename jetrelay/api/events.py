@@ -29,6 +29,8 @@ from jetrelay.api.views import ApiView, one
 from subscriptions.ids import new_id, to_public
 from subscriptions.models import Endpoint, Source, Tenant
 
+# Of posting.
+SCOPE = "events:write"
 MAX_BATCH_BYTES = 10 * 1024 * 1024
 # Of an event that went to more endpoints than this, /deliveries has the rest.
 MAX_SHOWN = 200
@@ -67,7 +69,7 @@ def visible_events(tenant: Tenant) -> "QuerySet[Event]":
 
 
 class EventList(ApiView):
-    scopes = {"GET": "events:read", "POST": "events:write"}
+    scopes = {"GET": "events:read", "POST": SCOPE}
     query = {"GET": (*PARAMETERS, "type", "kind", "operation", "subject", "source", "since", "until"), "POST": ("source",)}
     # The outbox's transaction is the one that counts, and dedup keys make repeats harmless.
     atomic = False
@@ -96,15 +98,15 @@ class EventList(ApiView):
         given = request.headers.get(HEADER)
         if given is not None and not api.is_id(given):
             raise Problem(400, "invalid_idempotency_key", f"{HEADER}: write 1 to {api.MAX_ID} printable ASCII characters without spaces.")
-        posted = _posted(text, value, timezone.now(), self.bearer.key_id, given)
-        accepted = ingest.publisher.publish(source_for(self.request, self.tenant), [posted])[0]
+        event = posted(text, value, timezone.now(), self.bearer.key_id, given)
+        accepted = ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source", "")), [event])[0]
         if not accepted.same:
-            raise _another(given or cast(dict[str, str], value)["id"])
-        return Response(_accepted(accepted), 202)
+            raise another(given or cast(dict[str, str], value)["id"])
+        return Response(accepted_as(accepted), 202)
 
 
 class EventBatch(ApiView):
-    scopes = {"POST": "events:write"}
+    scopes = {"POST": SCOPE}
     query = {"POST": ("source",)}
     atomic = False
     has_own_idempotency = True
@@ -118,35 +120,34 @@ class EventBatch(ApiView):
         good: list[Posted] = []
         for text, value in zip(texts, values, strict=True):
             try:
-                good.append(_posted(text, value, now, self.bearer.key_id))
+                good.append(posted(text, value, now, self.bearer.key_id))
                 results.append(None)
             except Problem as problem:
                 results.append({"status": "invalid", "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors]})
-        accepted = iter(ingest.publisher.publish(source_for(self.request, self.tenant), good) if good else ())
+        accepted = iter(ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source", "")), good) if good else ())
         answers = [result or _in_batch(next(accepted)) for result in results]
         whole = all(each["status"] in ("stored", "duplicate") for each in answers)
         return Response({"data": [{"index": index, **each} for index, each in enumerate(answers)]}, 202 if whole else 207)
 
 
-def source_for(request: Request, tenant: Tenant) -> Source:
+def source_of(tenant: UUID, name: str = "") -> Source:
     """The source that is posted to: looked up at most once a second in each process, for this is on every event's way."""
-    name = request.query_params.get("source", "")
-    key = (tenant.pk, name)
-    looked_at, source = _sources.get(key, (0.0, None))
+    looked_at, source = _sources.get((tenant, name), (0.0, None))
     if source is None or monotonic() - looked_at > _SOURCE_REMEMBERED_S:
-        source = one(visible_sources(tenant), name) if name else api_source_of(tenant)
+        owner = Tenant(pk=tenant)
+        source = one(visible_sources(owner), name) if name else api_source_of(owner)
         if source.kind != Source.Kind.API:
             raise bad_query("source", "events are posted to a source of the kind api alone.")
         if len(_sources) > 10_000:
             _sources.clear()
-        _sources[key] = monotonic(), source
+        _sources[tenant, name] = monotonic(), source
     return source
 
 
 _sources: dict[tuple[UUID, str], tuple[float, Source]] = {}
 
 
-def _posted(text: bytes, value: Any, now: datetime, key: UUID, given: str | None = None) -> Posted:
+def posted(text: bytes, value: Any, now: datetime, key: UUID, given: str | None = None) -> Posted:
     """Raises Problem."""
     id = new_id()
     if given is not None and isinstance(value, dict) and value.get("id", given) != given:
@@ -168,20 +169,20 @@ def _items(value: Any) -> list[Any]:
     return list(value["events"])
 
 
-def _accepted(accepted: Accepted) -> dict[str, Any]:
+def accepted_as(accepted: Accepted) -> dict[str, Any]:
     return {"id": to_public(Event.prefix, accepted.id), "status": "duplicate" if accepted.duplicate else "stored", "deliveries": accepted.deliveries}
 
 
 def _in_batch(accepted: Accepted) -> dict[str, Any]:
     if accepted.same:
-        return _accepted(accepted)
+        return accepted_as(accepted)
     return {"id": to_public(Event.prefix, accepted.id), "status": "conflict", "errors": [{"pointer": "/id", "detail": _ANOTHER}]}
 
 
 _ANOTHER = "Another event with this id is stored: an id belongs to one event."
 
 
-def _another(id: str) -> Problem:
+def another(id: str) -> Problem:
     return Problem(422, "id_reused", f"{_ANOTHER} It was {id!r}.", [("/id", _ANOTHER)])
 
 

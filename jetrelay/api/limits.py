@@ -29,6 +29,14 @@ class Quota(NamedTuple):
     reset_s: int
 
 
+def headers(quota: Quota) -> list[tuple[str, str]]:
+    """What a client is told of its quota (draft-ietf-httpapi-ratelimit-headers)."""
+    return [
+        ("RateLimit-Policy", f'"key";q={quota.limit};w={WINDOW_S}'),
+        ("RateLimit", f'"key";r={max(0, quota.remaining)};t={quota.reset_s}'),
+    ]
+
+
 @dataclass
 class _Window:
     number: int

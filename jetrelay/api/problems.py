@@ -45,19 +45,27 @@ def not_found(what: str = "There is nothing here.") -> Problem:
 def respond(error: Exception, context: dict[str, Any]) -> Response:
     """DRF's exception handler: every error of the API has this form, whoever raised it."""
     request: Request = context["request"]
-    problem = _problem(error)
+    problem = of(error)
     if problem.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("The API failed on %s %s (request %s)", request.method, request.path, request_id(request), exc_info=error)
-    body = {
+    return Response(document(problem, request_id(request)), problem.status_code, headers=problem.headers, content_type=MEDIA_TYPE)
+
+
+def document(problem: Problem, request_id: str) -> dict[str, Any]:
+    return {
         "type": "about:blank",
         "title": HTTPStatus(problem.status_code).phrase,
         "status": problem.status_code,
         "code": problem.code,
         "detail": str(problem.detail),
         "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors],
-        "request_id": request_id(request),
+        "request_id": request_id,
     }
-    return Response(body, problem.status_code, headers=problem.headers, content_type=MEDIA_TYPE)
+
+
+def status_line(problem: Problem) -> str:
+    """As WSGI wants it."""
+    return f"{problem.status_code} {HTTPStatus(problem.status_code).phrase}"
 
 
 def request_id(request: Any) -> str:
@@ -65,7 +73,8 @@ def request_id(request: Any) -> str:
     return str(getattr(getattr(request, "_request", request), "request_id", ""))
 
 
-def _problem(error: Exception) -> Problem:
+def of(error: Exception) -> Problem:
+    """The problem that an error is to the client."""
     match error:
         case Problem():
             return error

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.functional import cached_property
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.permissions import BasePermission
@@ -136,8 +137,8 @@ class ApiView(APIView):
         response["X-Request-Id"] = getattr(getattr(request, "_request", request), "request_id", "")
         response["Cache-Control"] = "no-store"
         if self.quota:
-            response["RateLimit-Policy"] = f'"key";q={self.quota.limit};w={limits.WINDOW_S}'
-            response["RateLimit"] = f'"key";r={max(0, self.quota.remaining)};t={self.quota.reset_s}'
+            for name, value in limits.headers(self.quota):
+                response[name] = value
         return response
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
@@ -157,7 +158,7 @@ class ApiView(APIView):
         """Whoever holds the key of this request."""
         return cast(Bearer, self.request.auth)
 
-    @property
+    @cached_property
     def tenant(self) -> Tenant:
         """Whose key it is. A row that was not read: its id is all that queries need."""
         return Tenant(pk=self.bearer.tenant_id)

@@ -46,20 +46,27 @@ class Ledger:
         return int(self.stored)
 
     def count_owed(self, group: str) -> int:
-        """How many deliveries are pending at the endpoints of this group."""
-        endpoints = "SELECT id FROM subscriptions_endpoint WHERE name LIKE %s"
-        (owed,) = self.one(f"SELECT count(*) FROM delivery_delivery WHERE state = 0 AND endpoint_id IN ({endpoints})", f"{group}-%")  # noqa: S608
+        """How many deliveries are pending at the endpoints of this group, or at the one of this name."""
+        endpoints = "SELECT id FROM subscriptions_endpoint WHERE name = %s OR name LIKE %s"
+        (owed,) = self.one(f"SELECT count(*) FROM delivery_delivery WHERE state = 0 AND endpoint_id IN ({endpoints})", group, f"{group}-%")  # noqa: S608
         return int(owed)
 
     def stay(self, origin: str) -> Stay:
         """Of the deliveries of events with this origin. Raises CommandError where one was not delivered, or there are none."""
-        rows = self.all(
+        return self._stay(
             "SELECT delivery.created_at, delivery.settled_at, delivery.state FROM delivery_delivery AS delivery"
             " JOIN delivery_event AS event ON event.id = delivery.event_id WHERE event.origin = %s",
             origin,
         )
+
+    def stay_of_all(self) -> Stay:
+        """Of all deliveries. Raises CommandError where one was not delivered, or there are none."""
+        return self._stay("SELECT created_at, settled_at, state FROM delivery_delivery")
+
+    def _stay(self, sql: str, *parameters: str) -> Stay:
+        rows = self.all(sql, *parameters)
         if not rows or any(state != 1 for *_, state in rows):
-            raise CommandError(f"{sum(state == 1 for *_, state in rows)} of {len(rows)} deliveries {origin!r} were delivered; it should be all.")
+            raise CommandError(f"{sum(state == 1 for *_, state in rows)} of {len(rows)} deliveries were delivered; it should be all.")
         ms = sorted(_seconds(created, settled) * 1000 for created, settled, _ in rows)
         return Stay(ms, _seconds(min(row[0] for row in rows), max(row[1] for row in rows)))
 

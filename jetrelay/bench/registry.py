@@ -1,12 +1,14 @@
 """The benchmarks by name. To add one, write a module with a `measure` and give it a line here."""
 
-from jetrelay.bench import depth, fanout, intake, isolation, limit, matching, pipeline
+from jetrelay.bench import depth, fanout, gateway, ingest, intake, isolation, limit, matching, pipeline
 from jetrelay.bench.interface import Measure
 
 BENCHMARKS: dict[str, Measure] = {
     "limit": limit.measure,
     "pipeline": pipeline.measure,
     "intake": intake.measure,
+    "ingest": ingest.measure,
+    "gateway": gateway.measure,
     "isolation": isolation.measure,
     "fanout": fanout.measure,
     "matching": matching.measure,

@@ -22,8 +22,8 @@ from jetrelay import environment, generated_secrets
 from jetrelay.supervisor import Child, Supervisor
 from subscriptions.validation import V1_PATH, V2_PATH
 
-# Requests take milliseconds: more threads would only hold more database connections open. (granian warns above 2n + 1.)
-WEB_THREADS = min(8, 2 * (os.cpu_count() or 1) + 1)
+# Nearly all of them wait: see `jetrelay/wsgi.py`. (granian warns of more than it takes for work, so only its errors are shown.)
+WEB_THREADS = 64
 # What a demo must not take from the operator's own settings: it would show, or send, the wrong things.
 NOT_IN_A_DEMO = ("DATABASE_URL", "BROKER_URL", "WEBHOOK_URL", "WEBHOOK_SECRET", "WEBHOOK_BEARER_TOKEN", "JETSTREAM_DIDS", "JETSTREAM_ZSTD_DICTIONARY")
 
@@ -90,11 +90,11 @@ def children(env: Mapping[str, str], host: str, port: int, stream_port: int | No
     return found
 
 
-def granian(host: str, port: int) -> list[str]:
-    options = ["--interface", "wsgi", "--host", host, "--port", str(port), "--workers", "1", "--no-ws"]
+def granian(host: str, port: int, *, workers: int = 1, threads: int = WEB_THREADS, application: str = "jetrelay.wsgi:application") -> list[str]:
+    options = ["--interface", "wsgi", "--host", host, "--port", str(port), "--workers", str(workers), "--no-ws"]
     # Shorter than the supervisor's grace, so that a request that hangs is not what makes a stop look unclean.
-    options += ["--blocking-threads", str(WEB_THREADS), "--workers-kill-timeout", "10", "--log-level", "warning", "--no-access-log"]
-    return [sys.executable, "-m", "granian", *options, "jetrelay.wsgi:application"]
+    options += ["--blocking-threads", str(threads), "--workers-kill-timeout", "10", "--log-level", "error", "--no-access-log"]
+    return [sys.executable, "-m", "granian", *options, application]
 
 
 def child_environment(own: Mapping[str, str], data_dir: Path, host: str, port: int, stream_port: int | None) -> dict[str, str]:

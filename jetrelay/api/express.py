@@ -1,0 +1,111 @@
+"""The express lane: `POST /api/v1/events`, answered before Django and DRF have unpacked the request.
+
+An event costs its key, its JSON and its part of a transaction; the layers around a view cost several times that. What is
+done here is what the view does, by the same functions; whatever is not plain (no key, a bad body, a limit reached) is left
+to the view, which has words for it.
+"""
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from delivery import ingest
+from delivery.ingest import NotStored
+from delivery.sources import api, strict_json
+from jetrelay.api import limits, problems
+from jetrelay.api.events import SCOPE, accepted_as, another, posted, source_of
+from subscriptions import keys
+from subscriptions.ids import new_id, to_public
+from subscriptions.keys import Bearer
+
+PATH = "/api/v1/events"
+
+Environ = dict[str, Any]
+Wsgi = Callable[[Environ, Any], Iterable[bytes]]
+
+
+class Express:
+    """In front of the site's WSGI application."""
+
+    def __init__(self, site: Wsgi) -> None:
+        self.site = site
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != PATH or environ["REQUEST_METHOD"] != "POST" or environ.get("QUERY_STRING"):
+            return self.site(environ, start_response)
+        bearer = _bearer(environ.get("HTTP_AUTHORIZATION", ""))
+        length = environ.get("CONTENT_LENGTH") or ""
+        if bearer is None or not _is_json(environ.get("CONTENT_TYPE", "")) or not length.isdecimal() or int(length) > api.MAX_EVENT:
+            return self.site(environ, start_response)
+        body = environ["wsgi.input"].read(int(length))
+        answer = _answer(environ, bearer, body)
+        if answer is None:
+            # As if nobody had read it.
+            return self.site(environ | {"wsgi.input": io.BytesIO(body)}, start_response)
+        status, headers, text = answer
+        start_response(status, headers)
+        return [text]
+
+
+def _bearer(header: str) -> Bearer | None:
+    """Whoever may post; None leaves it to the view to say why not."""
+    scheme, _, text = header.partition(" ")
+    # What goes wrong is left to the view.
+    with contextlib.suppress(DatabaseError), _no_connection_kept():
+        bearer = keys.find(text.strip()) if scheme.lower() == "bearer" else None
+        return bearer if bearer and SCOPE in bearer.scopes else None
+    return None
+
+
+@contextlib.contextmanager
+def _no_connection_kept() -> Iterator[None]:
+    """For a look-up that takes a connection once a second: many threads wait here, and none of them is to keep one."""
+    try:
+        yield
+    finally:
+        if connection.connection is not None:
+            connection.close()
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
+def _answer(environ: Environ, bearer: Bearer, body: bytes) -> tuple[str, list[tuple[str, str]], bytes] | None:
+    """Status, headers and body; None where the view has to answer."""
+    given = environ.get("HTTP_IDEMPOTENCY_KEY")
+    if given is not None and not api.is_id(given):
+        return None
+    try:
+        value = strict_json.loads(body)
+        event = posted(body, value, timezone.now(), bearer.key_id, given)
+    except (strict_json.InvalidJson, problems.Problem):
+        return None
+    source = None
+    with contextlib.suppress(DatabaseError), _no_connection_kept():
+        source = source_of(bearer.tenant_id)
+    if source is None:
+        return None
+    quota = limits.take(bearer)
+    if quota.remaining < 0:
+        return None
+    request_id = to_public("req", new_id())
+    headers = [*_HEADERS, ("X-Request-Id", request_id), *limits.headers(quota)]
+    try:
+        accepted = ingest.publisher.publish(source, [event])[0]
+        if accepted.same:
+            return "202 Accepted", [("Content-Type", "application/json"), *headers], json.dumps(accepted_as(accepted), separators=(",", ":")).encode()
+        problem = another(given or value["id"])
+    except NotStored as error:
+        # It may have been stored: the view must not do it again under another id.
+        problem = problems.of(error)
+    document = json.dumps(problems.document(problem, request_id), separators=(",", ":")).encode()
+    return problems.status_line(problem), [("Content-Type", problems.MEDIA_TYPE), *headers, *problem.headers.items()], document
+
+
+_HEADERS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
