@@ -61,8 +61,9 @@ def test_it_names_commands_that_exist() -> None:
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if "manage.py" in line])
 def test_it_shows_commands_that_parse(line: str) -> None:
-    words = shlex.split(line, comments=True)
-    name, *arguments = words[words.index(next(word for word in words if word.endswith("manage.py"))) + 1 :]
+    # One may stand inside of another command: "$(python manage.py …)".
+    (command,) = re.findall(r'manage\.py ([^)"]+)', line)
+    name, *arguments = shlex.split(command, comments=True)
     parser = load_command_class(str(get_commands()[name]), name).create_parser("manage.py", name)
     try:
         parser.parse_args(arguments)
