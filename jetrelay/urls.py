@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from jetrelay.api.views import NotThere
 from jetrelay.health import health
 
 admin.site.site_header = "Jetrelay"
@@ -12,6 +13,7 @@ admin.site.index_title = "Administration"
 urlpatterns = [
     # First, because it is asked most.
     path("api/v1/", include("jetrelay.api.urls")),
+    path("api/v1", NotThere.as_view()),
     path("", include("jetrelay.dashboard.urls")),
     path("inbox/", include("jetrelay.inbox.urls")),
     path("health", health, name="health"),
