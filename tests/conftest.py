@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.core.cache import cache
 from django.db import connection
 
-from delivery import lanes
+from delivery import ingest, lanes
 from delivery.destinations import http
+from jetrelay.api import events, limits
+from subscriptions import keys
 from tests.draining import when
 from tests.receiver import Receiver
 
@@ -52,6 +55,22 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(lanes, "CONFIG_EVERY_S", 0.02)
     yield
     lanes.stopping.clear()
+
+
+@pytest.fixture
+def fresh_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The API of a process that has just started, whose posted events are stored in the test's own transaction."""
+    monkeypatch.setattr(ingest, "publisher", ingest.OneByOne())
+
+    def forget() -> None:
+        keys.forget()
+        limits._windows.clear()
+        events._sources.clear()
+        cache.clear()
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture(scope="session", autouse=True)
