@@ -29,12 +29,16 @@ MAX_OUTBOXES = 1000
 
 
 class Accepted(NamedTuple):
-    """What became of one event: its id, how many deliveries it owes, and whether it was there before; then, whether that one says the same."""
+    """What became of one event: its id, how many deliveries it owes, and whether it was there before; then, whether that one says the same.
+
+    One that nobody wants is not `stored`, unless its source keeps such events.
+    """
 
     id: UUID
     deliveries: int
     duplicate: bool = False
     same: bool = True
+    stored: bool = True
 
 
 class NotStored(Exception):
@@ -170,8 +174,10 @@ def _repeated(outbox: Outbox, repeated: Sequence[Posted]) -> dict[UUID, Accepted
     rows = Event.objects.filter(source=outbox.source, dedup_key__in=keys).values_list("dedup_key", "id", "subject", "body")
     there = {bytes(key): (id, subject, bytes(body)) for key, id, subject, body in rows}
     answers = {_id(each): _compared(each, *there[each.event.dedup_key]) for each in repeated if each.event.dedup_key in there}
+    absent = [each for each in repeated if each.event.dedup_key not in there]
+    answers |= {_id(each): Accepted(_id(each), 0, stored=False) for each in absent if not outbox.wants(each.event)}
     # Pruned since it was found there: then it is new again.
-    gone = [each for each in repeated if each.event.dedup_key not in there]
+    gone = [each for each in absent if outbox.wants(each.event)]
     return answers | ({_id(each): accepted for each, accepted in zip(gone, store(outbox, gone), strict=True)} if gone else {})
 
 

@@ -113,6 +113,10 @@ class Outbox:
             bounded[key] = EventCounts(*map(sum, zip(bounded.get(key, (0,) * 5), count, strict=True)))
         return bounded
 
+    def wants(self, event: Incoming) -> bool:
+        """Whether such an event is stored, by the subscriptions that the last batch was matched with."""
+        return self.source.keep_unmatched or bool(self.compiled.matcher.match(event.kind, event.type, event.operation, event.subject))
+
     def has_stored(self, key: bytes) -> bool:
         """Whether this outbox remembers that the event is stored. It forgets the oldest."""
         return key in self._stored

@@ -33,8 +33,8 @@ def make_source(**over: Any) -> Source:
 def make_api_source(**over: Any) -> Source:
     """Of events that the tenant posts, as the API makes it."""
     tenant = over.pop("tenant", None) or make_tenant()
-    fields: dict[str, Any] = {"kind": Source.Kind.API, "name": "HTTP API", "keep_unmatched": True}
-    return Source.objects.get_or_create(tenant=tenant, name=over.pop("name", fields["name"]), defaults=fields | over)[0]
+    name = over.pop("name", "HTTP API")
+    return Source.objects.get_or_create(tenant=tenant, name=name, defaults={"kind": Source.Kind.API, "keep_unmatched": True} | over)[0]
 
 
 def make_api_key(**over: Any) -> tuple[ApiKey, str]:

@@ -128,7 +128,7 @@ class EventBatch(ApiView):
                 results.append({"status": "invalid", "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors]})
         accepted = iter(ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source", "")), good) if good else ())
         answers = [result or _in_batch(next(accepted)) for result in results]
-        whole = all(each["status"] in ("stored", "duplicate") for each in answers)
+        whole = all(each["status"] in _TAKEN for each in answers)
         return Response({"data": [{"index": index, **each} for index, each in enumerate(answers)]}, 202 if whole else 207)
 
 
@@ -186,8 +186,13 @@ def _items(value: Any) -> list[Any]:
     return list(value["events"])
 
 
+# "unmatched": nobody wants it, and its source keeps no such events.
+_TAKEN = ("stored", "duplicate", "unmatched")
+
+
 def accepted_as(accepted: Accepted) -> dict[str, Any]:
-    return {"id": to_public(Event.prefix, accepted.id), "status": "duplicate" if accepted.duplicate else "stored", "deliveries": accepted.deliveries}
+    status = "duplicate" if accepted.duplicate else "stored" if accepted.stored else "unmatched"
+    return {"id": to_public(Event.prefix, accepted.id), "status": status, "deliveries": accepted.deliveries}
 
 
 def _in_batch(accepted: Accepted) -> dict[str, Any]:
