@@ -125,8 +125,7 @@ def test_each_source_has_its_own_transaction(committer: Committer) -> None:
     outboxes[1].let.set()
     first = Elsewhere(lambda: committer.publish(sources[0], [make_posted()]))
     assert outboxes[0].entered.wait(30)
-    posted = make_posted(id="o-1")
-    rest = [Elsewhere(lambda source=source: committer.publish(source, [posted])) for source in sources]  # type: ignore[misc]
+    rest = [Elsewhere(lambda source=source: committer.publish(source, [make_posted(id="o-1")])) for source in sources]  # type: ignore[misc]
     while committer.waiting() < 2:
         threading.Event().wait(0.001)
     outboxes[0].let.set()
