@@ -231,7 +231,9 @@ def test_it_says_how_many_deliveries_each_event_owes() -> None:
     for types in (["*"], ["order.*"], ["order.paid"], ["user.*"]):
         make_subscription(source=source, kinds=["api"], collections=types)
     posted = [make_posted(type=type) for type in ("order.paid", "order.sent", "user.made", "x")]
-    assert [(each.id, each.deliveries) for each in store(Outbox(source), posted)] == [(each.event.id, owed) for each, owed in zip(posted, (3, 2, 2, 1), strict=True)]
+    assert [(each.id, each.deliveries) for each in store(Outbox(source), posted)] == [
+        (each.event.id, owed) for each, owed in zip(posted, (3, 2, 2, 1), strict=True)
+    ]
 
 
 @in_this_transaction
