@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from django.http import HttpResponse
 from django.test import Client
@@ -76,9 +77,11 @@ class Api:
     def pages(self, path: str) -> list[Answer]:
         """All pages of a list, one after the other."""
         pages = [self.get(path)]
+        parts = urlsplit(path)
+        query = {name: value for name, value in parse_qsl(parts.query) if name != "cursor"}
         while pages[-1].json["has_more"]:
             assert len(pages) < 1000, "this list does not end"
-            pages.append(self.get(f"{path}{'&' if '?' in path else '?'}cursor={pages[-1].json['next_cursor']}"))
+            pages.append(self.get(f"{parts.path}?{urlencode(query | {'cursor': pages[-1].json['next_cursor']})}"))
         return pages
 
 

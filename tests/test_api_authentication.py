@@ -15,7 +15,7 @@ from jetrelay.api import problems, urls
 from jetrelay.api.views import NotThere
 from subscriptions import keys
 from subscriptions.models import ApiKey
-from tests.api import ROOT, Api, api_of, read
+from tests.api import NO_BODY, ROOT, Api, api_of, read
 from tests.builders import make_api_key, make_endpoint, make_tenant
 from tests.receiver import Handler, Received, Receiver
 
@@ -43,7 +43,21 @@ def test_nobody_enters_without_a_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["Bearer", "Bearer ", "Bearer jr_", "Bearer x", "Bearer jr_{}x", "Basic {}", "{}", "Token {}", "Bearer {} {}", "Bearer jr_é", "Bearer \x00", "Bearer " + "jr_" * 5000]
+    "header",
+    [
+        "Bearer",
+        "Bearer ",
+        "Bearer jr_",
+        "Bearer x",
+        "Bearer jr_{}x",
+        "Basic {}",
+        "{}",
+        "Token {}",
+        "Bearer {} {}",
+        "Bearer jr_é",
+        "Bearer \x00",
+        "Bearer " + "jr_" * 5000,
+    ],
 )
 def test_what_is_no_key_opens_nothing(header: str) -> None:
     _, text = make_api_key()
@@ -97,28 +111,32 @@ def test_a_key_does_not_open_the_dashboard() -> None:
 # --- Scopes --------------------------------------------------------------------------------------------------------
 
 
-def views() -> list[Any]:
+def acts() -> list[tuple[str, str, str]]:
     """(method, path, scope) of all that the API does, from its own URLs."""
-    patterns = [pattern for pattern in urls.urlpatterns if isinstance(pattern, URLPattern)]
-    found = [(str(pattern.pattern).replace("<str:id>", ID), pattern.callback.view_class) for pattern in patterns]  # type: ignore[attr-defined]
-    return [pytest.param(method, path, scope, id=f"{method} {path}") for path, view in found for method, scope in view.scopes.items()]
+    found = [(str(pattern.pattern).replace("<str:id>", ID), view) for pattern, view in patterns()]
+    return [(method, path, scope) for path, view in found for method, scope in view.scopes.items()]
 
 
-@pytest.mark.parametrize(("method", "path", "scope"), views())
-def test_every_act_takes_its_scope(method: str, path: str, scope: str) -> None:
-    answer = api_of(without=scope).request(method, path, {} if method in ("POST", "PATCH") else b"")
-    assert answer.problem == (403, "missing_scope")
-    assert scope in answer.json["detail"]
+def patterns() -> list[tuple[URLPattern, Any]]:
+    return [(pattern, pattern.callback.view_class) for pattern in urls.urlpatterns]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("method", "path", "scope"), views())
-def test_every_act_takes_no_other_scope(method: str, path: str, scope: str) -> None:
-    answer = api_of(scopes=[scope]).request(method, path, {} if method in ("POST", "PATCH") else b"")
-    assert answer.status not in (401, 403)
+@pytest.mark.parametrize("scope", keys.SCOPES)
+def test_every_act_takes_its_scope_and_no_other(scope: str) -> None:
+    without, alone = api_of(without=scope), api_of(scopes=[scope])
+    for method, path, wanted in acts():
+        body = {} if method in ("POST", "PATCH") else NO_BODY
+        if wanted == scope:
+            answer = without.request(method, path, body)
+            assert (answer.problem, method, path) == ((403, "missing_scope"), method, path)
+            assert scope in answer.json["detail"]
+            assert alone.request(method, path, body).status not in (401, 403)
+        else:
+            assert alone.request(method, path, body).problem == (403, "missing_scope")
 
 
 def test_every_view_but_the_last_asks_for_a_scope_and_every_scope_is_asked_for() -> None:
-    every = [pattern.callback.view_class for pattern in urls.urlpatterns if isinstance(pattern, URLPattern)]  # type: ignore[attr-defined]
+    every = [view for _, view in patterns()]
     assert [view for view in every if not view.scopes] == [NotThere]
     assert {scope for view in every for scope in view.scopes.values()} == set(keys.SCOPES)
     for view in every[:-1]:
