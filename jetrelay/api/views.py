@@ -83,7 +83,7 @@ class ApiView(APIView):
         try:
             self.initial(self.request, *args, **kwargs)
             handler = getattr(self, (request.method or "").lower(), self.http_method_not_allowed)
-            if request.method not in self._allowed():
+            if request.method not in self.allowed_methods:
                 handler = self.http_method_not_allowed
             response = self._carry_out(self.request, handler)
         except Exception as error:  # noqa: BLE001 - the exception handler has an answer to everything
@@ -142,13 +142,14 @@ class ApiView(APIView):
         return response
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
-        return Response(status=204, headers={"Allow": ", ".join(self._allowed())})
+        return Response(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
 
-    def _allowed(self) -> list[str]:
-        return [method for method in self.allowed_methods if method in self.scopes or method == HTTPMethod.OPTIONS]
+    def _allowed_methods(self) -> list[str]:
+        """Those that can be had here, for every `Allow` alike: Django would add HEAD."""
+        return [method for method in super()._allowed_methods() if method in self.scopes or method == HTTPMethod.OPTIONS]
 
     def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Response:
-        allowed = ", ".join(self._allowed())
+        allowed = ", ".join(self.allowed_methods)
         raise Problem(405, "method_not_allowed", f"{request.method} is not possible here: use {allowed}.", headers={"Allow": allowed})
 
     # --- what views are made of ----------------------------------------------------------------------------------
