@@ -34,7 +34,7 @@ def failing_with(error: Exception, api: Api, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_every_error_is_a_problem_with_what_to_change(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    endpoint = make_endpoint()
+    endpoint = make_endpoint(state="paused")
     etag = {"If-Match": '"another"'}
     limited = api_of(rate_limit_per_s=1)
     # A new window may begin meanwhile.
@@ -49,7 +49,7 @@ def test_every_error_is_a_problem_with_what_to_change(api: Api, monkeypatch: pyt
         (403, "missing_scope"): api_of(scopes=["events:read"]).get("endpoints"),
         (404, "not_found"): api.get(f"endpoints/ep_{NO_ID}"),
         (405, "method_not_allowed"): api.request("PUT", "endpoints"),
-        (409, "wrong_state"): api.post(f"endpoints/{endpoint.public_id}/resume"),
+        (409, "wrong_state"): api.post(f"endpoints/{endpoint.public_id}/enable"),
         (412, "changed_meanwhile"): api.patch(f"endpoints/{endpoint.public_id}", {"name": "x"}, headers=etag),
         (413, "too_large"): api.post("events", b'"' + b"x" * 300_000 + b'"'),
         (415, "unsupported_media_type"): api.post("endpoints", b"<a/>", content_type="application/xml"),
