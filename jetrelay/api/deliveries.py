@@ -146,9 +146,10 @@ class DeliveryDismiss(_Deliveries):
     def post(self, request: Request, id: str) -> Response:
         self.body(Strict)
         delivery = one(self.rows(), id)
-        if not dismiss([delivery.pk]) and delivery.state != Delivery.State.CANCELLED:
+        if dismiss([delivery.pk]):
+            self.note("delivery.dismiss", delivery.public_id)
+        elif delivery.state != Delivery.State.CANCELLED:
             raise Problem(409, "wrong_state", f"The delivery is {delivery.get_state_display()}: only a dead one can be dismissed.")
-        self.note("delivery.dismiss", delivery.public_id)
         return Response(show(one(self.rows(), id)))
 
 

@@ -138,9 +138,10 @@ class ReplayCancel(_Replays):
     def post(self, request: Request, id: str) -> Response:
         self.body(Strict)
         replay = one(self.rows(), id)
-        if not cancel(replay, by=self.bearer.actor[:150]) and replay.state != Replay.State.CANCELLED:
+        if cancel(replay, by=self.bearer.actor[:150]):
+            self.note("replay.cancel", replay.public_id)
+        elif replay.state != Replay.State.CANCELLED:
             raise Problem(409, "wrong_state", f"This replay is {replay.get_state_display().lower()} already.")
-        self.note("replay.cancel", replay.public_id)
         return Response(show(one(self.rows(), id)))
 
 
