@@ -98,6 +98,7 @@ class _Deliveries(ApiView):
         if "event" in wanted:
             id = _id(wanted["event"], "event", Event.prefix)
             found = Delivery.objects.filter(event=id, endpoint__in=endpoints).order_by("-pk")
+            found = found.dead() if dead else found
             return page_of(request, partial(_of_event, found), rows, show_all, conditions or Q())
         look = partial(_newest, endpoints, dead=dead or wanted.get("state") == "dead")
         return page_of(request, look, rows, show_all, conditions if conditions or timed else None)
