@@ -33,8 +33,9 @@ class Answer:
 
     @property
     def problem(self) -> tuple[int, str]:
-        """The status and the code of an error."""
-        return self.status, self.json["code"]
+        """The status and the code of an error; no code where there was none."""
+        found = self.json
+        return self.status, found.get("code", "") if isinstance(found, dict) else ""
 
     @property
     def pointers(self) -> list[str]:
