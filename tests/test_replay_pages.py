@@ -24,7 +24,7 @@ NEW, LIST = "/replays/new/", "/admin/delivery/delivery/"
 
 @pytest.fixture
 def staff(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("ada", password="a-long-password"))
+    client.force_login(User.objects.create_superuser("ada"))
     return client
 
 
