@@ -18,6 +18,7 @@ from rest_framework import serializers
 
 from delivery.models import Delivery, Event, Replay
 from jetrelay.api import idempotency, problems
+from jetrelay.api.events import MAX_KEY
 from jetrelay.api.examples import EXAMPLES
 from jetrelay.api.fields import Checked
 from jetrelay.api.operations import BODIES, OPERATIONS, QUERY, TAGS, Operation
@@ -190,8 +191,8 @@ def _resource(path: str) -> str:
 
 def _idempotency_key(*, own: bool) -> Schema:
     if own:
-        schema: Schema = {"type": "string", "pattern": "^[!-~]{1,200}$"}
-        text = "Stands for the id of the event: an event that comes again with it is stored once."
+        schema: Schema = {"type": "string", "pattern": f"^[!-~]{{1,{MAX_KEY}}}$"}
+        text = "Stands for the ids of events that have none: one that comes again with it is stored once."
     else:
         schema = {"type": "string", "pattern": f"^[!-~]([ -~]{{0,{idempotency.MAX_KEY - 2}}}[!-~])?$"}
         text = "Makes a request that comes again within 24 hours be done once."

@@ -224,13 +224,17 @@ ATTEMPT = exactly(
 
 _INDEX = words(COUNT, "Its place in the batch, from 0.")
 _OWED = words(COUNT, "How many deliveries it owes.")
+_TAKEN = words(
+    one_of(["stored", "duplicate", "unmatched"]),
+    "duplicate: it was there before, and is the same. unmatched: nobody wants it, and its source keeps no such events.",
+)
 
 BATCH = exactly(
     "What became of each event, in their order.",
     data=array(
         {
             "oneOf": [
-                exactly(index=_INDEX, id=public_id(Event.prefix), status=one_of(["stored", "duplicate"]), deliveries=_OWED),
+                exactly(index=_INDEX, id=public_id(Event.prefix), status=_TAKEN, deliveries=_OWED),
                 exactly(index=_INDEX, status=one_of(["invalid"]), errors=array(_FAULT)),
                 exactly(index=_INDEX, id=public_id(Event.prefix), status=one_of(["conflict"]), errors=array(_FAULT)),
             ]
@@ -397,9 +401,7 @@ COMPONENTS: dict[str, Schema] = {
         body=words({}, "As JSON. A text where it is none."),
         deliveries=array(ref("Delivery")),
     ),
-    "AcceptedEvent": exactly(
-        id=public_id(Event.prefix), status=words(one_of(["stored", "duplicate"]), "duplicate: it was there before, and is the same."), deliveries=_OWED
-    ),
+    "AcceptedEvent": exactly(id=public_id(Event.prefix), status=_TAKEN, deliveries=_OWED),
     "AcceptedBatch": BATCH,
     "ReplayedEvent": exactly(event=public_id(Event.prefix), replayed=words(COUNT, "Deliveries that were put back.")),
     "ExplainedEvent": EXPLAINED,
