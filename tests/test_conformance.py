@@ -84,7 +84,7 @@ def rows() -> dict[str, list[str]]:
     for delivery in deliveries[:10]:
         make_attempt(delivery=delivery, status=500)
     replays = [Replay.objects.create(tenant=tenant, since=now - timedelta(hours=1), state=state) for state in Replay.State.values * 3]
-    spare = [keys.issue(tenant, f"spare {number}", keys.SCOPES)[0] for number in range(10)]
+    spare = [keys.issue(tenant, f"spare {number}", keys.SCOPES, rate_limit_per_s=9)[0] for number in range(10)]
     make_host(host=HOST)
     make_gap()
     found: dict[str, list[str]] = {}
