@@ -148,6 +148,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "rest_framework",
     "drf_spectacular",
+    "drf_spectacular_sidecar",
     "subscriptions",
     "delivery",
     "jetrelay",
@@ -220,7 +221,15 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "jetrelay.api.problems.respond",
     "UNAUTHENTICATED_USER": None,
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "jetrelay.api.schema.OperationSchema",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Jetrelay",
+    "VERSION": VERSION,
+    "OAS_VERSION": "3.1.0",
+    "ENFORCE_NON_BLANK_FIELDS": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": ["jetrelay.api.schema.finish"],
 }
 
 LOG_LEVEL = env.text("JETRELAY_LOG_LEVEL", "INFO").upper()

@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from jetrelay.api import reference
 from jetrelay.api.views import NotThere
 from jetrelay.health import health
 
@@ -17,5 +18,7 @@ urlpatterns = [
     path("", include("jetrelay.dashboard.urls")),
     path("inbox/", include("jetrelay.inbox.urls")),
     path("health", health, name="health"),
+    path("api/schema", reference.schema, name="api_schema"),
+    path("api/docs/", reference.docs, name="api_docs"),
     path("admin/", admin.site.urls),
 ]

@@ -99,7 +99,7 @@ class EventList(ApiView):
         text = request._request.body
         given = _given(request)
         event = posted(text, value, timezone.now(), self.bearer.key_id, given)
-        accepted = ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source", "")), [event])[0]
+        accepted = ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), [event])[0]
         if not accepted.same:
             raise another(given or cast(dict[str, str], value)["id"])
         return Response(accepted_as(accepted), 202)
@@ -126,18 +126,18 @@ class EventBatch(ApiView):
                 results.append(None)
             except Problem as problem:
                 results.append({"status": "invalid", "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors]})
-        accepted = iter(ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source", "")), good) if good else ())
+        accepted = iter(ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), good) if good else ())
         answers = [result or _in_batch(next(accepted)) for result in results]
         whole = all(each["status"] in _TAKEN for each in answers)
         return Response({"data": [{"index": index, **each} for index, each in enumerate(answers)]}, 202 if whole else 207)
 
 
-def source_of(tenant: UUID, name: str = "") -> Source:
+def source_of(tenant: UUID, name: str | None = None) -> Source:
     """The source that is posted to: looked up at most once a second in each process, for this is on every event's way."""
     source = remembered_source(tenant, name)
     if source is None:
         owner = Tenant(pk=tenant)
-        source = one(visible_sources(owner), name) if name else api_source_of(owner)
+        source = one(visible_sources(owner), name) if name is not None else api_source_of(owner)
         if source.kind != Source.Kind.API:
             raise bad_query("source", "events are posted to a source of the kind api alone.")
         if len(_sources) > _MAX_SOURCES:
@@ -146,13 +146,13 @@ def source_of(tenant: UUID, name: str = "") -> Source:
     return source
 
 
-def remembered_source(tenant: UUID, name: str = "") -> Source | None:
+def remembered_source(tenant: UUID, name: str | None = None) -> Source | None:
     """`source_of`, if the answer is known without a look into the database."""
     looked_at, source = _sources.get((tenant, name), (0.0, None))
     return source if monotonic() - looked_at <= _SOURCE_REMEMBERED_S else None
 
 
-_sources: dict[tuple[UUID, str], tuple[float, Source]] = {}
+_sources: dict[tuple[UUID, str | None], tuple[float, Source]] = {}
 _MAX_SOURCES = 10_000
 
 

@@ -19,19 +19,18 @@ from jetrelay.api.events import visible_events
 from jetrelay.api.fields import List, Moment, Number, PublicId, Strict, Text
 from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import Problem
+from jetrelay.api.subscriptions import PATTERN
 from jetrelay.api.views import ApiView, one
 from subscriptions import validation
 from subscriptions.ids import to_public
 from subscriptions.models import Endpoint
-
-_PATTERN = r"^(\*|[A-Za-z0-9][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9][A-Za-z0-9_-]{0,62})*(\.\*)?)$"
 
 
 class Recovery(Strict):
     since = Moment(help_text="From when on the endpoint is to get the events that it missed.")
     until = Moment(required=False)
     collections = List(
-        child=Text(_PATTERN, max_length=validation.MAX_NSID), required=False, max_length=100, help_text="Collections or types, as in subscriptions. Empty: all."
+        child=Text(PATTERN, max_length=validation.MAX_NSID), required=False, max_length=100, help_text="Collections or types, as in subscriptions. Empty: all."
     )
     rate_per_s = Number(required=False, min_value=validation.MIN_RATE, max_value=validation.MAX_RATE, help_text="Deliveries per second, at most.")
 
