@@ -129,8 +129,8 @@ def test_a_time_belongs_to_an_event_if_the_client_says_it(api: Api) -> None:
 
 
 def test_ids_belong_to_a_source(api: Api) -> None:
-    other = make_api_source(name="another")
-    theirs = api_of(make_tenant(slug="other"))
+    make_api_source()
+    other, theirs = make_api_source(name="another"), api_of(make_tenant(slug="other"))
     answers = [post(api, id="o-1"), post(api, f"?source={other.public_id}", id="o-1"), post(theirs, id="o-1")]
     assert [answer.json["status"] for answer in answers] == ["stored"] * 3
     assert len({answer.json["id"] for answer in answers}) == 3
