@@ -47,6 +47,13 @@ def test_a_source_is_made_and_changed(api: Api) -> None:
     assert api.post(f"events?source={made.json['id']}", {"type": "a", "data": 1}).status == 202
 
 
+def test_a_source_with_a_name_does_not_become_the_one_for_events_that_name_none(api: Api) -> None:
+    made = api.post("sources", {"name": "Shop"}).json["id"]
+    event = api.post("events", {"type": "a", "data": 1}).json["id"]
+    assert api.get(f"events/{event}").json["source"] != made
+    assert {row["name"] for row in api.get("sources").json["data"]} == {"Shop", DEFAULT_NAME}
+
+
 def test_names_are_a_tenants_own(api: Api) -> None:
     first, other = api.post("sources", {"name": "Shop"}), api.post("sources", {"name": "Store"})
     assert api.post("sources", {"name": "Shop"}).pointers == ["/name"]

@@ -261,7 +261,7 @@ def test_the_very_same_order_is_no_duplicate_of_itself() -> None:
 def test_an_id_whose_event_was_pruned_is_new_again() -> None:
     source = make_api_source()
     make_subscription(source=source, kinds=["api"])
-    outbox = Outbox(source)
+    outbox = Outbox(source, remembered=0)
     gone, kept = store(outbox, [make_posted(id="gone"), make_posted(id="kept", data=1)])
     Delivery.objects.filter(event=gone.id).delete()
     Event.objects.filter(pk=gone.id).delete()

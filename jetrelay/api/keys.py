@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework import serializers
@@ -114,6 +115,8 @@ def _within(wish: Mapping[str, Any], own: keys.Bearer) -> tuple[datetime | None,
     expires_at, limit = wish.get("expires_at", own.expires_at), wish.get("rate_limit_per_s", own.rate_limit_per_s)
     if own.expires_at and (expires_at is None or expires_at > own.expires_at):
         raise ValidationError({"expires_at": [f"Your own key ends at {Moment().to_representation(own.expires_at)}: choose that time or an earlier one."]})
-    if own.rate_limit_per_s and (limit is None or limit > own.rate_limit_per_s):
-        raise ValidationError({"rate_limit_per_s": [f"Your own key has {own.rate_limit_per_s:,} requests per second: choose that or less."]})
+    # A key without a limit has that of the installation.
+    most = own.rate_limit_per_s or settings.JETRELAY_API_RATE_LIMIT
+    if (limit or settings.JETRELAY_API_RATE_LIMIT) > most:
+        raise ValidationError({"rate_limit_per_s": [f"Your own key has {most:,} requests per second: choose that or less."]})
     return expires_at, limit

@@ -27,7 +27,7 @@ from jetrelay.api import idempotency, limits
 from jetrelay.api.authentication import HasScope, KeyAuthentication
 from jetrelay.api.fields import Strict, id_of
 from jetrelay.api.parsers import StrictJsonParser
-from jetrelay.api.problems import Problem, not_found
+from jetrelay.api.problems import Problem, invalid, not_found
 from subscriptions.ids import PublicModel, new_id, to_public
 from subscriptions.keys import Bearer
 from subscriptions.models import AuditEntry, Tenant
@@ -166,7 +166,10 @@ class ApiView(APIView):
 
     def body(self, form: type[Strict], **kwargs: Any) -> Any:
         """What the request says, checked."""
-        serializer = form(data=self.request.data, context={"tenant": self.tenant}, **kwargs)
+        data = self.request.data
+        if data is None:
+            raise invalid(("", "Write a JSON object."))
+        serializer = form(data=data, context={"tenant": self.tenant}, **kwargs)
         serializer.is_valid(raise_exception=True)
         return serializer.validated_data
 
