@@ -311,7 +311,7 @@ def test_data_may_be_anything_and_comes_back_as_it_was(api: Api) -> None:
         0,
         "",
         [],
-        "\ud83d\ude00",
+        "😀",
         "\u2028",
         {"": {"": []}},
         {"__proto__": 1},
