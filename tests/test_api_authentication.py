@@ -155,7 +155,7 @@ def test_nothing_secret_stands_in_any_log(caplog: pytest.LogCaptureFixture, rece
 
     receiver.answer = leak
     api, secret = api_of(), "whsec_" + "c2VjcmV0" * 4
-    secrets = [api.text, secret, "bearer-token-of-mine", "value-of-my-header"]
+    secrets = [api.text or "", secret, "bearer-token-of-mine", "value-of-my-header"]
     body = {"url": receiver.url, "secret": secret, "bearer_token": secrets[2], "headers": {"X-Key": secrets[3]}}
     made = api.post("endpoints", body, headers={"Idempotency-Key": "once"})
     path = f"endpoints/{made.json['id']}"

@@ -206,7 +206,18 @@ def test_a_batch_is_sent_again_under_its_key(api: Api) -> None:
 
 
 def test_what_is_no_batch_says_why(api: Api) -> None:
-    for body in ([], {}, {"events": {}}, {"events": None}, {"events": [item()], "source": "x"}, [item()], item(), {"events": []}, {"events": [1] * 1001}):
+    bodies: list[Any] = [
+        [],
+        {},
+        {"events": {}},
+        {"events": None},
+        {"events": [item()], "source": "x"},
+        [item()],
+        item(),
+        {"events": []},
+        {"events": [1] * 1001},
+    ]
+    for body in bodies:
         assert (api.post("events/batch", body).problem, api.post("events/batch", body).pointers) == ((422, "invalid"), ["/events"])
     assert not Event.objects.exists()
 
@@ -230,7 +241,7 @@ def test_an_event_shows_what_it_is_and_who_is_owed_it(api: Api) -> None:
         "origin_cursor": 7,
     }
     assert [delivery["id"] for delivery in shown["deliveries"]] == [mine.public_id]
-    assert shown["body"] == json.loads(event.body)
+    assert shown["body"] == json.loads(bytes(event.body))
     assert "body" not in api.get("events").json["data"][0]
 
 

@@ -47,7 +47,7 @@ def places(api: Api) -> Iterator[dict[str, tuple[str, str]]]:
 def stored() -> str:
     """Everything that a body could have changed. (Sources are made when they are asked for.)"""
     models = (Event, Delivery, Endpoint, Subscription, Source, AuditEntry)
-    return serializers.serialize("json", [row for model in models for row in model.objects.order_by("pk")])  # type: ignore[attr-defined]
+    return serializers.serialize("json", [row for model in models for row in model.objects.order_by("pk")])
 
 
 def refused(answer: Answer, *problems: tuple[int, str]) -> None:
@@ -215,8 +215,8 @@ BAD: dict[str, list[Any]] = {
         {"X": "a\r\nY: b"},
         {"Authorization": "x"},
         {"webhook-id": "x"},
-    ]
-    + [{"X": "é"}, {"Content-Length": "1"}, {"X": "y" * 4097}, {"x" * 101: "y"}, {"X\u0000": "y"}, {"é": "y"}],
+        *({"X": "é"}, {"Content-Length": "1"}, {"X": "y" * 4097}, {"x" * 101: "y"}, {"X\u0000": "y"}, {"é": "y"}),
+    ],
     "timeout_s": [None, "30", 0, -1, 300.1, 0.09, []],
     "max_in_flight": [None, "3", 0, 1001, 1.5, []],
     "rate_limit_per_s": ["3", 0, -1, 100_001, 0.001, []],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from delivery.sources import strict_json
-from delivery.sources.api import MAX_EVENT, MAX_ID, MAX_SUBJECT, MAX_TYPE, InvalidEvent, incoming, is_id, says_the_same, split
+from delivery.sources.api import MAX_EVENT, MAX_ID, MAX_SUBJECT, InvalidEvent, incoming, is_id, says_the_same, split
 from delivery.sources.incoming import Incoming, dedup_key
 from tests.builders import some_id
 
@@ -84,14 +84,13 @@ def test_it_takes_types_that_subscriptions_can_name(type: str) -> None:
 )
 def test_it_refuses_types_that_none_can_name(type: Any) -> None:
     assert list(problems({"type": type, "data": 1})) == ["/type"]
-    assert len(str(type)) < 64 or len(str(type)) > MAX_TYPE or "." not in str(type)
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[("id", bad) for bad in ("", "a b", "a\n", "é", "x" * (MAX_ID + 1), 1, None, [])],
-        *[("subject", bad) for bad in ("", "x" * (MAX_SUBJECT + 1), "a\nb", "a\u0000", "\u007f", 1, None, {})],
+        *[("id", bad) for bad in ("", "a b", "a\n", "é", "x" * (MAX_ID + 1), 1, None, [1])],
+        *[("subject", bad) for bad in ("", "x" * (MAX_SUBJECT + 1), "a\nb", "a\u0000", "\u007f", 1, None, {"a": 1})],
         *[("timestamp", bad) for bad in ("", "now", "2026-01-01", "2026-01-01T00:00:00", "2026-13-01T00:00:00Z", 1_795_000_000, None)],
         *[("timestamp", bad) for bad in ("1969-12-31T23:59:59Z", "9999-01-01T00:00:00Z", "2026-01-01T00:00:00+99:00", "2026-02-30T00:00:00Z")],
     ],

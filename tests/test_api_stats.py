@@ -1,14 +1,13 @@
 """`/stats`: what went out in the last minutes, by the tallies, and what is waiting now."""
 
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from delivery.engines import engine
 from delivery.engines.base import EventCounts
-from delivery.models import Delivery
+from delivery.models import LATENCY_BOUNDS_MS, Delivery
 from jetrelay.api import stats
 from subscriptions.models import Endpoint, Source
 from tests.api import Api, api_of
@@ -22,8 +21,8 @@ def api() -> Api:
     return api_of()
 
 
-def tally(endpoint: Endpoint, outcome: str, ago: timedelta = timedelta(0), **counts: Any) -> None:
-    engine().add_attempt_tallies(minute(ago), {(endpoint.pk, outcome): {"attempts": 1, "total_ms": 10.0} | counts})
+def tally(endpoint: Endpoint, outcome: str, counts: dict[str, float] | None = None, ago: timedelta = timedelta(0)) -> None:
+    engine().add_attempt_tallies(minute(ago), {(endpoint.pk, outcome): {"attempts": 1, "total_ms": 10.0} | (counts or {})})
 
 
 def count(source: Source, received: int, stored: int, ago: timedelta = timedelta(0)) -> None:
@@ -56,24 +55,24 @@ def test_there_may_be_nothing_to_count(api: Api) -> None:
 def test_it_sums_up_attempts_by_endpoint(api: Api) -> None:
     busy, quiet = make_endpoint(name="busy"), make_endpoint(name="quiet")
     buckets = stats._BUCKETS
-    tally(busy, "delivered", attempts=90, total_ms=900.0, **{buckets[0]: 90})
-    tally(busy, "dead", attempts=10, total_ms=3100.0, **{buckets[3]: 10})
-    tally(quiet, "delivered", **{buckets[1]: 1})
+    tally(busy, "delivered", {"attempts": 90, "total_ms": 900.0, buckets[0]: 90})
+    tally(busy, "dead", {"attempts": 10, "total_ms": 3100.0, buckets[3]: 10})
+    tally(quiet, "delivered", {buckets[1]: 1})
     # Nobody attempted these.
-    tally(quiet, "cancelled", attempts=50)
+    tally(quiet, "cancelled", {"attempts": 50})
     shown = api.get("stats").json
     assert [(row["id"], row["name"], row["attempts"]) for row in shown["endpoints"]] == [(busy.public_id, "busy", 100), (quiet.public_id, "quiet", 1)]
     first = shown["endpoints"][0]
     assert (first["delivered"], first["failed"], first["success_rate"], first["mean_ms"]) == (90, 10, 0.9, 40.0)
-    assert (first["p50_ms_at_most"], first["p95_ms_at_most"]) == (stats.LATENCY_BOUNDS_MS[0], stats.LATENCY_BOUNDS_MS[3])
+    assert (first["p50_ms_at_most"], first["p95_ms_at_most"]) == (LATENCY_BOUNDS_MS[0], LATENCY_BOUNDS_MS[3])
     assert shown["attempts"]["attempts"] == 101
 
 
 def test_it_looks_back_as_far_as_it_is_asked_to(api: Api) -> None:
     endpoint = make_endpoint()
     tally(endpoint, "delivered")
-    tally(endpoint, "delivered", timedelta(minutes=30))
-    tally(endpoint, "delivered", timedelta(hours=20))
+    tally(endpoint, "delivered", ago=timedelta(minutes=30))
+    tally(endpoint, "delivered", ago=timedelta(hours=20))
     assert [api.get(f"stats?minutes={minutes}").json["attempts"]["attempts"] for minutes in (10, 60, 1440)] == [1, 2, 3]
     assert api.get("stats").json["attempts"]["attempts"] == 2
     for wrong in ("0", "1441", "-1", "a", "", "1.5", "٣", "00001"):

@@ -145,6 +145,34 @@ def at(path: str, of: str, *bodies: Any) -> Asks:
     return lambda a, _: [Ask(path.replace("<str:id>", getattr(a, name).public_id), body) for name in of.split() for body in bodies or (NO_BODY,)]
 
 
+def filtered(path: str) -> Asks:
+    """A list of deliveries, by everything of A's that it can be asked for."""
+
+    def asks(a: World, _: Own) -> list[Ask]:
+        by_id = (f"?endpoint={a.endpoint.public_id}", f"?event={a.event.public_id}", f"?event={a.shared.public_id}", f"?cursor={cursor_of(a.dead)}")
+        both = f"?event={a.event.public_id}&endpoint={a.endpoint.public_id}"
+        others = (f"?subject=subject-{MARK}", f"?collection=type.{MARK}", "?status=500", f"?since={SINCE}")
+        return [Ask(f"{path}{query}", gone=False) for query in ("", *by_id, both, *others)]
+
+    return asks
+
+
+def in_bulk(path: str) -> Asks:
+    def asks(a: World, own: Own) -> list[Ask]:
+        theirs = [
+            {"endpoint": a.endpoint.public_id},
+            {"event": a.event.public_id},
+            {"action": "recover", "endpoint": a.endpoint.public_id, "since": SINCE},
+            {"action": "dismiss", "endpoint": a.endpoint.public_id},
+            {"endpoint": own.endpoint.public_id, "event": a.event.public_id},
+        ]
+        # Of all that B has, which is nothing.
+        mine = [{"state": "dead"}, {"event": a.shared.public_id}, {"collections": [f"type.{MARK[:-1]}.*"]}]
+        return [*(Ask(path, body) for body in theirs), *(Ask(path, body, gone=False) for body in mine)]
+
+    return asks
+
+
 ASKED: dict[tuple[str, str], Asks] = {
     ("GET", "sources"): everything("sources"),
     ("POST", "sources"): everything("sources", {"name": f"source {MARK[::-1]}"}),
@@ -204,43 +232,14 @@ ASKED: dict[tuple[str, str], Asks] = {
         Ask(f"events/{a.shared.public_id}/replay"),
         Ask(f"events/{a.shared.public_id}/replay", {"endpoint": a.endpoint.public_id}),
     ],
-    **{
-        ("GET", path): (
-            lambda path: (
-                lambda a, _: [
-                    Ask(f"{path}{query}", gone=False)
-                    for query in (
-                        *("", f"?endpoint={a.endpoint.public_id}", f"?event={a.event.public_id}", f"?event={a.shared.public_id}", f"?subject=subject-{MARK}"),
-                        *(f"?collection=type.{MARK}", "?status=500", f"?since={SINCE}", f"?event={a.event.public_id}&endpoint={a.endpoint.public_id}"),
-                        f"?cursor={cursor_of(a.dead)}",
-                    )
-                ]
-            )
-        )(path)
-        for path in ("deliveries", "dead-letters")
-    },
+    ("GET", "deliveries"): filtered("deliveries"),
+    ("GET", "dead-letters"): filtered("dead-letters"),
     ("GET", "deliveries/<str:id>"): at("deliveries/<str:id>", "delivery dead shared_delivery"),
     ("POST", "deliveries/<str:id>/replay"): at("deliveries/<str:id>/replay", "delivery dead shared_delivery"),
     ("POST", "deliveries/<str:id>/dismiss"): at("deliveries/<str:id>/dismiss", "delivery dead shared_delivery"),
     ("GET", "replays"): everything("replays"),
-    **{
-        ("POST", path): (
-            lambda path: (
-                lambda a, own: [
-                    Ask(path, {"endpoint": a.endpoint.public_id}),
-                    Ask(path, {"event": a.event.public_id}),
-                    Ask(path, {"action": "recover", "endpoint": a.endpoint.public_id, "since": SINCE}),
-                    Ask(path, {"action": "dismiss", "endpoint": a.endpoint.public_id}),
-                    Ask(path, {"endpoint": own.endpoint.public_id, "event": a.event.public_id}),
-                    # Of all that B has, which is nothing.
-                    Ask(path, {"state": "dead"}, gone=False),
-                    Ask(path, {"event": a.shared.public_id}, gone=False),
-                    Ask(path, {"collections": [f"type.{MARK[:-1]}.*"]}, gone=False),
-                ]
-            )
-        )(path)
-        for path in ("replays", "replays/preview")
-    },
+    ("POST", "replays"): in_bulk("replays"),
+    ("POST", "replays/preview"): in_bulk("replays/preview"),
     ("GET", "replays/<str:id>"): at("replays/<str:id>", "replay"),
     ("POST", "replays/<str:id>/cancel"): at("replays/<str:id>/cancel", "replay"),
     ("GET", "stats"): everything("stats", NO_BODY),
@@ -278,7 +277,7 @@ def snapshot(world: World) -> str:
     tenant = world.endpoint.tenant_id
     rows: list[Any] = []
     for model in (Source, Endpoint, ApiKey, Replay, AuditEntry, IdempotentRequest):
-        rows += model.objects.filter(tenant=tenant).order_by("pk")  # type: ignore[attr-defined]
+        rows += model.objects.filter(tenant=tenant).order_by("pk")
     rows += Subscription.objects.filter(endpoint__tenant=tenant).order_by("pk")
     rows += Delivery.objects.filter(endpoint__tenant=tenant).order_by("pk")
     rows += Event.objects.filter(source__tenant=tenant).order_by("pk")

@@ -34,7 +34,7 @@ def test_a_key_is_found_by_its_text_alone() -> None:
     key, text = make_api_key(name="billing", scopes=["events:write", "events:read"], rate_limit_per_s=7)
     found = find(text)
     assert found is not None
-    assert (found.key_id, found.tenant_id, found.scopes, found.rate_limit_per_s) == (key.pk, key.tenant_id, {"events:read", "events:write"}, 7)
+    assert (found.key_id, found.tenant_id, found.scopes, found.rate_limit_per_s) == (key.pk, key.tenant_id, frozenset({"events:read", "events:write"}), 7)
     assert (found.actor, found.expires_at) == (f"key billing ({text[:10]}…)", None)
     for other in ("", "jr_", text[:-1], text + "x", text.upper(), f" {text}", text.removeprefix("jr_"), key.public_id, "jr_é", bytes(key.digest).hex()):
         assert find(other) is None
@@ -206,7 +206,7 @@ def test_it_makes_the_key_that_is_asked_for() -> None:
     out, _ = run("create_api_key", "acme", "--name", "ci", "--scope", "stream:write", "--scope", "events:read", "--days", "1.5", "--rate-limit", "9")
     found, key = find(out.strip()), ApiKey.objects.get()
     assert found
-    assert (found.scopes, found.rate_limit_per_s, key.name, key.tenant.slug) == ({"events:read", "stream:write"}, 9, "ci", "acme")
+    assert (found.scopes, found.rate_limit_per_s, key.name, key.tenant.slug) == (frozenset({"events:read", "stream:write"}), 9, "ci", "acme")
     assert found.expires_at
     assert timedelta(days=1.4) < found.expires_at - timezone.now() < timedelta(days=1.6)
 

@@ -149,7 +149,7 @@ def test_it_counts_accounts_where_there_are_many() -> None:
 @pytest.mark.parametrize("kinds", [["commit"], ["identity", "commit"], ["account"]])
 def test_it_agrees_with_what_the_outbox_does(kind: str, collections: list[str], operations: list[str], dids: list[str], kinds: list[str]) -> None:
     source = make_source()
-    endpoint = Endpoint(tenant_id=None)
+    endpoint = Endpoint()
     wish = Subscription(endpoint=endpoint, source=source, collections=collections, operations=operations, dids=dids, kinds=kinds)
     event = Event(
         source=source, kind=kind, type=POST if kind == "commit" else "", operation="create" if kind == "commit" else "", subject=DID, received_at=timezone.now()

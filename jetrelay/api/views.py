@@ -144,9 +144,10 @@ class ApiView(APIView):
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
         return Response(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
 
-    def _allowed_methods(self) -> list[str]:
+    @property
+    def allowed_methods(self) -> list[str]:
         """Those that can be had here, for every `Allow` alike: Django would add HEAD."""
-        return [method for method in super()._allowed_methods() if method in self.scopes or method == HTTPMethod.OPTIONS]
+        return [method for method in super().allowed_methods if method in self.scopes or method == HTTPMethod.OPTIONS]
 
     def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Response:
         allowed = ", ".join(self.allowed_methods)
