@@ -257,7 +257,7 @@ def test_the_very_same_order_is_no_duplicate_of_itself() -> None:
     assert store(Outbox(source), [posted]) == [Accepted(id_in(posted), 0)]
 
 
-@in_this_transaction
+@committed  # what is staged for PostgreSQL is gone at the end of a transaction
 def test_an_id_whose_event_was_pruned_is_new_again() -> None:
     source = make_api_source()
     make_subscription(source=source, kinds=["api"])
