@@ -27,6 +27,8 @@ HOST = os.environ.get("CONFORMANCE_HOST", "")
 OWN_KEY = os.environ.get("CONFORMANCE_KEY_ID", "")
 
 _ID = re.compile(r"([a-z]+)_([0-9a-f]{32})\Z")
+# They frame the request and say whom it is for: what is wrong with them is refused before the API sees it.
+_CONNECTION = {"host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer"}
 _numbers = itertools.count(1)
 
 # No schema can say that a time has to lie in the years that ids and databases hold.
@@ -88,8 +90,7 @@ def _mend(body: dict[str, Any], number: int) -> None:
 
 def _spare(headers: Any, number: int) -> None:
     """Leave conditions that were made up to every tenth request: one that is not met hides all the rest of it."""
-    for name in [name for name in headers if name.lower() == "host"]:
-        # It says whom a request is for: another one's is refused before the API sees it.
+    for name in [name for name in headers if name.lower() in _CONNECTION]:
         del headers[name]
     kept = number % 10 == 0
     if "If-Match" in headers and not kept:
