@@ -262,6 +262,9 @@ TAGS = {
     "keys": "Keys to this API.",
 }
 
+# Compared as it is. NUL is taken nowhere.
+_LITERAL: Schema = {"type": "string", "pattern": r"^[^\x00]*$"}
+
 # What every list means by the name of a query parameter.
 QUERY: dict[str, Schema] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT, "description": "How many a page holds, at most."},
@@ -275,11 +278,11 @@ QUERY: dict[str, Schema] = {
         {"type": "string", "pattern": subscriptions.PATTERN, "maxLength": validation.MAX_NSID},
         "A collection or type, as in subscriptions: a full name, a prefix that ends in .*, or *.",
     ),
-    "subject": {"type": "string", "description": "What the event is about: of a Jetstream the DID."},
+    "subject": _LITERAL | {"description": "What the event is about: of a Jetstream the DID."},
     "since": words(MOMENT, "From then on."),
     "until": words(MOMENT, "Before this."),
-    "kind": {"type": "string"},
-    "operation": {"type": "string"},
+    "kind": _LITERAL,
+    "operation": _LITERAL,
     "minutes": {"type": "integer", "minimum": 1, "maximum": stats.MAX_MINUTES, "default": 60},
 }
 QUERY["type"] = QUERY["collection"]
