@@ -208,7 +208,7 @@ def test_it_pauses_and_resumes_an_endpoint_by_click(page: "Page", script: bool) 
 def test_it_signs_out(page: "Page") -> None:
     page.click("text=Sign out")
     page.goto("/deliveries/")
-    assert "/admin/login/" in page.url
+    assert "/login/?next=/deliveries/" in page.url
 
 
 def test_it_fits_a_narrow_screen(page: "Page", script: bool) -> None:
