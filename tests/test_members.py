@@ -417,11 +417,11 @@ def test_a_membership_counts_from_when_it_is_given_to_when_it_is_taken(ours: Hou
     # The session, its user, their memberships; then as for a superuser, and for the list of deliveries which endpoints are theirs, and what is newest there.
     [("/", 12), ("/deliveries/", 9), ("/endpoints/", 4), ("/replays/", 6), ("/stream/", 7)],
 )
-def test_it_asks_the_database_the_same_for_one_row_and_for_many(url: str, queries: int, ours: House, django_assert_num_queries: Any) -> None:
+def test_it_asks_the_database_little_however_many_rows_there_are(url: str, queries: int, ours: House, django_assert_max_num_queries: Any) -> None:
     client = sign_in(make_member(ours.tenant))
     for _ in range(3):
         make_delivery(endpoint=make_health(endpoint=make_endpoint(tenant=ours.tenant)).endpoint)
         start(Replay(tenant=ours.tenant))
         make_host()
-    with django_assert_num_queries(queries):
+    with django_assert_max_num_queries(queries):
         text(client.get(url))
