@@ -5,6 +5,7 @@
 #   make test [ARGS=...]       all tests, or those that ARGS chooses (ARGS="-k retry")
 #   make crash-test [ARGS=...] faults of every kind, and an account of every event; some minutes, PostgreSQL and Redis of its own
 #   make lint / make format  what CI checks / the part of it that can mend itself
+#   make schema              the OpenAPI document, docs/openapi.yaml, from the code
 #   make bench               stream -> stored -> delivered, events per second
 
 PYTHON =
@@ -14,10 +15,10 @@ VENV = .venv
 BIN = $(VENV)/bin
 RUNTIME = $(VENV)/.runtime-installed
 DEV = $(VENV)/.dev-installed
-# Checking migrations starts Django, which wants a key and a place for its files.
+# Checking migrations and describing the API start Django, which wants a key and a place for its files.
 LINT_ENV = SECRET_KEY=lint JETRELAY_DATA_DIR=$(VENV)/lint-data
 
-.PHONY: install run demo test crash-test lint format bench clean
+.PHONY: install run demo test crash-test lint format schema bench clean
 
 install: $(RUNTIME)
 
@@ -45,6 +46,9 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	find templates -name '*.html' -exec $(BIN)/djade --target-version 5.2 {} +
+
+schema: $(RUNTIME)
+	$(LINT_ENV) $(BIN)/python manage.py spectacular --file docs/openapi.yaml --validate --fail-on-warn
 
 bench: $(RUNTIME)
 	$(BIN)/python manage.py bench pipeline

@@ -24,15 +24,21 @@ from subscriptions.models import Source
 
 # A client has given up by then, and a database that is away answers sooner.
 PATIENCE_S = 30.0
+# Sources whose subscriptions a process keeps compiled.
+MAX_OUTBOXES = 1000
 
 
 class Accepted(NamedTuple):
-    """What became of one event: its id, how many deliveries it owes, and whether it was there before; then, whether that one says the same."""
+    """What became of one event: its id, how many deliveries it owes, and whether it was there before; then, whether that one says the same.
+
+    One that nobody wants is not `stored`, unless its source keeps such events.
+    """
 
     id: UUID
     deliveries: int
     duplicate: bool = False
     same: bool = True
+    stored: bool = True
 
 
 class NotStored(Exception):
@@ -132,9 +138,7 @@ class GroupCommit:
                 self._commit([order])
 
     def _store(self, group: list[_Order]) -> None:
-        source = group[-1].source
-        outbox = self._outboxes.setdefault(source.pk, Outbox(source))
-        outbox.source = source
+        outbox = _outbox_of(group[-1].source, self._outboxes)
         accepted = iter(_persistently(lambda: store(outbox, [posted for order in group for posted in order.events])))
         for order in group:
             order.end([next(accepted) for _ in order.events])
@@ -147,9 +151,7 @@ class OneByOne:
         self._local = threading.local()
 
     def publish(self, source: Source, events: Sequence[Posted]) -> list[Accepted]:
-        outboxes: dict[UUID, Outbox] = self._local.__dict__.setdefault("outboxes", {})
-        outbox = outboxes.setdefault(source.pk, Outbox(source))
-        outbox.source = source
+        outbox = _outbox_of(source, self._local.__dict__.setdefault("outboxes", {}))
         try:
             return _persistently(lambda: store(outbox, events))
         except DatabaseError as error:
@@ -172,11 +174,20 @@ def _repeated(outbox: Outbox, repeated: Sequence[Posted]) -> dict[UUID, Accepted
     rows = Event.objects.filter(source=outbox.source, dedup_key__in=keys).values_list("dedup_key", "id", "subject", "body")
     there = {bytes(key): (id, subject, bytes(body)) for key, id, subject, body in rows}
     answers = {_id(each): _compared(each, *there[each.event.dedup_key]) for each in repeated if each.event.dedup_key in there}
-    if gone := [each for each in repeated if each.event.dedup_key not in there]:
-        # The outbox remembers them, but they have been pruned since: they are new again.
-        outbox.forget(each.event.dedup_key for each in gone)
-        answers |= {_id(each): accepted for each, accepted in zip(gone, store(outbox, gone), strict=True)}
-    return answers
+    absent = [each for each in repeated if each.event.dedup_key not in there]
+    answers |= {_id(each): Accepted(_id(each), 0, stored=False) for each in absent if not outbox.wants(each.event)}
+    # Pruned since it was found there: then it is new again.
+    gone = [each for each in absent if outbox.wants(each.event)]
+    return answers | ({_id(each): accepted for each, accepted in zip(gone, store(outbox, gone), strict=True)} if gone else {})
+
+
+def _outbox_of(source: Source, outboxes: dict[UUID, Outbox]) -> Outbox:
+    """The outbox of this source: with its settings as they are now, and without a memory, for ids come again but rarely."""
+    if source.pk not in outboxes and len(outboxes) >= MAX_OUTBOXES:
+        del outboxes[next(iter(outboxes))]
+    outbox = outboxes.setdefault(source.pk, Outbox(source, remembered=0))
+    outbox.source = source
+    return outbox
 
 
 def _compared(posted: Posted, id: UUID, subject: str, body: bytes) -> Accepted:

@@ -7,7 +7,7 @@ at most the wakes. An event that was stored before is a duplicate and owes nothi
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -59,10 +59,13 @@ class Stored(NamedTuple):
 
 
 class Outbox:
-    """Publishes the events of one source. Not thread-safe: one for each thread that publishes."""
+    """Publishes the events of one source. Not thread-safe: one for each thread that publishes.
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    `remembered` keys of stored events spare the database copies that are sure to come, as every further host brings them.
+    """
+
+    def __init__(self, source: Source, remembered: int = MAX_REMEMBERED) -> None:
+        self.source, self.remembered = source, remembered
         self.compiled = Compiled(source)
         # Dedup keys of events that are in the database for sure, the newest last: a second host brings them all again.
         self._stored: dict[bytes, None] = {}
@@ -110,18 +113,17 @@ class Outbox:
             bounded[key] = EventCounts(*map(sum, zip(bounded.get(key, (0,) * 5), count, strict=True)))
         return bounded
 
+    def wants(self, event: Incoming) -> bool:
+        """Whether such an event is stored, by the subscriptions that the last batch was matched with."""
+        return self.source.keep_unmatched or bool(self.compiled.matcher.match(event.kind, event.type, event.operation, event.subject))
+
     def has_stored(self, key: bytes) -> bool:
         """Whether this outbox remembers that the event is stored. It forgets the oldest."""
         return key in self._stored
 
-    def forget(self, keys: Iterable[bytes]) -> None:
-        """Ask the database about these again."""
-        for key in keys:
-            self._stored.pop(key, None)
-
     def _remember(self, rows: Sequence[EventRow]) -> None:
         self._stored.update(dict.fromkeys(row.dedup_key for row in rows))
-        for key in list(islice(self._stored, max(len(self._stored) - MAX_REMEMBERED, 0))):
+        for key in list(islice(self._stored, max(len(self._stored) - self.remembered, 0))):
             del self._stored[key]
 
     def _match(self, batch: Sequence[Incoming], now: datetime) -> tuple[list[EventRow], dict[UUID, tuple[UUID, ...]], list[Incoming]]:

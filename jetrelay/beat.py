@@ -19,16 +19,19 @@ _LOOK_EVERY_S = 1.0
 class PatientScheduler(DatabaseScheduler):  # type: ignore[misc] # carries no types
     """A database that goes away later is beat's own to survive, and it does."""
 
-    _waiting: ClassVar[bool] = False
+    _starting: ClassVar[bool] = False
 
     def setup_schedule(self) -> None:
-        # Told to end while it waits, beat makes a second scheduler to save the schedule of: there is none.
-        if PatientScheduler._waiting:
+        # Told to end while it starts, beat makes a second scheduler, in the signal's handler, to save the schedule of: there is none
+        # yet, and the first one's connection may be in any state.
+        if PatientScheduler._starting:
             raise SystemExit
-        PatientScheduler._waiting = True
-        _wait_for_database()
-        PatientScheduler._waiting = False
-        super().setup_schedule()
+        PatientScheduler._starting = True
+        try:
+            _wait_for_database()
+            super().setup_schedule()
+        finally:
+            PatientScheduler._starting = False
 
 
 def _wait_for_database() -> None:

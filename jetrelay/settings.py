@@ -148,6 +148,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "rest_framework",
     "drf_spectacular",
+    "drf_spectacular_sidecar",
     "subscriptions",
     "delivery",
     "jetrelay",
@@ -208,7 +209,12 @@ X_FRAME_OPTIONS = "DENY"
 
 # Shared by all processes where there is a Redis; else each has its own.
 CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CELERY_BROKER_URL, "KEY_PREFIX": "jetrelay"}
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": CELERY_BROKER_URL,
+        "KEY_PREFIX": "jetrelay",
+        "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},
+    }
     if CELERY_BROKER_URL.startswith("redis")
     else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 }
@@ -218,7 +224,15 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "jetrelay.api.problems.respond",
     "UNAUTHENTICATED_USER": None,
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "jetrelay.api.schema.OperationSchema",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Jetrelay",
+    "VERSION": VERSION,
+    "OAS_VERSION": "3.1.0",
+    "ENFORCE_NON_BLANK_FIELDS": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": ["jetrelay.api.schema.finish"],
 }
 
 LOG_LEVEL = env.text("JETRELAY_LOG_LEVEL", "INFO").upper()

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 
+from jetrelay.api import reference
 from jetrelay.api.views import NotThere
 from jetrelay.dashboard.sign_in import SignIn
 from jetrelay.health import health
@@ -21,5 +22,7 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(), name="logout"),
     path("inbox/", include("jetrelay.inbox.urls")),
     path("health", health, name="health"),
+    path("api/schema", reference.schema, name="api_schema"),
+    path("api/docs/", reference.docs, name="api_docs"),
     path("admin/", admin.site.urls),
 ]

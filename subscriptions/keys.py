@@ -117,13 +117,17 @@ def find(text: str) -> Bearer | None:
     """Who holds this key, if it is live."""
     if not text.startswith(PREFIX):
         return None
-    digest = _digest(text)
-    looked_at, bearer = _remembered.get(digest, (0.0, None))
-    if monotonic() - looked_at > _REMEMBERED_S:
-        bearer = _look(digest)
-    if bearer and bearer.expires_at and bearer.expires_at <= timezone.now():
-        return None
-    return bearer
+    return remembered(text) or _unexpired(_look(_digest(text)))
+
+
+def remembered(text: str) -> Bearer | None:
+    """`find`, if the answer is known without a look into the database."""
+    looked_at, bearer = _remembered.get(_digest(text), _NOBODY)
+    return _unexpired(bearer) if monotonic() - looked_at <= _REMEMBERED_S else None
+
+
+def _unexpired(bearer: Bearer | None) -> Bearer | None:
+    return bearer if bearer and (bearer.expires_at is None or bearer.expires_at > timezone.now()) else None
 
 
 def forget() -> None:
@@ -132,13 +136,13 @@ def forget() -> None:
 
 
 _remembered: dict[bytes, tuple[float, Bearer]] = {}
+_NOBODY: tuple[float, Bearer | None] = (0.0, None)
 
 
 def _look(digest: bytes) -> Bearer | None:
     now = timezone.now()
     key = ApiKey.objects.live(now).filter(digest=digest).first()
     if key is None:
-        _remembered.pop(digest, None)
         return None
     if key.last_used_at is None or now - key.last_used_at > _USED_EVERY:
         ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)

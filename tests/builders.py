@@ -9,10 +9,13 @@ from uuid import UUID
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from delivery.models import Attempt, Delivery, EndpointHealth, Event, RejectedFrame, StreamGap, StreamHost
+from delivery.ingest import Posted
+from delivery.models import Attempt, Delivery, EndpointHealth, Event, RejectedFrame, Replay, StreamGap, StreamHost
+from delivery.sources import api
 from delivery.sources.incoming import Incoming, dedup_key
-from subscriptions.ids import first_id, new_id
-from subscriptions.models import Endpoint, Membership, Source, Subscription, Tenant
+from subscriptions import keys
+from subscriptions.ids import first_id, new_id, to_public
+from subscriptions.models import ApiKey, Endpoint, Membership, Source, Subscription, Tenant
 
 _numbers = itertools.count(1)
 
@@ -33,6 +36,22 @@ def make_member(tenant: Tenant | None = None, role: str = Membership.Role.MEMBER
 
 def make_source(**over: Any) -> Source:
     return Source.objects.get_or_create(kind=Source.Kind.JETSTREAM, tenant=None, defaults={"name": "Jetstream"} | over)[0]
+
+
+def make_api_source(**over: Any) -> Source:
+    """Of events that the tenant posts, as the API makes it."""
+    tenant = over.pop("tenant", None) or make_tenant()
+    name = over.pop("name", "HTTP API")
+    return Source.objects.get_or_create(tenant=tenant, name=name, defaults={"kind": Source.Kind.API, "keep_unmatched": True} | over)[0]
+
+
+def make_api_key(**over: Any) -> tuple[ApiKey, str]:
+    """A key and its text. Without scopes it may do everything."""
+    tenant = over.pop("tenant", None) or make_tenant()
+    row = {name: over.pop(name) for name in ("revoked_at", "last_used_at") if name in over}
+    key, text = keys.issue(tenant, over.pop("name", "a key"), over.pop("scopes", None) or list(keys.SCOPES), **over)
+    ApiKey.objects.filter(pk=key.pk).update(**row)
+    return key, text
 
 
 def make_endpoint(**over: Any) -> Endpoint:
@@ -74,6 +93,14 @@ def make_event(**over: Any) -> Event:
     return Event.objects.create(**{"source": over.pop("source", None) or make_source()} | fields | over)
 
 
+def make_api_event(**over: Any) -> Event:
+    """One that was posted."""
+    number = next(_numbers)
+    fields: dict[str, Any] = {"kind": "api", "type": "order.paid", "operation": "", "subject": f"order-{number}"}
+    fields["body"] = json.dumps({"id": f"o-{number}", "type": "order.paid", "timestamp": "2026-01-01T00:00:00Z", "data": number}).encode()
+    return make_event(**{"source": over.pop("source", None) or make_api_source()} | fields | over)
+
+
 def make_delivery(**over: Any) -> Delivery:
     parents = {"event": over.pop("event", None) or make_event(), "endpoint": over.pop("endpoint", None) or make_endpoint()}
     now = timezone.now()
@@ -83,6 +110,10 @@ def make_delivery(**over: Any) -> Delivery:
 def make_attempt(**over: Any) -> Attempt:
     fields: dict[str, Any] = {"number": 1, "started_at": timezone.now(), "status": 200, "total_ms": 12.5}
     return Attempt.objects.create(**{"delivery": over.pop("delivery", None) or make_delivery()} | fields | over)
+
+
+def make_replay(**over: Any) -> Replay:
+    return Replay.objects.create(**{"tenant": over.pop("tenant", None) or make_tenant(), "created_by": "ada"} | over)
 
 
 def make_host(**over: Any) -> StreamHost:
@@ -125,6 +156,13 @@ def make_incoming(**over: Any) -> Incoming:
         "body": b'{"n":%d}' % number,
     }
     return Incoming(**fields | over)
+
+
+def make_posted(**over: Any) -> Posted:
+    """An event as the API hands it to the publisher."""
+    value = {"type": "order.paid", "data": {"n": next(_numbers)}} | over
+    id, now = new_id(), timezone.now()
+    return Posted(api.incoming(json.dumps(value).encode(), value, id, to_public(Event.prefix, id), now, "a key"), "timestamp" in value)
 
 
 def frame(number: int, **over: Any) -> bytes:

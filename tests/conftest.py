@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.core.cache import cache
 from django.db import connection
 
-from delivery import lanes
+from delivery import ingest, lanes
 from delivery.destinations import http
+from jetrelay.api import events, limits
+from subscriptions import keys
 from tests.draining import when
 from tests.receiver import Receiver
 
@@ -21,6 +24,9 @@ def django_db_modify_db_settings() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("django_db") or {"db", "transactional_db"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.database)
     if connection.vendor != "postgresql":
         skip = pytest.mark.skip(reason="about PostgreSQL alone: set TEST_DATABASE_URL")
         for item in items:
@@ -52,6 +58,22 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(lanes, "CONFIG_EVERY_S", 0.02)
     yield
     lanes.stopping.clear()
+
+
+@pytest.fixture
+def fresh_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The API of a process that has just started, whose posted events are stored in the test's own transaction."""
+    monkeypatch.setattr(ingest, "publisher", ingest.OneByOne())
+
+    def forget() -> None:
+        keys.forget()
+        limits._windows.clear()
+        events._sources.clear()
+        cache.clear()
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,7 +24,7 @@ LOGS = ["event", "delivery", "attempt", "streamhost", "streamgap", "rejectedfram
 
 @pytest.fixture
 def staff(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("ada", password="a-long-password"))
+    client.force_login(User.objects.create_superuser("ada"))
     return client
 
 

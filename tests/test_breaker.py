@@ -140,7 +140,9 @@ def test_one_that_takes_one_at_a_time_cools_longer_if_only_probes_succeed() -> N
 
 @pytest.mark.parametrize(("streak", "ramp"), [(0, 2), (1, 4)])
 def test_a_turn_with_nothing_but_successes_is_a_step_of_the_recovery(streak: int, ramp: int) -> None:
-    assert rested(Health(ramp=2, trips=1, streak=streak), MOST).ramp == ramp
+    health = rested(Health(ramp=2, trips=1, streak=streak), MOST)
+    # A step that was taken is not counted towards the next.
+    assert (health.ramp, health.streak) == (ramp, 0)
 
 
 def test_a_turn_may_be_the_last_step() -> None:

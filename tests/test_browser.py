@@ -227,6 +227,20 @@ def test_a_member_signs_in_sees_what_is_theirs_and_replays_it(page: "Page", scri
     assert [row.refreshed().state for row in (mine, other)] == [Delivery.State.PENDING, Delivery.State.DEAD]
 
 
+def test_it_shows_the_reference_of_the_api(page: "Page", script: bool) -> None:
+    page.goto("/api/docs/")
+    if not script:
+        # What the script would draw can be read as it is.
+        expect(page.get_by_role("link", name="the OpenAPI document", exact=True)).to_have_attribute("href", "/api/schema")
+        return
+    page.get_by_text("Posting events, reading them").click()
+    page.locator("#operations-events-post_event button.opblock-summary-control").click()
+    expect(page.locator("#operations-events-post_event")).to_contain_text("Takes the scope events:write")
+    expect(page.locator("#operations-events-post_event")).to_contain_text("order-4711-paid")
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_it_signs_out(page: "Page") -> None:
     page.click("text=Sign out")
     page.goto("/deliveries/")

@@ -28,7 +28,7 @@ def _no_totals_of_other_tests() -> None:
 
 @pytest.fixture
 def boss(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("ada", password="a-long-password"))
+    client.force_login(User.objects.create_superuser("ada"))
     return client
 
 

@@ -20,7 +20,7 @@ State = Endpoint.State
 
 @pytest.fixture
 def boss(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("ada", password="a-long-password"))
+    client.force_login(User.objects.create_superuser("ada"))
     return client
 
 

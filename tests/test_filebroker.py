@@ -20,7 +20,7 @@ from tests.whole import ROOT
 
 PATIENCE_S = 60
 
-# Takes until the queue has been empty for a while; prints what it got.
+# Takes until the queue is empty and nobody writes any more; prints what it got.
 TAKE = """
 import json, sys
 from pathlib import Path
@@ -29,10 +29,13 @@ from tests.test_filebroker import queue
 got = []
 with queue(Path(sys.argv[1])) as messages:
     while True:
+        written = Path(sys.argv[2]).exists()
         try:
-            message = messages.get(timeout=float(sys.argv[2]))
+            message = messages.get(timeout=0.1)
         except Empty:
-            break
+            if written:
+                break
+            continue
         message.ack()
         got.append(message.payload)
 print(json.dumps(got))
@@ -121,10 +124,12 @@ def test_it_is_not_disturbed_by_a_writer_that_died(tmp_path: Path) -> None:
 
 
 def test_it_hands_every_message_to_one_process(tmp_path: Path) -> None:
-    takers = [start(TAKE, tmp_path, 5) for _ in range(3)]
+    all_written = tmp_path / "all-written"
+    takers = [start(TAKE, tmp_path, all_written) for _ in range(3)]
     writers = [start(PUT, tmp_path, name, 200) for name in "ab"]
     for writer in writers:
         output(writer)
+    all_written.touch()
     taken = [json.loads(output(taker)) for taker in takers]
     counts = Counter((message["from"], message["number"]) for messages in taken for message in messages)
     assert counts == {(name, number): 1 for name in "ab" for number in range(200)}

@@ -247,10 +247,9 @@ def test_it_remembers_nothing_of_a_batch_that_was_rolled_back() -> None:
     assert outbox.publish(batch) == EventCounts(2, 2, 0, 0, 0)
 
 
-def test_it_forgets_the_oldest_and_still_stores_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REMEMBERED", 3)
+def test_it_forgets_the_oldest_and_still_stores_nothing_twice() -> None:
     make_subscription()
-    outbox, batch = Outbox(make_source()), many(5)
+    outbox, batch = Outbox(make_source(), remembered=3), many(5)
     outbox.publish(batch)
     assert [outbox.has_stored(event.dedup_key) for event in batch] == [False, False, True, True, True]
     assert outbox.publish(batch) == EventCounts(5, 0, 5, 0, 0)

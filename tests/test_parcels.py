@@ -63,6 +63,23 @@ def test_the_same_events_in_the_same_order_have_the_same_id() -> None:
 
 
 @pytest.mark.parametrize("make_packer", [Loose, Runs])
+def test_it_says_how_long_the_oldest_of_what_waits_has_still_to_wait(make_packer: Callable[[Batching], Packer]) -> None:
+    packer = make_packer(batches(wait_s=2))
+    assert packer.ripe_in_s(NOW) == 2
+    packer.add([make_job(1, age_s=1.25), make_job(2, age_s=0.5)])
+    assert packer.ripe_in_s(NOW) == 0.75
+    assert packer.ripe_in_s(NOW + timedelta(seconds=0.5)) == 0.25
+    assert packer.ripe_in_s(NOW + timedelta(seconds=60)) == 0
+
+
+def test_what_waits_for_its_subject_is_not_waited_for() -> None:
+    packer = Runs(batches(size=2, wait_s=2))
+    packer.add([make_job(1), make_job(1), make_job(1, age_s=1.5), make_job(2, age_s=0.5)])
+    assert sizes(packer.ready(NOW)) == [2]
+    assert packer.ripe_in_s(NOW) == 1.5
+
+
+@pytest.mark.parametrize("make_packer", [Loose, Runs])
 def test_a_batch_that_is_not_full_waits_for_others_and_not_for_ever(make_packer: Callable[[Batching], Packer]) -> None:
     packer = make_packer(batches())
     packer.add([make_job(1, age_s=0.9), make_job(2, age_s=0.5)])

@@ -107,14 +107,15 @@ def fill(busy: Endpoint, late: Endpoint, small: Endpoint) -> None:
             cursor.execute(f"ANALYZE delivery_{table}")
 
 
-def plan_of(sql: str) -> tuple[set[str], int]:
-    """The tables that the statement reads as a whole, and the most rows that any scan of it came across."""
+def plan_of(sql: str) -> tuple[set[str], int, str]:
+    """The tables that the statement reads as a whole, the most rows that any scan of it came across, and the plan, for people."""
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
         ((found,),) = cursor.fetchall()
-    scans = [node for node in nodes((json.loads(found) if isinstance(found, str) else found)[0]["Plan"]) if "Scan" in node["Node Type"]]
+    plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+    scans = [node for node in nodes(plan) if "Scan" in node["Node Type"]]
     rows = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in scans]
-    return {node["Relation Name"] for node in scans if node["Node Type"] == "Seq Scan"}, max(rows)
+    return {node["Relation Name"] for node in scans if node["Node Type"] == "Seq Scan"}, max(rows), "\n".join(f"{node}"[:500] for node in nodes(plan))
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -153,9 +154,9 @@ def assert_bounded(wish: Replay) -> int:
     with transaction.atomic():
         for sql in statements(lambda: step(wish.pk, wish.next_at)):
             with engine().walking() if "LIMIT" in sql else transaction.atomic():
-                whole, rows = plan_of(sql)
-            assert not any(table.startswith("delivery_") for table in whole), (sql[:3000], whole)
-            assert rows <= MOST_ROWS, f"{rows} rows: {sql[:3000]}"
+                whole, rows, plan = plan_of(sql)
+            assert not any(table.startswith("delivery_") for table in whole), f"{whole}: {sql[:1000]}\n{plan}"
+            assert rows <= MOST_ROWS, f"{rows} rows: {sql[:1000]}\n{plan}"
             worst = max(worst, rows)
         transaction.set_rollback(True)
     return worst

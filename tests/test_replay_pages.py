@@ -25,7 +25,7 @@ NEW, LIST = "/replays/new/", "/admin/delivery/delivery/"
 
 @pytest.fixture
 def boss(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("ada", password="a-long-password"))
+    client.force_login(User.objects.create_superuser("ada"))
     return client
 
 

@@ -23,7 +23,7 @@ FRAGMENTS = {"hosts": "/stream/hosts/", "gaps": "/stream/gaps/", "rejected": "/s
 
 @pytest.fixture
 def boss(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("ada", password="a-long-password"))
+    client.force_login(User.objects.create_superuser("ada"))
     return client
 
 

@@ -91,7 +91,16 @@ def says_the_same(event: Incoming, body: bytes, subject: str, *, timed: bool) ->
     """Whether the stored event with this body is the one that was posted. Without a `timed` one its own time may be any."""
     ours, theirs = strict_json.loads(event.body), strict_json.loads(body)
     names = ("id", "type", "timestamp", "data") if timed else ("id", "type", "data")
-    return event.subject == subject and all(ours[name] == theirs.get(name) for name in names)
+    return event.subject == subject and all(_alike(ours[name], theirs.get(name)) for name in names)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same. To Python alone, true is 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def _problems(text: bytes, value: Any) -> list[Problem]:

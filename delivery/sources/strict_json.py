@@ -1,10 +1,11 @@
 """JSON from strangers: what RFC 8259 leaves to chance is refused, and every error says where and what to change. Pure.
 
-Two parsers that read one text differently are a hole: names that stand twice in one object, NaN, halves of surrogate pairs
-and nesting that overruns somebody's stack are errors here, before anything is stored or passed on (RFC 8259, 4, 6, 8.2, 9).
+Two parsers that read one text differently are a hole: names that stand twice in one object, NaN, numbers beyond a double,
+halves of surrogate pairs and nesting that overruns somebody's stack are errors here, before anything is stored or passed on (RFC 8259, 4, 6, 8.2, 9).
 """
 
 import json
+import math
 import re
 from typing import Any
 
@@ -22,7 +23,7 @@ def loads(text: bytes) -> Any:
     if not text.strip():
         raise InvalidJson("The body is empty: send a JSON object.")
     try:
-        value = json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_constant)
+        value = json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
     except UnicodeDecodeError as error:
         raise InvalidJson(f"The body is not UTF-8: byte {error.start} cannot be read.") from error
     except json.JSONDecodeError as error:
@@ -55,6 +56,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str) -> Any:
     raise InvalidJson(f"{name} is not JSON: write a number, null, or a string.")
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise InvalidJson(f"The number {text[:20]} is too large: write it as a string.")
+    return number
 
 
 def _is_deep(value: Any) -> bool:

@@ -98,6 +98,7 @@ class _Deliveries(ApiView):
         if "event" in wanted:
             id = _id(wanted["event"], "event", Event.prefix)
             found = Delivery.objects.filter(event=id, endpoint__in=endpoints).order_by("-pk")
+            found = found.dead() if dead else found
             return page_of(request, partial(_of_event, found), rows, show_all, conditions or Q())
         look = partial(_newest, endpoints, dead=dead or wanted.get("state") == "dead")
         return page_of(request, look, rows, show_all, conditions if conditions or timed else None)
@@ -146,9 +147,10 @@ class DeliveryDismiss(_Deliveries):
     def post(self, request: Request, id: str) -> Response:
         self.body(Strict)
         delivery = one(self.rows(), id)
-        if not dismiss([delivery.pk]) and delivery.state != Delivery.State.CANCELLED:
+        if dismiss([delivery.pk]):
+            self.note("delivery.dismiss", delivery.public_id)
+        elif delivery.state != Delivery.State.CANCELLED:
             raise Problem(409, "wrong_state", f"The delivery is {delivery.get_state_display()}: only a dead one can be dismissed.")
-        self.note("delivery.dismiss", delivery.public_id)
         return Response(show(one(self.rows(), id)))
 
 

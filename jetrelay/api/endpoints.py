@@ -27,7 +27,7 @@ from subscriptions.models import MAX_SECRET_OVERLAP, SECRET_OVERLAP, Endpoint, S
 State = Endpoint.State
 MAX_SUBSCRIPTIONS = 100
 _PRIORITIES = {priority.label.lower(): priority for priority in Endpoint.Priority}
-_STATES = [state.value for state in State if state is not State.DELETED]
+STATES = [state.value for state in State if state is not State.DELETED]
 
 # The state has acts of its own, and secrets their rotation.
 _SETTINGS = (
@@ -77,7 +77,7 @@ class EndpointBody(Strict):
         help_text="Sent as Authorization: Bearer …. null: none.",
     )
     headers = serializers.DictField(
-        child=Text(max_length=4096, allow_blank=True),
+        child=Text(max_length=4096),
         required=False,
         write_only=True,
         help_text="Sent along, as names and values. Replaces all that there were.",
@@ -149,7 +149,7 @@ def _header_lines(headers: Mapping[str, str]) -> str:
     for name, value in headers.items():
         try:
             validation.clean_headers(f"{name}: {value}")
-            if ":" in name or not name.strip():
+            if ":" in name or name != name.strip():
                 raise DjangoValidationError("A header's name is made of letters, digits and hyphens.")
         except DjangoValidationError as error:
             raise ValidationError({"headers": {escaped(name): error.messages}}) from error
@@ -243,8 +243,8 @@ class EndpointList(_Endpoints):
     def get(self, request: Request) -> Response:
         rows = self.rows()
         if (state := request.query_params.get("state")) is not None:
-            if state not in _STATES:
-                raise bad_query("state", f"use one of {', '.join(_STATES)}.")
+            if state not in STATES:
+                raise bad_query("state", f"use one of {', '.join(STATES)}.")
             rows = rows.filter(state=state)
         return page(request, rows, show_all)
 
@@ -376,7 +376,7 @@ class ResetBreaker(_Act):
 
     def post(self, request: Request, id: str) -> Response:
         self.body(Strict)
-        return self.move(id, endpoints.reset_breaker, _STATES, "")
+        return self.move(id, endpoints.reset_breaker, STATES, "")
 
 
 class _Try(_Act):

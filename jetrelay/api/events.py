@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Any, cast
 from uuid import UUID
 
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from django.utils import timezone
 from rest_framework.request import Request
@@ -35,6 +35,8 @@ MAX_BATCH_BYTES = 10 * 1024 * 1024
 # Of an event that went to more endpoints than this, /deliveries has the rest.
 MAX_SHOWN = 200
 _SOURCE_REMEMBERED_S = 1.0
+# Of an `Idempotency-Key` that stands for ids, to which places in a batch are added.
+MAX_KEY = api.MAX_ID - 10
 
 
 class ReplayRequest(Strict):
@@ -95,11 +97,9 @@ class EventList(ApiView):
         """202 once the event and its deliveries are committed."""
         value = request.data
         text = request._request.body
-        given = request.headers.get(HEADER)
-        if given is not None and not api.is_id(given):
-            raise Problem(400, "invalid_idempotency_key", f"{HEADER}: write 1 to {api.MAX_ID} printable ASCII characters without spaces.")
+        given = _given(request)
         event = posted(text, value, timezone.now(), self.bearer.key_id, given)
-        accepted = ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source", "")), [event])[0]
+        accepted = ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), [event])[0]
         if not accepted.same:
             raise another(given or cast(dict[str, str], value)["id"])
         return Response(accepted_as(accepted), 202)
@@ -114,37 +114,54 @@ class EventBatch(ApiView):
 
     def post(self, request: Request) -> Response:
         """202 if all of them are stored; 207 if some are not, each with what to change. What can be stored is."""
-        values = _items(request.data)
+        values, given = _items(request.data), _given(request)
         texts, now = api.split(request._request.body), timezone.now()
         results: list[dict[str, Any] | None] = []
         good: list[Posted] = []
-        for text, value in zip(texts, values, strict=True):
+        for number, (text, value) in enumerate(zip(texts, values, strict=True)):
+            # An event that has an id keeps it; the others have the request's and their place in it.
+            own = given and not (isinstance(value, dict) and "id" in value)
             try:
-                good.append(posted(text, value, now, self.bearer.key_id))
+                good.append(posted(text, value, now, self.bearer.key_id, f"{given}/{number}" if own else None))
                 results.append(None)
             except Problem as problem:
                 results.append({"status": "invalid", "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors]})
-        accepted = iter(ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source", "")), good) if good else ())
+        accepted = iter(ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), good) if good else ())
         answers = [result or _in_batch(next(accepted)) for result in results]
-        whole = all(each["status"] in ("stored", "duplicate") for each in answers)
+        whole = all(each["status"] in _TAKEN for each in answers)
         return Response({"data": [{"index": index, **each} for index, each in enumerate(answers)]}, 202 if whole else 207)
 
 
-def source_of(tenant: UUID, name: str = "") -> Source:
+def source_of(tenant: UUID, name: str | None = None) -> Source:
     """The source that is posted to: looked up at most once a second in each process, for this is on every event's way."""
-    looked_at, source = _sources.get((tenant, name), (0.0, None))
-    if source is None or monotonic() - looked_at > _SOURCE_REMEMBERED_S:
+    source = remembered_source(tenant, name)
+    if source is None:
         owner = Tenant(pk=tenant)
-        source = one(visible_sources(owner), name) if name else api_source_of(owner)
+        source = one(visible_sources(owner), name) if name is not None else api_source_of(owner)
         if source.kind != Source.Kind.API:
             raise bad_query("source", "events are posted to a source of the kind api alone.")
-        if len(_sources) > 10_000:
+        if len(_sources) > _MAX_SOURCES:
             _sources.clear()
         _sources[tenant, name] = monotonic(), source
     return source
 
 
-_sources: dict[tuple[UUID, str], tuple[float, Source]] = {}
+def remembered_source(tenant: UUID, name: str | None = None) -> Source | None:
+    """`source_of`, if the answer is known without a look into the database."""
+    looked_at, source = _sources.get((tenant, name), (0.0, None))
+    return source if monotonic() - looked_at <= _SOURCE_REMEMBERED_S else None
+
+
+_sources: dict[tuple[UUID, str | None], tuple[float, Source]] = {}
+_MAX_SOURCES = 10_000
+
+
+def _given(request: Request) -> str | None:
+    """The `Idempotency-Key`, which stands for an id."""
+    given = request.headers.get(HEADER)
+    if given is not None and not (api.is_id(given) and len(given) <= MAX_KEY):
+        raise Problem(400, "invalid_idempotency_key", f"{HEADER}: write 1 to {MAX_KEY} printable ASCII characters without spaces.")
+    return given
 
 
 def posted(text: bytes, value: Any, now: datetime, key: UUID, given: str | None = None) -> Posted:
@@ -169,8 +186,13 @@ def _items(value: Any) -> list[Any]:
     return list(value["events"])
 
 
+# "unmatched": nobody wants it, and its source keeps no such events.
+_TAKEN = ("stored", "duplicate", "unmatched")
+
+
 def accepted_as(accepted: Accepted) -> dict[str, Any]:
-    return {"id": to_public(Event.prefix, accepted.id), "status": "duplicate" if accepted.duplicate else "stored", "deliveries": accepted.deliveries}
+    status = "duplicate" if accepted.duplicate else "stored" if accepted.stored else "unmatched"
+    return {"id": to_public(Event.prefix, accepted.id), "status": status, "deliveries": accepted.deliveries}
 
 
 def _in_batch(accepted: Accepted) -> dict[str, Any]:
@@ -194,9 +216,8 @@ class EventDetail(ApiView):
 
     def get(self, request: Request, id: str) -> Response:
         event = one(visible_events(self.tenant), id)
-        mine = Delivery.objects.for_tenant(self.tenant).filter(event=event).order_by("-id")
-        with_endpoint = mine.prefetch_related(Prefetch("endpoint", Endpoint.objects.without_secrets()))[:MAX_SHOWN]
-        return Response(show(event) | {"body": _value(bytes(event.body)), "deliveries": [deliveries.show(each, event) for each in with_endpoint]})
+        mine = Delivery.objects.for_tenant(self.tenant).filter(event=event).order_by("-id")[:MAX_SHOWN]
+        return Response(show(event) | {"body": _value(bytes(event.body)), "deliveries": [deliveries.show(each, event) for each in mine]})
 
 
 class EventBody(ApiView):

@@ -1,24 +1,22 @@
 """The express lane: `POST /api/v1/events`, answered before Django and DRF have unpacked the request.
 
 An event costs its key, its JSON and its part of a transaction; the layers around a view cost several times that. What is
-done here is what the view does, by the same functions; whatever is not plain (no key, a bad body, a limit reached) is left
-to the view, which has words for it.
+done here is what the view does, by the same functions, and nothing that needs a connection of its own; whatever is not plain
+(a key that was not seen for a second, a bad body, a limit reached) is left to the view, which has words for it.
 """
 
-import contextlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from delivery import ingest
 from delivery.ingest import NotStored
 from delivery.sources import api, strict_json
 from jetrelay.api import limits, problems
-from jetrelay.api.events import SCOPE, accepted_as, another, posted, source_of
+from jetrelay.api.events import MAX_KEY, SCOPE, accepted_as, another, posted, remembered_source
 from subscriptions import keys
 from subscriptions.ids import new_id, to_public
 from subscriptions.keys import Bearer
@@ -53,23 +51,10 @@ class Express:
 
 
 def _bearer(header: str) -> Bearer | None:
-    """Whoever may post; None leaves it to the view to say why not."""
+    """Whoever may post, if that is known; else the view looks, and has words for those who may not."""
     scheme, _, text = header.partition(" ")
-    # What goes wrong is left to the view.
-    with contextlib.suppress(DatabaseError), _no_connection_kept():
-        bearer = keys.find(text.strip()) if scheme.lower() == "bearer" else None
-        return bearer if bearer and SCOPE in bearer.scopes else None
-    return None
-
-
-@contextlib.contextmanager
-def _no_connection_kept() -> Iterator[None]:
-    """For a look-up that takes a connection once a second: many threads wait here, and none of them is to keep one."""
-    try:
-        yield
-    finally:
-        if connection.connection is not None:
-            connection.close()
+    bearer = keys.remembered(text.strip()) if scheme.lower() == "bearer" else None
+    return bearer if bearer and SCOPE in bearer.scopes else None
 
 
 def _is_json(content_type: str) -> bool:
@@ -79,17 +64,13 @@ def _is_json(content_type: str) -> bool:
 def _answer(environ: Environ, bearer: Bearer, body: bytes) -> tuple[str, list[tuple[str, str]], bytes] | None:
     """Status, headers and body; None where the view has to answer."""
     given = environ.get("HTTP_IDEMPOTENCY_KEY")
-    if given is not None and not api.is_id(given):
+    source = remembered_source(bearer.tenant_id)
+    if source is None or (given is not None and not (api.is_id(given) and len(given) <= MAX_KEY)):
         return None
     try:
         value = strict_json.loads(body)
         event = posted(body, value, timezone.now(), bearer.key_id, given)
     except (strict_json.InvalidJson, problems.Problem):
-        return None
-    source = None
-    with contextlib.suppress(DatabaseError), _no_connection_kept():
-        source = source_of(bearer.tenant_id)
-    if source is None:
         return None
     quota = limits.take(bearer)
     if quota.remaining < 0:

@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError as DjangoValidationError
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
+from rest_framework.fields import empty
 
 from subscriptions.ids import from_public, to_public
 
@@ -16,10 +17,11 @@ NO_TIME = "Write a time with its zone as RFC 3339 has it, such as 2026-11-28T12:
 
 
 class Text(serializers.CharField):
-    """A string: neither a number nor true, and nothing that a database cannot hold."""
+    """A string: neither a number nor true, nothing that a database cannot hold, and kept as it came."""
 
     def __init__(self, pattern: str = "", words: str = "", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(trim_whitespace=False, **kwargs)
+        self.pattern = pattern
         if pattern:
             self.validators.append(RegexValidator(pattern, words))
 
@@ -28,6 +30,8 @@ class Text(serializers.CharField):
             raise ValidationError("Write a string.")
         if any(ord(char) < 32 or ord(char) == 127 for char in data):
             raise ValidationError("Leave out control characters, such as line breaks and NUL.")
+        if data != data.strip():
+            raise ValidationError("Leave out the spaces at its beginning and its end.")
         return str(super().to_internal_value(data))
 
 
@@ -106,12 +110,17 @@ class Checked(Text):
 
 
 class List(serializers.ListField):
-    """A JSON list: a string or an object is none."""
+    """A JSON list: a string or an object is none. What stands in it twice is taken once."""
 
     def to_internal_value(self, data: Any) -> list[Any]:
         if not isinstance(data, list):
             raise ValidationError("Write a list.")
-        return list(dict.fromkeys(super().to_internal_value(data)))
+        return list(super().to_internal_value(data))
+
+    def run_validation(self, data: Any = empty) -> Any:
+        # Behind the bounds of its length, which are those of what was sent.
+        value = super().run_validation(data)
+        return list(dict.fromkeys(value)) if isinstance(value, list) else value
 
 
 class Strict(serializers.Serializer):  # type: ignore[type-arg]

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Left
+from django.db.models.lookups import Exact
 from rest_framework.exceptions import ValidationError
 
 from jetrelay.api.fields import NO_TIME, moment
@@ -44,4 +46,5 @@ def prefix_or_exact(field: str, text: str) -> Q:
         raise bad_query(field.rpartition("__")[2], " ".join(error.messages)) from error
     if pattern == "*":
         return Q()
-    return Q(**{f"{field}__startswith": pattern[:-1]}) if pattern.endswith(".*") else Q(**{field: pattern})
+    # No LIKE: to SQLite, a and A are alike there.
+    return Q(Exact(Left(field, len(pattern) - 1), pattern[:-1])) if pattern.endswith(".*") else Q(**{field: pattern})

@@ -1,9 +1,10 @@
 """`/keys`: making, rotating and revoking keys. No key gives away more than it has."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework import serializers
@@ -71,6 +72,8 @@ class KeyList(_Keys):
         wish = self.body(NewKey)
         if missing := [scope for scope in wish["scopes"] if scope not in self.bearer.scopes]:
             raise ValidationError({"scopes": [f"Your own key does not have {', '.join(missing)}: a key gives away no more than it has."]})
+        if "expires_at" in wish and wish["expires_at"] <= timezone.now():
+            raise ValidationError({"expires_at": ["This time has passed: choose a later one."]})
         expires_at, limit = _within(wish, self.bearer)
         tenant = Tenant.objects.get(pk=self.tenant.pk)
         key, text = keys.issue(tenant, wish["name"], wish["scopes"], expires_at=expires_at, rate_limit_per_s=limit, by=self.bearer.actor)
@@ -99,6 +102,7 @@ class KeyRotate(_Keys):
         key = one(self.rows(), id)
         if beyond := [scope for scope in key.scopes if scope not in self.bearer.scopes]:
             raise Problem(403, "missing_scope", f"This key has {', '.join(beyond)}, which yours has not.")
+        _within({"expires_at": key.expires_at, "rate_limit_per_s": key.rate_limit_per_s}, self.bearer)
         if key.state(timezone.now()) != ApiKey.State.LIVE:
             raise Problem(409, "wrong_state", f"This key is {key.state(timezone.now()).value}: make a new one.")
         made, text = keys.rotate(key, keys.OVERLAP if seconds is None else timedelta(seconds=seconds), by=self.bearer.actor)
@@ -106,13 +110,13 @@ class KeyRotate(_Keys):
         return Response(show(made) | {"key": text}, 201)
 
 
-def _within(wish: dict[str, Any], own: keys.Bearer) -> tuple[datetime | None, int | None]:
-    """When the new key ends and how many requests it may make: neither for longer nor for more than one's own, else it would outlive itself."""
+def _within(wish: Mapping[str, Any], own: keys.Bearer) -> tuple[datetime | None, int | None]:
+    """When a new key ends and how many requests it may make: neither for longer nor for more than one's own, else it would outlive itself."""
     expires_at, limit = wish.get("expires_at", own.expires_at), wish.get("rate_limit_per_s", own.rate_limit_per_s)
-    if expires_at and expires_at <= timezone.now():
-        raise ValidationError({"expires_at": ["This time has passed: choose a later one."]})
-    if own.expires_at and expires_at and expires_at > own.expires_at:
+    if own.expires_at and (expires_at is None or expires_at > own.expires_at):
         raise ValidationError({"expires_at": [f"Your own key ends at {Moment().to_representation(own.expires_at)}: choose that time or an earlier one."]})
-    if own.rate_limit_per_s and limit and limit > own.rate_limit_per_s:
-        raise ValidationError({"rate_limit_per_s": [f"Your own key has {own.rate_limit_per_s:,} requests per second: choose that or less."]})
+    # A key without a limit has that of the installation.
+    most = own.rate_limit_per_s or settings.JETRELAY_API_RATE_LIMIT
+    if (limit or settings.JETRELAY_API_RATE_LIMIT) > most:
+        raise ValidationError({"rate_limit_per_s": [f"Your own key has {most:,} requests per second: choose that or less."]})
     return expires_at, limit

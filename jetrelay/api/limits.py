@@ -6,7 +6,7 @@ Redis every web process counts for itself.
 
 import threading
 from dataclasses import dataclass
-from time import time
+from time import monotonic, time
 from typing import NamedTuple
 from uuid import UUID
 
@@ -47,6 +47,9 @@ class _Window:
 
 
 _windows: dict[UUID, _Window] = {}
+# While a cache is silent, nobody waits for it again and again.
+_ALONE_S = 30.0
+_alone_until = 0.0
 _lock = threading.Lock()
 
 
@@ -79,9 +82,13 @@ def _take_part(key: UUID, window: _Window, limit: int) -> None:
 
 
 def _add(name: str, number: int, otherwise: int) -> int:
-    """The new count of all processes; `otherwise` where the cache does not answer: then this process counts for itself."""
+    """The new count of all processes; `otherwise` where the cache does not answer: then this process counts for itself for a while."""
+    global _alone_until
+    if monotonic() < _alone_until:
+        return otherwise
     try:
         cache.add(name, 0, timeout=3 * WINDOW_S)
         return int(cache.incr(name, number))
     except Exception:  # noqa: BLE001 - whatever the cache's client raises, requests are not to fail of it
+        _alone_until = monotonic() + _ALONE_S
         return otherwise

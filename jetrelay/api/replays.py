@@ -19,19 +19,18 @@ from jetrelay.api.events import visible_events
 from jetrelay.api.fields import List, Moment, Number, PublicId, Strict, Text
 from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import Problem
+from jetrelay.api.subscriptions import PATTERN
 from jetrelay.api.views import ApiView, one
 from subscriptions import validation
 from subscriptions.ids import to_public
 from subscriptions.models import Endpoint
-
-_PATTERN = r"^(\*|[A-Za-z0-9][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9][A-Za-z0-9_-]{0,62})*(\.\*)?)$"
 
 
 class Recovery(Strict):
     since = Moment(help_text="From when on the endpoint is to get the events that it missed.")
     until = Moment(required=False)
     collections = List(
-        child=Text(_PATTERN, max_length=validation.MAX_NSID), required=False, max_length=100, help_text="Collections or types, as in subscriptions. Empty: all."
+        child=Text(PATTERN, max_length=validation.MAX_NSID), required=False, max_length=100, help_text="Collections or types, as in subscriptions. Empty: all."
     )
     rate_per_s = Number(required=False, min_value=validation.MIN_RATE, max_value=validation.MAX_RATE, help_text="Deliveries per second, at most.")
 
@@ -138,9 +137,10 @@ class ReplayCancel(_Replays):
     def post(self, request: Request, id: str) -> Response:
         self.body(Strict)
         replay = one(self.rows(), id)
-        if not cancel(replay, by=self.bearer.actor[:150]) and replay.state != Replay.State.CANCELLED:
+        if cancel(replay, by=self.bearer.actor[:150]):
+            self.note("replay.cancel", replay.public_id)
+        elif replay.state != Replay.State.CANCELLED:
             raise Problem(409, "wrong_state", f"This replay is {replay.get_state_display().lower()} already.")
-        self.note("replay.cancel", replay.public_id)
         return Response(show(one(self.rows(), id)))
 
 

@@ -66,6 +66,8 @@ class SourceList(ApiView):
 
     def post(self, request: Request) -> Response:
         wish = self.body(SourceBody)
+        # First the one that events go to if they name none: that is the oldest.
+        api_source_of(self.tenant)
         source = Source(tenant=self.tenant, kind=Source.Kind.API, keep_unmatched=True)
         _save(source, wish)
         self.note("source.create", source.public_id, source.name)

@@ -21,12 +21,16 @@ from subscriptions.models import Endpoint, Source, Subscription, Tenant
 
 MAX_DIDS = validation.MAX_WANTED_DIDS
 MAX_PATTERNS = validation.MAX_WANTED_COLLECTIONS
-_PATTERN = r"^(\*|[A-Za-z0-9][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9][A-Za-z0-9_-]{0,62})*(\.\*)?)$"
+# A collection or type, as `validation.clean_pattern` has it.
+PATTERN = r"^(\*|[A-Za-z0-9][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9][A-Za-z0-9_-]{0,62})*(\.\*)?)$"
 _PATTERN_WORDS = "Write a full name (app.bsky.feed.post), a prefix that ends in .* (app.bsky.feed.*), or * for everything."
+
+_SOURCE_PATTERN = rf"^(jetstream|api|{Source.prefix}_[0-9a-f]{{32}})$"
+_NO_SOURCE = 'There is no such source: write "jetstream", "api", or an id from /sources.'
 
 
 def _patterns(**kwargs: Any) -> List:
-    each = Text(_PATTERN, _PATTERN_WORDS, max_length=validation.MAX_NSID)
+    each = Text(PATTERN, _PATTERN_WORDS, max_length=validation.MAX_NSID)
     return List(child=each, min_length=1, max_length=MAX_PATTERNS, required=False, **kwargs)
 
 
@@ -34,7 +38,10 @@ class Wish(Strict):
     """What is wanted: of the Jetstream by `collections`, of events that were posted by `types`."""
 
     source = Text(  # type: ignore[assignment]  # DRF takes it away before it could hide Field.source
-        required=False, max_length=64, help_text='"jetstream", "api", or the id of a source. Without it: api where types are named, else jetstream.'
+        _SOURCE_PATTERN,
+        _NO_SOURCE,
+        required=False,
+        help_text='"jetstream", "api", or the id of a source. Without it: api where types are named, else jetstream.',
     )
     collections = _patterns(help_text="Of the Jetstream: full names, prefixes that end in .*, or *.")
     types = _patterns(help_text="Of events that were posted to this API, written like collections.")
@@ -79,7 +86,7 @@ def source_of(wish: Mapping[str, Any], tenant: Tenant) -> Source:
         id = id_of(Source.prefix, name)
         found = rows.filter(pk=id).first() if id else None
     if found is None:
-        raise ValidationError({"source": ['There is no such source: write "jetstream", "api", or an id from /sources.']})
+        raise ValidationError({"source": [_NO_SOURCE]})
     return found
 
 

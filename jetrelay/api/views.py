@@ -1,4 +1,4 @@
-"""What every view of the API does, in this order: key, scope, rate, query, body, deed, headers.
+"""What every view of the API does, in this order: key, scope, rate, method, query, body, deed, headers.
 
 A method that changes something runs in one transaction, with the audit entry and the answer that is kept for its
 `Idempotency-Key`. What has to happen after the commit, such as asking a receiver, is the response's `afterwards`.
@@ -27,7 +27,7 @@ from jetrelay.api import idempotency, limits
 from jetrelay.api.authentication import HasScope, KeyAuthentication
 from jetrelay.api.fields import Strict, id_of
 from jetrelay.api.parsers import StrictJsonParser
-from jetrelay.api.problems import Problem, not_found
+from jetrelay.api.problems import Problem, invalid, not_found
 from subscriptions.ids import PublicModel, new_id, to_public
 from subscriptions.keys import Bearer
 from subscriptions.models import AuditEntry, Tenant
@@ -82,10 +82,7 @@ class ApiView(APIView):
         self.headers = self.default_response_headers
         try:
             self.initial(self.request, *args, **kwargs)
-            handler = getattr(self, (request.method or "").lower(), self.http_method_not_allowed)
-            if request.method not in self._allowed():
-                handler = self.http_method_not_allowed
-            response = self._carry_out(self.request, handler)
+            response = self._carry_out(self.request, getattr(self, (request.method or "").lower()))
         except Exception as error:  # noqa: BLE001 - the exception handler has an answer to everything
             response = self.handle_exception(error)
         self.response = self.finalize_response(self.request, response, *args, **kwargs)
@@ -98,6 +95,9 @@ class ApiView(APIView):
             if self.quota.remaining < 0:
                 detail = f"This key may make {self.quota.limit:,} requests in {limits.WINDOW_S} s: try again in {self.quota.reset_s} s."
                 raise Problem(429, "too_many_requests", detail, headers={"Retry-After": str(self.quota.reset_s)})
+        # Before the query, which belongs to a method.
+        if request.method not in self.allowed_methods:
+            self.http_method_not_allowed(request)
         self._check_query(request)
 
     def _check_query(self, request: Request) -> None:
@@ -112,7 +112,7 @@ class ApiView(APIView):
                 raise Problem(400, "invalid_query", f"Query parameter {name}: leave out NUL.")
 
     def _carry_out(self, request: Request, handler: Any) -> Response:
-        if request.method in _SAFE or handler == self.http_method_not_allowed:
+        if request.method in _SAFE:
             return cast(Response, handler(request, *self.args, **self.kwargs))
         key = idempotency.key_of(request) if request.method == HTTPMethod.POST and not getattr(self, "has_own_idempotency", False) else None
         if key is None:
@@ -142,13 +142,14 @@ class ApiView(APIView):
         return response
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
-        return Response(status=204, headers={"Allow": ", ".join(self._allowed())})
+        return Response(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
 
-    def _allowed(self) -> list[str]:
-        return [method for method in self.allowed_methods if method in self.scopes or method == HTTPMethod.OPTIONS]
+    def _allowed_methods(self) -> list[str]:
+        """Those that can be had here, for every `Allow` alike: Django would add HEAD."""
+        return [method for method in super()._allowed_methods() if method in self.scopes or method == HTTPMethod.OPTIONS]
 
     def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Response:
-        allowed = ", ".join(self._allowed())
+        allowed = ", ".join(self.allowed_methods)
         raise Problem(405, "method_not_allowed", f"{request.method} is not possible here: use {allowed}.", headers={"Allow": allowed})
 
     # --- what views are made of ----------------------------------------------------------------------------------
@@ -165,7 +166,10 @@ class ApiView(APIView):
 
     def body(self, form: type[Strict], **kwargs: Any) -> Any:
         """What the request says, checked."""
-        serializer = form(data=self.request.data, context={"tenant": self.tenant}, **kwargs)
+        data = self.request.data
+        if data is None:
+            raise invalid(("", "Write a JSON object."))
+        serializer = form(data=data, context={"tenant": self.tenant}, **kwargs)
         serializer.is_valid(raise_exception=True)
         return serializer.validated_data
 

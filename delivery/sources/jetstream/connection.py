@@ -121,17 +121,17 @@ class Connection:
         deadline.start()
         try:
             self._socket.connect(url, timeout=CONNECT_TIMEOUT_S, header=[f"User-Agent: {self._user_agent}"], suppress_origin=True, redirect_limit=0)  # type: ignore[no-untyped-call]
+            self._socket.settimeout(silence_s)
         except websocket.WebSocketBadStatusException as error:
             raise _refusal(error) from error
         except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
-            # AttributeError: `close` took the socket away under the handshake.
+            # OSError, AttributeError: `close` may have taken the socket away under the handshake, or right after it.
             raise Disconnected("the handshake was cut off" if self._closed else f"cannot connect: {_words(error)}") from error
         finally:
             deadline.cancel()
         if self._closed:
             self.close()
             raise Disconnected("the handshake was cut off")
-        self._socket.settimeout(silence_s)
         if hello:
             try:
                 self.update(lambda: self.asked.wanted)
