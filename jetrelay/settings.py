@@ -179,6 +179,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "jetrelay.dashboard.access.access",
             ],
         },
     },
@@ -187,7 +188,9 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-LOGIN_URL = "admin:login"
+# Members need not be staff, and the admin lets nobody else in.
+LOGIN_URL = "login"
+LOGOUT_REDIRECT_URL = LOGIN_URL
 LOGIN_REDIRECT_URL = "/"
 
 LANGUAGE_CODE = "en-us"

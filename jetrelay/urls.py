@@ -1,10 +1,12 @@
 """URLs of the site."""
 
 from django.contrib import admin
+from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 
 from jetrelay.api import reference
 from jetrelay.api.views import NotThere
+from jetrelay.dashboard.sign_in import SignIn
 from jetrelay.health import health
 
 admin.site.site_header = "Jetrelay"
@@ -16,6 +18,8 @@ urlpatterns = [
     path("api/v1/", include("jetrelay.api.urls")),
     path("api/v1", NotThere.as_view()),
     path("", include("jetrelay.dashboard.urls")),
+    path("login/", SignIn.as_view(), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
     path("inbox/", include("jetrelay.inbox.urls")),
     path("health", health, name="health"),
     path("api/schema", reference.schema, name="api_schema"),

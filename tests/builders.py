@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from delivery.ingest import Posted
@@ -14,7 +15,7 @@ from delivery.sources import api
 from delivery.sources.incoming import Incoming, dedup_key
 from subscriptions import keys
 from subscriptions.ids import first_id, new_id, to_public
-from subscriptions.models import ApiKey, Endpoint, Source, Subscription, Tenant
+from subscriptions.models import ApiKey, Endpoint, Membership, Source, Subscription, Tenant
 
 _numbers = itertools.count(1)
 
@@ -24,6 +25,13 @@ POST = "app.bsky.feed.post"
 
 def make_tenant(**over: Any) -> Tenant:
     return Tenant.objects.get_or_create(slug=over.pop("slug", "default"), defaults={"name": "Default"} | over)[0]
+
+
+def make_member(tenant: Tenant | None = None, role: str = Membership.Role.MEMBER, **over: Any) -> User:
+    """A user of the dashboard who is in one tenant, and is not staff."""
+    user = User.objects.create_user(over.pop("username", f"user{next(_numbers)}"), **over)
+    Membership.objects.create(tenant=tenant or make_tenant(), user=user, role=role)
+    return user
 
 
 def make_source(**over: Any) -> Source:

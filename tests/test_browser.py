@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 from delivery.models import Delivery, EventTally, Replay, StreamHost
 from delivery.replay.running import step
 from jetrelay.inbox.models import Inbox
-from tests.builders import make_attempt, make_delivery, make_endpoint, make_gap, make_health, make_host, make_rejected, make_source
+from tests.builders import make_attempt, make_delivery, make_endpoint, make_gap, make_health, make_host, make_member, make_rejected, make_source, make_tenant
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -24,6 +24,8 @@ else:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PASSWORD = "a-long-password"
+# What a browser notes of a page that is a 403, as the one for users without a tenant.
+REFUSED = "status of 403"
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -56,16 +58,20 @@ def page(script: bool, chromium: "Browser", live_server: Any) -> "Iterator[Page]
     complaints: list[str] = []
     page = context.new_page()
     page.set_default_timeout(10_000)
-    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") and REFUSED not in message.text else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto("/")
-    page.fill("#id_username", "ada")
-    page.fill("#id_password", PASSWORD)
-    page.click("[type=submit]")
+    sign_in(page, "ada")
     page.get_by_role("heading", name="Overview").wait_for()
     yield page
     context.close()
     assert complaints == []
+
+
+def sign_in(page: "Page", username: str) -> None:
+    page.get_by_label("Username").fill(username)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
 
 
 def test_it_keeps_the_overview_up_to_date(page: "Page", script: bool) -> None:
@@ -205,6 +211,22 @@ def test_it_pauses_and_resumes_an_endpoint_by_click(page: "Page", script: bool) 
     assert endpoint.refreshed().state == "active"
 
 
+def test_a_member_signs_in_sees_what_is_theirs_and_replays_it(page: "Page", script: bool) -> None:
+    mine = make_delivery(state=Delivery.State.DEAD, endpoint=make_endpoint(name="Mine"))
+    other = make_delivery(state=Delivery.State.DEAD, endpoint=make_endpoint(name="Other", tenant=make_tenant(slug="other")))
+    make_member(mine.endpoint.tenant, username="grace", password=PASSWORD)
+    page.click("text=Sign out")
+    page.goto("/deliveries/?state=dead")
+    sign_in(page, "grace")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator(f"[id={mine.public_id}]")).to_contain_text("Mine")
+    expect(page.get_by_text("Other")).to_have_count(0)
+    expect(page.get_by_role("link", name="Admin")).to_have_count(0)
+    page.get_by_role("button", name="Replay").click()
+    expect(page.locator(f"[id={mine.public_id}]" if script else ".note")).to_contain_text("Back in the queue")
+    assert [row.refreshed().state for row in (mine, other)] == [Delivery.State.PENDING, Delivery.State.DEAD]
+
+
 def test_it_shows_the_reference_of_the_api(page: "Page", script: bool) -> None:
     page.goto("/api/docs/")
     if not script:
@@ -222,7 +244,7 @@ def test_it_shows_the_reference_of_the_api(page: "Page", script: bool) -> None:
 def test_it_signs_out(page: "Page") -> None:
     page.click("text=Sign out")
     page.goto("/deliveries/")
-    assert "/admin/login/" in page.url
+    assert "/login/?next=/deliveries/" in page.url
 
 
 def test_it_fits_a_narrow_screen(page: "Page", script: bool) -> None:
@@ -233,6 +255,10 @@ def test_it_fits_a_narrow_screen(page: "Page", script: bool) -> None:
     make_gap(host=far, reason="r" * 200)
     make_rejected(host=far, reason="r" * 300, head=b"b" * 4096)
     page.set_viewport_size({"width": 360, "height": 800})
-    for url in ("/", "/stream/", "/deliveries/", f"/deliveries/{row.public_id}/", "/endpoints/"):
+    for url in ("/", "/stream/", "/deliveries/", f"/deliveries/{row.public_id}/", "/endpoints/", "/login/?next=/" + "n" * 300):
         page.goto(url)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, url
+    User.objects.update(is_superuser=False, username="u" * 150)
+    page.goto("/")
+    expect(page.get_by_role("heading", name="not a member of a tenant")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360

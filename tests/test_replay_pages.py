@@ -14,7 +14,8 @@ from delivery.models import Delivery, Replay
 from delivery.replay import start
 from delivery.replay.running import run
 from jetrelay.dashboard.filters import Filters
-from tests.builders import id_of, make_delivery, make_endpoint, make_event, make_subscription
+from subscriptions.models import Membership
+from tests.builders import id_of, make_delivery, make_endpoint, make_event, make_member, make_subscription, make_tenant
 
 pytestmark = pytest.mark.django_db
 
@@ -23,7 +24,7 @@ NEW, LIST = "/replays/new/", "/admin/delivery/delivery/"
 
 
 @pytest.fixture
-def staff(client: Client) -> Client:
+def boss(client: Client) -> Client:
     client.force_login(User.objects.create_superuser("ada"))
     return client
 
@@ -31,7 +32,7 @@ def staff(client: Client) -> Client:
 @pytest.fixture
 def onlooker() -> Client:
     client = Client()
-    user = User.objects.create_user("eve", is_staff=True)
+    user = make_member(make_tenant(), Membership.Role.VIEWER, is_staff=True)
     user.user_permissions.add(*Permission.objects.filter(codename__in=("view_delivery", "view_replay")))
     client.force_login(user)
     return client
@@ -51,16 +52,16 @@ def finish() -> Replay:
 # --- Asking ------------------------------------------------------------------------------------------------------------
 
 
-def test_it_counts_before_it_asks(staff: Client) -> None:
+def test_it_counts_before_it_asks(boss: Client) -> None:
     endpoint = make_endpoint(name="<b>One")
     rows = [make_delivery(endpoint=endpoint, state=DEAD) for _ in range(3)] + [make_delivery(state=DEAD)]
     url = f"{NEW}?action=replay&delivery_state=dead&endpoint={endpoint.public_id}"
-    html = text(staff.get(url))
+    html = text(boss.get(url))
     assert "3 match" in html
     assert "&lt;b&gt;One" in html
     assert not Replay.objects.exists()
     data = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', html.partition('method="post" action="/replays/new/"')[2]))
-    html = text(staff.post(NEW, data | {"rate_per_s": "100"}, follow=True))
+    html = text(boss.post(NEW, data | {"rate_per_s": "100"}, follow=True))
     assert "3 to replay" in html
     made = Replay.objects.get()
     assert (made.action, made.endpoint, made.delivery_state, made.rate_per_s, made.created_by) == ("replay", endpoint, DEAD, 100, "ada")
@@ -68,8 +69,8 @@ def test_it_counts_before_it_asks(staff: Client) -> None:
     assert [row.refreshed().state for row in rows] == [PENDING] * 3 + [DEAD]
 
 
-def test_it_shows_an_empty_form_first(staff: Client) -> None:
-    html = text(staff.get(NEW))
+def test_it_shows_an_empty_form_first(boss: Client) -> None:
+    html = text(boss.get(NEW))
     assert "Recover" in html
     assert "errorlist" not in html
 
@@ -87,8 +88,8 @@ def test_it_shows_an_empty_form_first(staff: Client) -> None:
         ({"action": "erase"}, "erase is not one of the available choices"),
     ],
 )
-def test_it_says_at_the_field_what_is_wrong(staff: Client, query: dict[str, str], words: str) -> None:
-    for response in (staff.get(NEW, query), staff.post(NEW, query)):
+def test_it_says_at_the_field_what_is_wrong(boss: Client, query: dict[str, str], words: str) -> None:
+    for response in (boss.get(NEW, query), boss.post(NEW, query)):
         html = text(response)
         assert words in html
         assert 'id="matches"' not in html
@@ -96,52 +97,52 @@ def test_it_says_at_the_field_what_is_wrong(staff: Client, query: dict[str, str]
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "fast"])
-def test_it_says_that_a_rate_will_not_do_and_asks_again(staff: Client, rate: str) -> None:
+def test_it_says_that_a_rate_will_not_do_and_asks_again(boss: Client, rate: str) -> None:
     make_delivery(state=DEAD)
-    html = text(staff.post(NEW, {"action": "replay", "rate_per_s": rate}))
+    html = text(boss.post(NEW, {"action": "replay", "rate_per_s": rate}))
     assert "errorlist" in html
     assert "1 match" in html
     assert not Replay.objects.exists()
 
 
-def test_it_recovers_from_the_page(staff: Client) -> None:
+def test_it_recovers_from_the_page(boss: Client) -> None:
     age = timedelta(hours=1)
     event = make_event(id=id_of(age), received_at=timezone.now() - age)
     endpoint = make_subscription().endpoint
     since = f"{timezone.now() - age * 2:%Y-%m-%dT%H:%M:%S}"
     data = {"action": "recover", "endpoint": endpoint.public_id, "since": since, "collections": "app.bsky.feed.*, app.bsky.graph.follow"}
-    assert "1 matches" in text(staff.get(NEW, data))
-    staff.post(NEW, data)
+    assert "1 matches" in text(boss.get(NEW, data))
+    boss.post(NEW, data)
     assert Replay.objects.get().collections == ["app.bsky.feed.*", "app.bsky.graph.follow"]
     run(lambda seconds: True)
     assert Delivery.objects.get().event == event
 
 
-def test_it_says_that_there_is_nothing_to_do(staff: Client) -> None:
-    assert "There is nothing to do" in text(staff.get(NEW, {"action": "dismiss"}))
+def test_it_says_that_there_is_nothing_to_do(boss: Client) -> None:
+    assert "There is nothing to do" in text(boss.get(NEW, {"action": "dismiss"}))
 
 
 # --- Ways there --------------------------------------------------------------------------------------------------------
 
 
-def test_dead_letters_are_a_page_with_ways_to_replay_and_to_dismiss_them(staff: Client) -> None:
+def test_dead_letters_are_a_page_with_ways_to_replay_and_to_dismiss_them(boss: Client) -> None:
     row = make_delivery(state=DEAD)
-    assert 'href="/deliveries/?state=dead">Dead letters' in text(staff.get("/deliveries/"))
-    html = text(staff.get(f"/deliveries/?state=dead&endpoint={row.endpoint.public_id}"))
+    assert 'href="/deliveries/?state=dead">Dead letters' in text(boss.get("/deliveries/"))
+    html = text(boss.get(f"/deliveries/?state=dead&endpoint={row.endpoint.public_id}"))
     assert "<h1>Dead letters</h1>" in html
     for action in ("replay", "dismiss"):
         url = f"/replays/new/?action={action}&amp;delivery_state=dead&amp;endpoint={row.endpoint.public_id}"
         assert f'href="{url}"' in html
-        assert "1 match" in text(staff.get(url.replace("&amp;", "&")))
+        assert "1 match" in text(boss.get(url.replace("&amp;", "&")))
 
 
-def test_an_event_can_be_replayed_to_all_that_got_it(staff: Client) -> None:
+def test_an_event_can_be_replayed_to_all_that_got_it(boss: Client) -> None:
     row = make_delivery(state=DELIVERED)
     make_delivery(state=DELIVERED, event=row.event)
     url = f"{NEW}?action=replay&amp;event={row.event.public_id}"
-    assert url in text(staff.get(f"/deliveries/{row.public_id}/"))
-    assert "2 match" in text(staff.get(url.replace("&amp;", "&")))
-    assert url in text(staff.get(f"/deliveries/?q={row.event.public_id}"))
+    assert url in text(boss.get(f"/deliveries/{row.public_id}/"))
+    assert "2 match" in text(boss.get(url.replace("&amp;", "&")))
+    assert url in text(boss.get(f"/deliveries/?q={row.event.public_id}"))
 
 
 def test_a_search_for_one_delivery_has_nothing_to_replay_in_bulk() -> None:
@@ -151,7 +152,7 @@ def test_a_search_for_one_delivery_has_nothing_to_replay_in_bulk() -> None:
 
 
 def test_those_who_may_not_are_neither_shown_the_way_nor_let_through(onlooker: Client) -> None:
-    wish = start(Replay())
+    wish = start(Replay(tenant=make_tenant()))
     row = make_delivery(state=DEAD)
     assert "/replays/new/" not in text(onlooker.get("/deliveries/?state=dead"))
     assert "Cancel" not in text(onlooker.get("/replays/"))
@@ -173,89 +174,89 @@ def test_strangers_are_sent_to_sign_in(client: Client) -> None:
 # --- Progress ----------------------------------------------------------------------------------------------------------
 
 
-def test_it_shows_progress_and_renews_it_only_while_something_runs(staff: Client, django_assert_max_num_queries: Any) -> None:
+def test_it_shows_progress_and_renews_it_only_while_something_runs(boss: Client, django_assert_max_num_queries: Any) -> None:
     for _ in range(3):
         make_delivery(state=DEAD)
     wish = start(Replay(delivery_state=DEAD, rate_per_s=0.5), by="<i>ada")
     run(lambda seconds: True)
     with django_assert_max_num_queries(5):
-        html = text(staff.get("/replays/progress/", headers={"HX-Request": "true"}))
+        html = text(boss.get("/replays/progress/", headers={"HX-Request": "true"}))
     for shown in ("1 of 3", "0.5/s", "&lt;i&gt;ada", "Running", 'hx-get="/replays/progress/"', f"/replays/{wish.public_id}/cancel/"):
         assert shown in html
     assert "<html" not in html
-    html = text(staff.post(f"/replays/{wish.public_id}/cancel/", follow=True))
+    html = text(boss.post(f"/replays/{wish.public_id}/cancel/", follow=True))
     assert "is cancelled" in html
     assert "Cancelled" in html
     assert "hx-get" not in html
-    assert "was over already" in text(staff.post(f"/replays/{wish.public_id}/cancel/", follow=True))
+    assert "was over already" in text(boss.post(f"/replays/{wish.public_id}/cancel/", follow=True))
     assert Replay.objects.get().ended_by == "ada"
 
 
-def test_it_says_what_replays_are_for_while_there_is_none(staff: Client) -> None:
-    assert "Nothing has been replayed in bulk yet" in text(staff.get("/replays/"))
+def test_it_says_what_replays_are_for_while_there_is_none(boss: Client) -> None:
+    assert "Nothing has been replayed in bulk yet" in text(boss.get("/replays/"))
 
 
 # --- The admin ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_admin_replays_all_that_match_its_filters(staff: Client) -> None:
+def test_the_admin_replays_all_that_match_its_filters(boss: Client) -> None:
     rows = [make_delivery(state=state) for state in (DEAD, DEAD, DELIVERED)]
     url = f"{LIST}?state__exact={DEAD:d}"
-    html = text(staff.post(url, {"action": "replay_matching"}))
+    html = text(boss.post(url, {"action": "replay_matching"}))
     assert "<strong>2</strong> match" in html
     assert "State: <bdi>dead</bdi>" in html
-    html = text(staff.post(url, {"action": "replay_matching", "apply": "1", "rate_per_s": "50"}, follow=True))
+    html = text(boss.post(url, {"action": "replay_matching", "apply": "1", "rate_per_s": "50"}, follow=True))
     assert "has been asked for: 2 deliveries" in html
     made = finish()
     assert (made.done, made.rate_per_s, made.created_by) == (2, 50, "ada")
     assert [row.refreshed().state for row in rows] == [PENDING, PENDING, DELIVERED]
 
 
-def test_the_admin_dismisses_all_that_match_its_filters(staff: Client) -> None:
+def test_the_admin_dismisses_all_that_match_its_filters(boss: Client) -> None:
     rows = [make_delivery(state=DEAD) for _ in range(2)]
     url = f"{LIST}?endpoint__id__exact={rows[0].endpoint_id}"
-    assert "Dead deliveries become cancelled" in text(staff.post(url, {"action": "dismiss_matching"}))
-    staff.post(url, {"action": "dismiss_matching", "apply": "1"})
+    assert "Dead deliveries become cancelled" in text(boss.post(url, {"action": "dismiss_matching"}))
+    boss.post(url, {"action": "dismiss_matching", "apply": "1"})
     finish()
     assert [row.refreshed().state for row in rows] == [CANCELLED, DEAD]
 
 
-def test_the_admin_replays_an_event_that_was_looked_up(staff: Client) -> None:
+def test_the_admin_replays_an_event_that_was_looked_up(boss: Client) -> None:
     row = make_delivery(state=DELIVERED)
     make_delivery(state=DELIVERED)
-    staff.post(f"{LIST}?q={row.event.public_id}", {"action": "replay_matching", "apply": "1"})
+    boss.post(f"{LIST}?q={row.event.public_id}", {"action": "replay_matching", "apply": "1"})
     assert (finish().done, row.refreshed().state) == (1, PENDING)
 
 
 @pytest.mark.parametrize("query", [f"q=dlv_{'0' * 32}", "q=nonsense", "last_status=500"])
-def test_the_admin_refuses_filters_that_a_replay_does_not_have(staff: Client, query: str) -> None:
-    html = text(staff.post(f"{LIST}?{query}", {"action": "replay_matching", "apply": "1"}, follow=True))
+def test_the_admin_refuses_filters_that_a_replay_does_not_have(boss: Client, query: str) -> None:
+    html = text(boss.post(f"{LIST}?{query}", {"action": "replay_matching", "apply": "1"}, follow=True))
     assert "This cannot be done for these filters" in html
     assert not Replay.objects.exists()
 
 
-def test_the_admin_says_what_is_wrong_and_asks_again(staff: Client) -> None:
+def test_the_admin_says_what_is_wrong_and_asks_again(boss: Client) -> None:
     make_delivery(state=DEAD)
-    html = text(staff.post(LIST, {"action": "replay_matching", "apply": "1", "rate_per_s": "0"}))
+    html = text(boss.post(LIST, {"action": "replay_matching", "apply": "1", "rate_per_s": "0"}))
     assert "A rate limit is" in html
     assert "<strong>1</strong> match" in html
     assert not Replay.objects.exists()
 
 
-def test_the_admin_dismisses_the_selected(staff: Client) -> None:
+def test_the_admin_dismisses_the_selected(boss: Client) -> None:
     rows = [make_delivery(state=state) for state in (DEAD, DELIVERED)]
-    html = text(staff.post(LIST, {"action": "dismiss_selected", "_selected_action": [row.pk for row in rows]}, follow=True))
+    html = text(boss.post(LIST, {"action": "dismiss_selected", "_selected_action": [row.pk for row in rows]}, follow=True))
     assert "1 dismissed" in html
     assert [row.refreshed().state for row in rows] == [CANCELLED, DELIVERED]
-    assert "nothing was dismissed" in text(staff.post(LIST, {"action": "dismiss_selected", "_selected_action": [rows[1].pk]}, follow=True))
+    assert "nothing was dismissed" in text(boss.post(LIST, {"action": "dismiss_selected", "_selected_action": [rows[1].pk]}, follow=True))
 
 
-def test_the_admin_lists_replays_and_cancels_them(staff: Client) -> None:
+def test_the_admin_lists_replays_and_cancels_them(boss: Client) -> None:
     make_delivery(state=DEAD)
     wish = start(Replay(delivery_state=DEAD, endpoint=make_endpoint()), by="bob")
     for url in ("/admin/delivery/replay/", f"/admin/delivery/replay/?q={wish.public_id}", reverse("admin:delivery_replay_change", args=[wish.pk])):
-        assert wish.public_id in text(staff.get(url))
-    assert wish.public_id not in text(staff.get("/admin/delivery/replay/?q=x"))
-    html = text(staff.post("/admin/delivery/replay/", {"action": "cancel_selected", "_selected_action": [wish.pk]}, follow=True))
+        assert wish.public_id in text(boss.get(url))
+    assert wish.public_id not in text(boss.get("/admin/delivery/replay/?q=x"))
+    html = text(boss.post("/admin/delivery/replay/", {"action": "cancel_selected", "_selected_action": [wish.pk]}, follow=True))
     assert "1 cancelled. What they have done so far stays done." in html
     assert (wish.refreshed().state, wish.ended_by) == ("cancelled", "ada")

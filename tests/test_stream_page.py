@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
@@ -11,7 +11,8 @@ from jetrelay.dashboard import words
 from jetrelay.dashboard.logs import PAGE
 from jetrelay.dashboard.steering import WISHES
 from jetrelay.dashboard.streams import PAST_SHOWN, streams
-from tests.builders import make_gap, make_host, make_rejected
+from subscriptions.models import Membership
+from tests.builders import make_gap, make_host, make_member, make_rejected
 
 pytestmark = pytest.mark.django_db
 
@@ -21,7 +22,7 @@ FRAGMENTS = {"hosts": "/stream/hosts/", "gaps": "/stream/gaps/", "rejected": "/s
 
 
 @pytest.fixture
-def staff(client: Client) -> Client:
+def boss(client: Client) -> Client:
     client.force_login(User.objects.create_superuser("ada"))
     return client
 
@@ -64,19 +65,15 @@ def wishes_of(row: StreamHost) -> tuple[datetime | None, datetime | None, int]:
 
 @pytest.mark.parametrize("url", ["/stream/", *FRAGMENTS.values()])
 def test_it_sends_strangers_to_sign_in(client: Client, url: str) -> None:
-    assert client.get(url)["Location"] == f"/admin/login/?next={url}"
-    client.force_login(User.objects.create_user("bob"))
-    assert client.get(url).status_code == 302
+    assert client.get(url)["Location"] == f"/login/?next={url}"
 
 
 @pytest.mark.parametrize("wish", WISHES)
 def test_it_obeys_only_those_who_may(client: Client, wish: str) -> None:
     row = make_host(events=5)
     before, data, url = wishes_of(row), {"host": row.pk, "to": when(an_hour_ago())}, f"/stream/{wish}/"
-    assert client.post(url, data)["Location"] == "/admin/login/?next=/"
-    client.force_login(User.objects.create_user("bob"))
-    assert client.post(url, data)["Location"] == "/admin/login/?next=/"
-    client.force_login(User.objects.create_user("eve", is_staff=True))
+    assert client.post(url, data)["Location"] == "/login/?next=/"
+    client.force_login(make_member(role=Membership.Role.OWNER))
     assert client.post(url, data).status_code == 403
     boss = User.objects.create_superuser("ada")
     client.force_login(boss)
@@ -89,43 +86,42 @@ def test_it_obeys_only_those_who_may(client: Client, wish: str) -> None:
 
 def test_it_shows_the_controls_only_to_those_who_may(client: Client) -> None:
     make_host()
-    eve = User.objects.create_user("eve", is_staff=True)
-    client.force_login(eve)
+    client.force_login(make_member(role=Membership.Role.OWNER))
     assert "Controls" not in page(client)
-    eve.user_permissions.add(Permission.objects.get(codename="change_streamhost"))
+    client.force_login(User.objects.create_superuser("ada"))
     assert "Controls" in page(client)
 
 
-def test_it_lets_only_our_own_files_run(staff: Client) -> None:
+def test_it_lets_only_our_own_files_run(boss: Client) -> None:
     make_host()
-    response = staff.get("/stream/")
+    response = boss.get("/stream/")
     html = response.content.decode()
     assert response["Content-Security-Policy"].startswith("default-src 'self';")
     assert not any(inline in html for inline in ("<style", " style=", "<script>", " onclick="))
 
 
-def test_it_is_linked_from_every_page(staff: Client) -> None:
+def test_it_is_linked_from_every_page(boss: Client) -> None:
     for url in ("/", "/deliveries/", "/endpoints/"):
-        assert '<a href="/stream/" >Stream</a>' in page(staff, url)
-    assert '<a href="/stream/" aria-current="page">Stream</a>' in page(staff)
+        assert '<a href="/stream/" >Stream</a>' in page(boss, url)
+    assert '<a href="/stream/" aria-current="page">Stream</a>' in page(boss)
 
 
 # --- hosts -------------------------------------------------------------------------------------------------------
 
 
-def test_it_says_what_it_means_that_there_is_nothing(staff: Client) -> None:
-    html = page(staff)
+def test_it_says_what_it_means_that_there_is_nothing(boss: Client) -> None:
+    html = page(boss)
     for shown in ("No listener has started yet", "No gap has been noticed", "No frame has been rejected"):
         assert shown in html
     assert "Controls" not in html
 
 
-def test_it_shows_how_a_host_is_doing(staff: Client) -> None:
+def test_it_shows_how_a_host_is_doing(boss: Client) -> None:
     make_host(
         host=EAST, cursor=24_000_123_456, compressed=True, lag_s=3, events_per_s=451.3, bytes_per_s=98_000, events=12_345_678, bytes=7_200_000_000,
         reconnects=3, rejected=9, counted_since=datetime(2026, 11, 1, tzinfo=UTC), reached_at=datetime(2026, 11, 22, 9, tzinfo=UTC),
     )  # fmt: skip
-    html = page(staff)
+    html = page(boss)
     for shown in (
         EAST, "Stream connected", "connected for 5 min", "3 s behind real time", "451 events/s, 98 kB/s", "v2, compressed", "seq 24,000,123,456",
         "12,345,678", "7.2 GB", "<dt>Reconnects</dt><dd>3</dd>", '#rejected">9</a>', "2026-11-01 00:00:00", "2026-11-22 09:00:00",
@@ -133,9 +129,9 @@ def test_it_shows_how_a_host_is_doing(staff: Client) -> None:
         assert shown in html
 
 
-def test_it_shows_a_cursor_that_is_a_time_as_one(staff: Client) -> None:
+def test_it_shows_a_cursor_that_is_a_time_as_one(boss: Client) -> None:
     make_host(host=WEST, cursor=1_795_341_600_000_000)
-    html = page(staff)
+    html = page(boss)
     assert '<dt>Cursor</dt><dd><time datetime="2026-11-22T10:00:00+00:00">' in html
     assert "v1, not compressed" in html
 
@@ -150,10 +146,10 @@ def test_it_shows_a_cursor_that_is_a_time_as_one(staff: Client) -> None:
         ({"seen_at": None}, "The listener has not started yet."),
     ],
 )
-def test_it_says_why_a_host_is_not_connected(staff: Client, over: dict[str, Any], shown: str) -> None:
+def test_it_says_why_a_host_is_not_connected(boss: Client, over: dict[str, Any], shown: str) -> None:
     # Counted from now, and not from when the tests were collected.
     make_host(lag_s=7, **{name: timezone.now() + value if isinstance(value, timedelta) else value for name, value in over.items()})
-    html = page(staff)
+    html = page(boss)
     assert shown in html
     assert "Stream not connected" in html
     assert "7 s behind" not in html
@@ -173,42 +169,42 @@ def test_it_tells_hosts_that_are_no_longer_listened_to_from_those_that_are() -> 
     assert streams()[3].words == "last listened to 3 h ago"
 
 
-def test_it_shows_only_the_last_of_the_hosts_of_old(staff: Client) -> None:
+def test_it_shows_only_the_last_of_the_hosts_of_old(boss: Client) -> None:
     now = timezone.now()
     make_host()
     for days in range(1, PAST_SHOWN + 3):
         make_host(host=f"ws://127.0.0.1:{days}/subscribe", seen_at=now - timedelta(days=days))
-    html = page(staff)
+    html = page(boss)
     assert html.count("No longer listened to") == PAST_SHOWN
     assert f":{PAST_SHOWN}/subscribe" in html
     assert f":{PAST_SHOWN + 1}/subscribe" not in html
-    assert "127.0.0.1" not in page(staff, "/overview/events/")
+    assert "127.0.0.1" not in page(boss, "/overview/events/")
 
 
-def test_it_warns_of_a_host_that_leaves_something_out(staff: Client) -> None:
+def test_it_warns_of_a_host_that_leaves_something_out(boss: Client) -> None:
     alarm = {"collection": "app.bsky.feed.like", "brought_by": WEST, "since": "2026-11-22T10:00:00+00:00", "missed": 214}
     row = make_host(host=EAST, partial=[alarm])
-    html = page(staff)
+    html = page(boss)
     for shown in ("This host leaves out <bdi>app.bsky.feed.like</bdi>", WEST, "214 events", "2026-11-22 10:00:00", "Nothing is lost", "JETSTREAM_HOSTS"):
         assert shown in html
-    assert f'href="/stream/#host-{row.pk}"' in page(staff, "/")
+    assert f'href="/stream/#host-{row.pk}"' in page(boss, "/")
     StreamHost.objects.update(seen_at=timezone.now() - timedelta(minutes=1))
-    assert "leaves out" not in page(staff) + page(staff, "/")
+    assert "leaves out" not in page(boss) + page(boss, "/")
 
 
-def test_it_shows_hostile_words_of_others_as_text(staff: Client) -> None:
+def test_it_shows_hostile_words_of_others_as_text(boss: Client) -> None:
     evil = "<script>alert(1)</script>\"'\u202e"
     alarm = {"collection": evil, "brought_by": evil, "since": "2026-11-22T10:00:00+00:00", "missed": 1}
     make_host(host=f"wss://{evil}", problem=evil, partial=[alarm])
     make_gap(host=evil, reason=evil, filled_by=evil, filled_at=timezone.now())
     make_rejected(host=evil, reason=evil, head=evil.encode() + b"\xff\x00\xc3(")
-    html = page(staff) + page(staff, "/") + page(staff, "/admin/delivery/streamhost/") + page(staff, "/admin/delivery/rejectedframe/")
+    html = page(boss) + page(boss, "/") + page(boss, "/admin/delivery/streamhost/") + page(boss, "/admin/delivery/rejectedframe/")
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert" in html
 
 
 @pytest.mark.parametrize("hosts", [1, 8])
-def test_it_asks_the_database_the_same_for_one_host_and_for_many(staff: Client, django_assert_num_queries: Any, hosts: int) -> None:
+def test_it_asks_the_database_the_same_for_one_host_and_for_many(boss: Client, django_assert_num_queries: Any, hosts: int) -> None:
     alarm = {"collection": "a.b.c", "brought_by": WEST, "since": "2026-11-22T10:00:00+00:00", "missed": 1}
     for _ in range(hosts):
         make_host(partial=[alarm])
@@ -216,14 +212,14 @@ def test_it_asks_the_database_the_same_for_one_host_and_for_many(staff: Client, 
         make_rejected()
     # The session, its user; the hosts; the gaps, and how many are open; the frames.
     with django_assert_num_queries(6):
-        page(staff)
+        page(boss)
     with django_assert_num_queries(3):
-        page(staff, FRAGMENTS["hosts"])
+        page(boss, FRAGMENTS["hosts"])
 
 
 @pytest.mark.parametrize(("id", "url"), FRAGMENTS.items())
-def test_it_returns_fragments_that_go_on_refreshing_themselves(staff: Client, id: str, url: str) -> None:
-    html = page(staff, url, **{"HX-Request": "true"})
+def test_it_returns_fragments_that_go_on_refreshing_themselves(boss: Client, id: str, url: str) -> None:
+    html = page(boss, url, **{"HX-Request": "true"})
     assert f'<section id="{id}"' in html
     assert f'hx-get="{url}"' in html
     assert "<html" not in html
@@ -233,55 +229,55 @@ def test_it_returns_fragments_that_go_on_refreshing_themselves(staff: Client, id
 # --- gaps and rejected frames ------------------------------------------------------------------------------------
 
 
-def test_it_shows_gaps_and_whether_they_are_filled(staff: Client) -> None:
+def test_it_shows_gaps_and_whether_they_are_filled(boss: Client) -> None:
     start = datetime(2026, 11, 22, 8, tzinfo=UTC)
     make_gap(host=EAST, from_at=start, to_at=start + timedelta(hours=1, minutes=30), reason="the host went on later", filled_by=WEST, filled_at=start)
-    html = page(staff)
+    html = page(boss)
     for shown in (EAST, "2026-11-22 08:00:00", "2026-11-22 09:30:00", "1 h 30 min", "the host went on later", "Filled", f"by <bdi>{WEST}</bdi>"):
         assert shown in html
-    assert "Not filled" not in html + page(staff, "/")
+    assert "Not filled" not in html + page(boss, "/")
     make_gap()
-    html = page(staff)
+    html = page(boss)
     assert "1 gap not filled" in html
     assert html.index("Not filled") < html.index(WEST)
-    overview = page(staff, "/overview/events/")
+    overview = page(boss, "/overview/events/")
     assert "1 gap in the stream" in overview
     assert 'href="/stream/#gaps"' in overview
 
 
-def test_it_shows_gaps_in_pages(staff: Client) -> None:
+def test_it_shows_gaps_in_pages(boss: Client) -> None:
     rows = [make_gap() for _ in range(PAGE + 1)]
-    html = page(staff)
+    html = page(boss)
     assert html.index(rows[-1].public_id) < html.index(rows[-2].public_id)
     assert f'id="{rows[0].public_id}"' not in html
     older = f"?gaps_before={rows[1].public_id}"
     assert f'href="/stream/{older}#gaps"' in html
-    html = page(staff, f"/stream/{older}&frames_before=7")
+    html = page(boss, f"/stream/{older}&frames_before=7")
     assert f'id="{rows[0].public_id}"' in html
     assert f'hx-get="/stream/gaps/{older}&amp;frames_before=7"' in html
     assert 'href="/stream/?frames_before=7#gaps"' in html
     StreamGap.objects.filter(pk=rows[0].pk).delete()
-    assert "There are no older gaps" in page(staff, f"/stream/{older}")
+    assert "There are no older gaps" in page(boss, f"/stream/{older}")
 
 
-def test_it_shows_rejected_frames_in_pages(staff: Client) -> None:
+def test_it_shows_rejected_frames_in_pages(boss: Client) -> None:
     rows = [make_rejected(reason=f"reason {number}", host=WEST, size=5000, head=b"{\xff") for number in range(PAGE + 1)]
-    html = page(staff)
+    html = page(boss)
     for shown in (f"reason {PAGE}<", WEST, "5.0 kB", "{\ufffd", "These are its first 2 bytes", f"The last {MAX_REJECTED:,} are kept"):
         assert shown in html
     assert "reason 0<" not in html
     assert f'href="/stream/?frames_before={rows[1].pk}#rejected"' in html
-    html = page(staff, f"/stream/?frames_before={rows[1].pk}")
+    html = page(boss, f"/stream/?frames_before={rows[1].pk}")
     assert "reason 0<" in html
     assert "reason 1<" not in html
-    assert "There are no older ones" in page(staff, f"/stream/?frames_before={rows[0].pk}")
+    assert "There are no older ones" in page(boss, f"/stream/?frames_before={rows[0].pk}")
 
 
 @pytest.mark.parametrize("query", ["gaps_before=x", "frames_before=x", "frames_before=-1", "frames_before=²", f"frames_before={'9' * 5000}"])
-def test_it_says_which_part_of_the_url_it_did_not_understand(staff: Client, query: str) -> None:
+def test_it_says_which_part_of_the_url_it_did_not_understand(boss: Client, query: str) -> None:
     make_gap()
     make_rejected()
-    html = page(staff, f"/stream/?{query}")
+    html = page(boss, f"/stream/?{query}")
     assert "the newest are shown" in html
     assert "Not filled" in html
     assert "Rejected</span>" in html
@@ -290,44 +286,44 @@ def test_it_says_which_part_of_the_url_it_did_not_understand(staff: Client, quer
 # --- controls ----------------------------------------------------------------------------------------------------
 
 
-def test_it_says_what_each_control_does_before_it_is_used(staff: Client) -> None:
+def test_it_says_what_each_control_does_before_it_is_used(boss: Client) -> None:
     make_host()
-    html = page(staff)
+    html = page(boss)
     for wish in WISHES.values():
         assert f'action="/stream/{wish.name}/"' in html
         assert wish.happens in html
 
 
-def test_it_reconnects_one_host_or_all_that_are_listened_to(staff: Client) -> None:
+def test_it_reconnects_one_host_or_all_that_are_listened_to(boss: Client) -> None:
     one, other = make_host(), make_host()
     old = make_host(seen_at=timezone.now() - timedelta(days=1))
-    html = ask(staff, "reconnect", host=one.pk)
+    html = ask(boss, "reconnect", host=one.pk)
     assert "Asked to connect again to 1 host. The listener does it within a second or so." in html
     assert html.count("A reconnect was asked for") == 1
     assert [wishes_of(row)[0] is not None for row in (one, other, old)] == [True, False, False]
-    assert "to 2 hosts." in ask(staff, "reconnect", host="")
+    assert "to 2 hosts." in ask(boss, "reconnect", host="")
     assert [wishes_of(row)[0] is not None for row in (one, other, old)] == [True, True, False]
     StreamHost.objects.update(connected_since=timezone.now())
-    assert "A reconnect was asked for" not in page(staff)
+    assert "A reconnect was asked for" not in page(boss)
 
 
-def test_it_moves_the_cursor_back_and_says_so_until_it_is_done(staff: Client) -> None:
+def test_it_moves_the_cursor_back_and_says_so_until_it_is_done(boss: Client) -> None:
     one, other = make_host(), make_host()
     to = an_hour_ago()
-    html = ask(staff, "rewind", host=one.pk, to=when(to))
+    html = ask(boss, "rewind", host=one.pk, to=when(to))
     assert f"Asked to read 1 host again from {to:%Y-%m-%d %H:%M:%S} UTC on. The listener does it within a second or so." in html
     assert html.count("has been asked for") == 1
     assert [wishes_of(row)[1] for row in (one, other)] == [to, None]
-    assert "2 hosts" in ask(staff, "rewind", host="", to=when(to))
+    assert "2 hosts" in ask(boss, "rewind", host="", to=when(to))
     assert {wishes_of(row)[1] for row in (one, other)} == {to}
     StreamHost.objects.update(rewind_to=None)
-    assert "has been asked for" not in page(staff)
+    assert "has been asked for" not in page(boss)
 
 
 @pytest.mark.parametrize("written", ["2026-11-20T10:00", "2026-11-20T10:00:00", "2026-11-20 10:00", "2026-11-20 12:00:00+02:00", "2026-11-20T10:00:00Z"])
-def test_it_takes_times_in_utc(staff: Client, written: str) -> None:
+def test_it_takes_times_in_utc(boss: Client, written: str) -> None:
     row = make_host()
-    ask(staff, "rewind", to=written)
+    ask(boss, "rewind", to=written)
     assert wishes_of(row)[1] == datetime(2026, 11, 20, 10, tzinfo=UTC)
 
 
@@ -338,13 +334,13 @@ def test_it_takes_times_in_utc(staff: Client, written: str) -> None:
         (timedelta(days=1), "The host is no longer listened to: it is done when JETSTREAM_HOSTS names it again."),
     ],
 )
-def test_it_says_when_a_wish_must_wait(staff: Client, seen: timedelta, said: str) -> None:
+def test_it_says_when_a_wish_must_wait(boss: Client, seen: timedelta, said: str) -> None:
     row = make_host(seen_at=timezone.now() - seen)
     if seen > timedelta(hours=1):
         make_host()
     # In the message, and at the host.
-    assert ask(staff, "rewind", host=row.pk, to=when(an_hour_ago())).count(said) == 2
-    assert said in ask(staff, "reconnect", host=row.pk)
+    assert ask(boss, "rewind", host=row.pk, to=when(an_hour_ago())).count(said) == 2
+    assert said in ask(boss, "reconnect", host=row.pk)
 
 
 @pytest.mark.parametrize(
@@ -360,10 +356,10 @@ def test_it_says_when_a_wish_must_wait(staff: Client, seen: timedelta, said: str
         (when(timezone.now() + timedelta(hours=1)), "lies in the future"),
     ],
 )
-def test_it_says_at_the_form_what_is_wrong_with_a_time(staff: Client, to: str, said: str) -> None:
+def test_it_says_at_the_form_what_is_wrong_with_a_time(boss: Client, to: str, said: str) -> None:
     row = make_host()
     before = wishes_of(row)
-    html = refused(staff, "rewind", host=row.pk, to=to)
+    html = refused(boss, "rewind", host=row.pk, to=to)
     assert said in html
     assert "<script>alert" not in html
     form = html[html.index('id="rewind"') : html.index('id="reset"')]
@@ -373,47 +369,47 @@ def test_it_says_at_the_form_what_is_wrong_with_a_time(staff: Client, to: str, s
     assert wishes_of(row) == before
 
 
-def test_it_leaves_all_where_they_are_when_one_has_not_come_so_far(staff: Client) -> None:
+def test_it_leaves_all_where_they_are_when_one_has_not_come_so_far(boss: Client) -> None:
     ahead, behind = make_host(), make_host(host=WEST, reached_at=timezone.now() - timedelta(hours=5))
-    html = refused(staff, "rewind", host="", to=when(an_hour_ago()))
+    html = refused(boss, "rewind", host="", to=when(an_hour_ago()))
     assert f"{WEST} has only come to" in html
     assert "Choose an earlier time." in html
     assert [wishes_of(row)[1] for row in (ahead, behind)] == [None, None]
-    ask(staff, "rewind", host=ahead.pk, to=when(an_hour_ago()))
+    ask(boss, "rewind", host=ahead.pk, to=when(an_hour_ago()))
 
 
-def test_it_asks_nothing_of_hosts_of_old_unless_they_are_named(staff: Client) -> None:
+def test_it_asks_nothing_of_hosts_of_old_unless_they_are_named(boss: Client) -> None:
     make_host()
     old = make_host(seen_at=timezone.now() - timedelta(days=1), reached_at=timezone.now() - timedelta(days=1))
-    ask(staff, "rewind", host="", to=when(an_hour_ago()))
+    ask(boss, "rewind", host="", to=when(an_hour_ago()))
     assert wishes_of(old)[1] is None
 
 
-def test_it_resets_the_counters_of_one_host_or_of_all(staff: Client) -> None:
+def test_it_resets_the_counters_of_one_host_or_of_all(boss: Client) -> None:
     long_ago = datetime(2026, 1, 1, tzinfo=UTC)
     one, other = (make_host(events=5, bytes=6, reconnects=7, rejected=8, counted_since=long_ago, cursor=9) for _ in range(2))
-    assert "The counters of 1 host start from zero." in ask(staff, "reset", host=one.pk)
+    assert "The counters of 1 host start from zero." in ask(boss, "reset", host=one.pk)
     one.refresh_from_db()
     other.refresh_from_db()
     assert (one.events, one.bytes, one.reconnects, one.rejected, one.cursor) == (0, 0, 0, 0, 9)
     assert one.counted_since > long_ago
     assert (other.events, other.counted_since) == (5, long_ago)
-    assert "The counters of 2 hosts" in ask(staff, "reset", host="")
+    assert "The counters of 2 hosts" in ask(boss, "reset", host="")
     other.refresh_from_db()
     assert other.events == 0
 
 
 @pytest.mark.parametrize("wish", WISHES)
 @pytest.mark.parametrize("host", ["0", "x", "-1", "9" * 30])
-def test_it_says_at_the_form_that_a_host_is_not_there(staff: Client, wish: str, host: str) -> None:
+def test_it_says_at_the_form_that_a_host_is_not_there(boss: Client, wish: str, host: str) -> None:
     row = make_host(events=5)
     before = wishes_of(row)
-    assert "This host is not in the list" in refused(staff, wish, host=host, to=when(an_hour_ago()))
+    assert "This host is not in the list" in refused(boss, wish, host=host, to=when(an_hour_ago()))
     assert wishes_of(row) == before
 
 
-def test_it_asks_nothing_where_there_is_no_host(staff: Client) -> None:
-    assert "No listener has started yet" in refused(staff, "reconnect")
+def test_it_asks_nothing_where_there_is_no_host(boss: Client) -> None:
+    assert "No listener has started yet" in refused(boss, "reconnect")
 
 
 # --- words -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What staff may ask of endpoints, from the admin or from a page: done, logged in the admin's log, and told in words."""
+"""What people may ask of endpoints, in the admin or on a page: done, logged in the admin's log, and told in words."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

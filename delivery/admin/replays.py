@@ -94,7 +94,8 @@ def confirm(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, action: 
         return None
     if "apply" in request.POST:
         data["rate_per_s"] = request.POST.get("rate_per_s", "")
-    form = ReplayForm(data)
+    # The admin is everybody's who may be in it: Django's permissions say what for.
+    form = ReplayForm(data, tenants=None)
     if "apply" in request.POST and (replay := form.start(by=request.user.get_username())):
         model_admin.message_user(request, f"{replay.public_id} has been asked for: {replay.expected_text} deliveries.", messages.SUCCESS)
         return None

@@ -138,8 +138,8 @@ class Engine(Pruning, Replaying):
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]: ...
 
     @abstractmethod
-    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, *, dead: bool) -> list[tuple[UUID, UUID]]:
-        """(endpoint, delivery) of the newest so many deliveries of each endpoint, or of its dead ones, in no order."""
+    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, state: int | None = None) -> list[tuple[UUID, UUID]]:
+        """(endpoint, delivery) of the newest so many deliveries of each endpoint, or of those in a state, in no order."""
 
     @abstractmethod
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:

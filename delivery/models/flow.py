@@ -7,9 +7,15 @@ from django.db import models
 from django.utils import timezone
 
 from subscriptions.ids import PublicModel
-from subscriptions.models import Endpoint, Source, Tenant
+from subscriptions.models import Endpoint, Source, Tenant, Tenants
 
 MAX_KEPT_RESPONSE = 4096
+
+
+class EventQuerySet(models.QuerySet["Event"]):
+    def for_tenants(self, tenants: Tenants) -> Self:
+        """Of their own sources, and of those that all share."""
+        return self if tenants is None else self.filter(source__in=Source.objects.for_tenants(tenants).order_by().values("pk"))
 
 
 class Event(PublicModel):
@@ -30,6 +36,8 @@ class Event(PublicModel):
     received_at = models.DateTimeField()
     body = models.BinaryField()
 
+    objects = EventQuerySet.as_manager()
+
     class Meta:
         ordering = ("-id",)
         constraints = [
@@ -45,6 +53,9 @@ class Event(PublicModel):
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def for_tenant(self, tenant: Tenant) -> Self:
         return self.filter(endpoint__tenant=tenant)
+
+    def for_tenants(self, tenants: Tenants) -> Self:
+        return self if tenants is None else self.filter(endpoint__tenant__in=tenants)
 
     def pending(self) -> Self:
         return self.filter(state=Delivery.State.PENDING)

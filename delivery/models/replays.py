@@ -12,7 +12,7 @@ from delivery.models.flow import Delivery, Event
 from subscriptions import validation
 from subscriptions.fields import PatternListField
 from subscriptions.ids import PublicModel
-from subscriptions.models import Endpoint, Tenant
+from subscriptions.models import Endpoint, Tenant, Tenants
 
 _FIRST = UUID(int=0)
 # Before any of these tables. What lies far before it fits no id.
@@ -23,6 +23,9 @@ _MAX_COLLECTIONS = 100
 class ReplayQuerySet(models.QuerySet["Replay"]):
     def for_tenant(self, tenant: Tenant) -> Self:
         return self.filter(tenant=tenant)
+
+    def for_tenants(self, tenants: Tenants) -> Self:
+        return self if tenants is None else self.filter(tenant__in=tenants)
 
     def running(self) -> Self:
         return self.filter(state=Replay.State.RUNNING)

@@ -1,13 +1,19 @@
 """Counts per minute: what came in and what went out."""
 
-from typing import Any
+from typing import Any, Self
 
 from django.db import models
 
-from subscriptions.models import Endpoint, Source
+from subscriptions.models import Endpoint, Source, Tenants
 
 # Upper bounds of the latency histogram in ms; slower attempts fall into the last bucket, `over`.
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
+
+
+class EventTallyQuerySet(models.QuerySet["EventTally"]):
+    def for_tenants(self, tenants: Tenants) -> Self:
+        """Of their own sources, and of those that all share."""
+        return self if tenants is None else self.filter(source__in=Source.objects.for_tenants(tenants).order_by().values("pk"))
 
 
 class EventTally(models.Model):
@@ -23,6 +29,8 @@ class EventTally(models.Model):
     unmatched = models.BigIntegerField(default=0)
     invalid = models.BigIntegerField(default=0)
 
+    objects = EventTallyQuerySet.as_manager()
+
     class Meta:
         verbose_name_plural = "event tallies"
         constraints = [
@@ -32,6 +40,11 @@ class EventTally(models.Model):
 
     def __str__(self) -> str:
         return f"{self.minute:%F %H:%M} {self.type or self.kind}"
+
+
+class AttemptTallyQuerySet(models.QuerySet["AttemptTally"]):
+    def for_tenants(self, tenants: Tenants) -> Self:
+        return self if tenants is None else self.filter(endpoint__in=Endpoint.objects.for_tenants(tenants).order_by().values("pk"))
 
 
 class AttemptTally(models.Model):
@@ -55,6 +68,8 @@ class AttemptTally(models.Model):
     ms_10000 = models.BigIntegerField(default=0)
     ms_30000 = models.BigIntegerField(default=0)
     ms_over = models.BigIntegerField(default=0)
+
+    objects = AttemptTallyQuerySet.as_manager()
 
     class Meta:
         verbose_name_plural = "attempt tallies"

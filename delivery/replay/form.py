@@ -10,7 +10,7 @@ from delivery.models import Delivery, Event, Replay
 from delivery.replay.orders import preview, start
 from delivery.replay.walks import Count
 from subscriptions.ids import from_public, to_public
-from subscriptions.models import Endpoint
+from subscriptions.models import Endpoint, Tenant, Tenants
 
 # More than this nobody chooses from a list; others come by a link, with their id.
 _ENDPOINTS = 200
@@ -19,8 +19,12 @@ _STATES = {state.label: state for state in Delivery.State}
 
 
 class ReplayForm(forms.Form):
-    """Names its fields as Replay does. Lists and ids are as people write them."""
+    """Names its fields as Replay does. Lists and ids are as people write them.
 
+    `tenants`: whose rows whoever asks may reach. What it orders stays within one of them, so that no filter leads out of it.
+    """
+
+    tenant = forms.ChoiceField(label="Tenant", required=False, error_messages={"invalid_choice": "This is no tenant of yours: choose one from the list."})
     action = forms.ChoiceField(label="What", choices=Replay.Action.choices)
     delivery_state = forms.ChoiceField(label="State", required=False, choices=[("", "All but pending"), *((label, label.capitalize()) for label in _STATES)])
     endpoint = forms.CharField(label="Endpoint", required=False, max_length=100, widget=forms.Select)
@@ -42,10 +46,16 @@ class ReplayForm(forms.Form):
         error_messages={"invalid": "Write a number above 0, or leave it empty for no limit."},
     )
 
-    filter_names = ("action", "delivery_state", "endpoint", "event", "collections", "since", "until")
+    filter_names = ("action", "tenant", "delivery_state", "endpoint", "event", "collections", "since", "until")
 
-    def __init__(self, data: Any = None) -> None:
+    def __init__(self, data: Any, tenants: Tenants) -> None:
         super().__init__(data)
+        self.tenants = tenants
+        if tenants is None or len(tenants) == 1:
+            # There is nothing to choose.
+            del self.fields["tenant"]
+        else:
+            self.fields["tenant"].choices = [("", "That of the endpoint"), *((each.public_id, each.name) for each in tenants)]  # type: ignore[attr-defined]
         for name in ("since", "until"):
             field = self.fields[name]
             assert isinstance(field, forms.DateTimeField)
@@ -56,7 +66,7 @@ class ReplayForm(forms.Form):
     @property
     def filters(self) -> list[forms.BoundField]:
         """The fields of what it is about, without the pace."""
-        return [self[name] for name in self.filter_names]
+        return [self[name] for name in self.filter_names if name in self.fields]
 
     def preview(self) -> Count | None:
         """How many match; None when the filter has errors."""
@@ -80,20 +90,35 @@ class ReplayForm(forms.Form):
             self._take(error)
             return None
 
+    def clean_tenant(self) -> Tenant | None:
+        return next((each for each in self.tenants or () if each.public_id == self.cleaned_data["tenant"]), None)
+
     def clean_delivery_state(self) -> Delivery.State | None:
         return _STATES.get(self.cleaned_data["delivery_state"])
 
     def clean_endpoint(self) -> Endpoint | None:
-        found: Endpoint | None = self._row(Endpoint.objects.without_secrets(), "endpoint")
+        found: Endpoint | None = self._row(Endpoint.objects.for_tenants(self.tenants).without_secrets(), "endpoint")
         return found
 
     def clean_event(self) -> Event | None:
-        found: Event | None = self._row(Event.objects.defer("body"), "event")
+        found: Event | None = self._row(Event.objects.for_tenants(self.tenants).defer("body"), "event")
         return found
 
     def clean_collections(self) -> list[str]:
         text: str = self.cleaned_data["collections"]
         return text.replace(",", " ").split()
+
+    def clean(self) -> None:
+        """Settle the tenant: the only one, the one that was chosen, or that of the endpoint."""
+        wanted, tenants = self.cleaned_data, self.tenants
+        if tenants is None or self._filter_errors():
+            return
+        if "tenant" not in self.fields:
+            wanted["tenant"] = tenants[0]
+        elif not wanted["tenant"] and wanted["endpoint"]:
+            wanted["tenant"] = wanted["endpoint"].tenant
+        elif not wanted["tenant"]:
+            self.add_error("tenant", "Choose a tenant, or an endpoint: what is asked for here stays within one tenant.")
 
     def _row(self, rows: Any, name: str) -> Any:
         text = self.cleaned_data[name]
@@ -118,8 +143,9 @@ class ReplayForm(forms.Form):
 
     def _endpoints(self) -> list[tuple[str, str]]:
         """The first by name, and the one that was asked for."""
-        rows: dict[UUID, str] = dict(Endpoint.objects.order_by("name", "id").values_list("pk", "name")[:_ENDPOINTS])
+        reachable = Endpoint.objects.for_tenants(self.tenants)
+        rows: dict[UUID, str] = dict(reachable.order_by("name", "id").values_list("pk", "name")[:_ENDPOINTS])
         asked = from_public(str(self.data.get("endpoint") or ""))
         if asked and asked not in rows:
-            rows |= dict(Endpoint.objects.filter(pk=asked).values_list("pk", "name"))
+            rows |= dict(reachable.filter(pk=asked).values_list("pk", "name"))
         return [("", "All"), *((to_public(Endpoint.prefix, id), name) for id, name in rows.items())]

@@ -182,7 +182,7 @@ def _newest(endpoints: Sequence[UUID], after: UUID | None, most: int, *, dead: b
     if not endpoints:
         return Look([], False)
     each = max(_LEAST_OF_EACH, most // len(endpoints)) if most > _LEAST_OF_EACH else most + 1
-    found = engine().newest(endpoints, after, each, dead=dead)
+    found = engine().newest(endpoints, after, each, Delivery.State.DEAD if dead else None)
     counts: dict[UUID, list[UUID]] = {}
     for endpoint, id in found:
         counts.setdefault(endpoint, []).append(id)

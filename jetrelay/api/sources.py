@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -25,7 +25,7 @@ class SourceBody(Strict):
 
 
 def visible_sources(tenant: Tenant) -> "QuerySet[Source]":
-    return Source.objects.filter(Q(tenant=tenant) | Q(tenant=None))
+    return Source.objects.for_tenants([tenant])
 
 
 def api_source_of(tenant: Tenant) -> Source:

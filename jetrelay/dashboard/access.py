@@ -1,14 +1,25 @@
-"""Who may open a page, and what a browser may do with it."""
+"""Who is asking, whose rows they see, and what they may do there; and what a browser may do with a page.
+
+Every page of the dashboard is a `members_page`. Its view asks `request.access`, its template `access`: nothing else decides.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+from uuid import UUID
 
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import render
 from django.urls import reverse
+from django.utils.functional import SimpleLazyObject
 from django_htmx.http import HttpResponseClientRefresh
 from django_htmx.middleware import HtmxDetails
+
+from subscriptions.models import Membership, Tenants
 
 # Scripts, styles and images are our own files; nothing is inline, and nothing comes from another host.
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -16,11 +27,57 @@ CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; object-src 'none
 View = Callable[..., HttpResponseBase]
 R = TypeVar("R", bound=HttpResponseBase)
 
+_ACT = (Membership.Role.OWNER, Membership.Role.MEMBER)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What one user may see and do. `sees` and `acts_in`: in these tenants; None, of a superuser, is in all of them."""
+
+    sees: Tenants = ()
+    acts_in: Tenants = ()
+    # The admin is for staff; Django's permissions say what they may do there.
+    admin: bool = False
+
+    @classmethod
+    def of(cls, user: AbstractBaseUser | AnonymousUser) -> Self:
+        if not user.is_active:
+            return cls()
+        admin = bool(getattr(user, "is_staff", False))
+        if getattr(user, "is_superuser", False):
+            return cls(None, None, admin)
+        found = list(Membership.objects.filter(user=user.pk).select_related("tenant").order_by("tenant__name", "tenant"))
+        return cls([each.tenant for each in found], [each.tenant for each in found if each.role in _ACT], admin)
+
+    @property
+    def admitted(self) -> bool:
+        """Whether there is anything to see for them."""
+        return self.sees is None or bool(self.sees)
+
+    @property
+    def acts(self) -> bool:
+        """Whether there is a tenant in which they may change something."""
+        return self.acts_in is None or bool(self.acts_in)
+
+    @property
+    def steers(self) -> bool:
+        """Whether they may change what all tenants share, which is the stream."""
+        return self.acts_in is None
+
+    def may_act_in(self, tenant: UUID) -> bool:
+        return self.acts_in is None or any(each.pk == tenant for each in self.acts_in)
+
+    def require(self, allowed: bool) -> None:
+        """Raises PermissionDenied, which is a 403. What they may not even see is no matter of this: it is not there (404)."""
+        if not allowed:
+            raise PermissionDenied
+
 
 class HtmxRequest(HttpRequest):
-    """A request that has passed django-htmx's middleware."""
+    """A request that has passed django-htmx's middleware and, for a members' page, been admitted."""
 
     htmx: HtmxDetails
+    access: Access
 
 
 def confined(response: R) -> R:
@@ -30,16 +87,25 @@ def confined(response: R) -> R:
     return response
 
 
-def staff_page(view: View) -> View:
-    """For staff alone. Others are sent to sign in; a fragment reloads its whole page, which then asks."""
+def members_page(view: View) -> View:
+    """For members of a tenant, and for superusers. Strangers are sent to sign in; a fragment reloads its whole page, which then asks."""
 
     @wraps(view)
     def wrapped(request: HtmxRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.user.is_active and request.user.is_staff:
+        request.access = Access.of(request.user)
+        if request.access.admitted:
+            # Whoever only looks has no POST at all, whatever a view forgets.
+            request.access.require(request.access.acts or request.method != "POST")
             return confined(view(request, *args, **kwargs))
         if request.htmx:
             return HttpResponseClientRefresh()
-        back = request.get_full_path() if request.method == "GET" else reverse("overview")
-        return redirect_to_login(back, reverse("admin:login"))
+        if request.user.is_active:
+            return confined(render(request, "dashboard/no_tenant.html", status=403))
+        return redirect_to_login(request.get_full_path() if request.method == "GET" else reverse("overview"))
 
     return wrapped
+
+
+def access(request: HttpRequest) -> dict[str, Any]:
+    """`access` in every template. What no template asks for costs nothing."""
+    return {"access": SimpleLazyObject(lambda: getattr(request, "access", None) or Access.of(getattr(request, "user", AnonymousUser())))}

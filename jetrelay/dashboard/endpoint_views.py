@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import BigIntegerField
 from django.db.models.expressions import RawSQL
 from django.http import Http404, HttpResponse, HttpResponseBase
@@ -16,8 +15,8 @@ from django.views.decorators.http import require_POST, require_safe
 from delivery.admin import acts
 from delivery.standing import Standing, standing
 from jetrelay.dashboard import figures
-from jetrelay.dashboard.access import HtmxRequest, staff_page
-from subscriptions.models import Endpoint
+from jetrelay.dashboard.access import HtmxRequest, members_page
+from subscriptions.models import Endpoint, Tenants
 
 BACKLOG_LIMIT = 10_000
 ENDPOINTS_SHOWN = 200
@@ -43,30 +42,31 @@ class Row:
 
 
 @require_safe
-@staff_page
+@members_page
 def endpoints(request: HtmxRequest) -> HttpResponse:
-    now, may_act = timezone.now(), request.user.has_perm(acts.PERMISSION)
-    rows = [_row(endpoint, standing(endpoint, now), may_act) for endpoint in _listed()[: ENDPOINTS_SHOWN + 1]]
+    now, access = timezone.now(), request.access
+    found = _listed(access.sees)[: ENDPOINTS_SHOWN + 1]
+    rows = [_row(endpoint, standing(endpoint, now), access.may_act_in(endpoint.tenant_id)) for endpoint in found]
     return render(request, "dashboard/endpoints.html", {"rows": rows[:ENDPOINTS_SHOWN], "more": len(rows) > ENDPOINTS_SHOWN})
 
 
 @require_POST
-@staff_page
+@members_page
 def endpoint_act(request: HtmxRequest, id: uuid.UUID, act: str) -> HttpResponseBase:
     """Ask something of one endpoint. What came of it is said on the page."""
-    if not request.user.has_perm(acts.PERMISSION):
-        raise PermissionDenied
-    chosen = Endpoint.objects.present().filter(pk=id)
-    if not chosen.exists():
+    chosen = Endpoint.objects.for_tenants(request.access.sees).present().filter(pk=id)
+    tenant = chosen.values_list("tenant", flat=True).first()
+    if tenant is None:
         raise Http404("No endpoint has this id: it may have been deleted.")
+    request.access.require(request.access.may_act_in(tenant))
     told = acts.send_test(request.user, id) if act == TEST else acts.ACTS[act].carry_out(request.user, chosen, "on the endpoints page")
     messages.add_message(request, told.level, told.words)
     return redirect("endpoints")
 
 
-def _listed() -> Any:
+def _listed(tenants: Tenants) -> Any:
     backlog = RawSQL(_BACKLOG, [BACKLOG_LIMIT + 1], output_field=BigIntegerField())  # noqa: S611
-    found = Endpoint.objects.present().without_secrets().select_related("tenant", "inbox", "health")
+    found = Endpoint.objects.for_tenants(tenants).present().without_secrets().select_related("tenant", "inbox", "health")
     return found.annotate(backlog=backlog).order_by("name", "id")
 
 

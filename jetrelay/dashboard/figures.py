@@ -1,15 +1,17 @@
 """The numbers of the overview, at a cost that does not grow with the tables."""
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Self
 
 from django.core.cache import cache
-from django.db.models import Model, QuerySet, Sum
+from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
 from delivery.models import AttemptTally, Delivery, EventTally, StreamGap
+from subscriptions.models import Tenants
 
 COUNT_LIMIT = 100_000
 DELIVERED = "delivered"
@@ -82,9 +84,9 @@ def open_gaps() -> Count:
     return bounded_count(StreamGap.objects.filter(filled_by=""))
 
 
-def traffic() -> list[Traffic]:
-    """Every type of event that ever came in, the most frequent first."""
-    found = _totals(EventTally, ("kind", "type"), ("received", "stored", "duplicate", "unmatched", "invalid"))
+def traffic(tenants: Tenants) -> list[Traffic]:
+    """Every type of event that ever came in from what these tenants see, the most frequent first."""
+    found = _totals(EventTally, tenants, ("kind", "type"), ("received", "stored", "duplicate", "unmatched", "invalid"))
     rows = [Traffic(kind, type, *map(int, counts)) for (kind, type), counts in found.items()]
     return sorted(rows, key=lambda row: (-row.received, row.label))
 
@@ -100,12 +102,13 @@ def in_all(rows: Iterable[Traffic]) -> Traffic:
     )
 
 
-def outcomes() -> Outcomes:
-    ever = {outcome: int(counts[0]) for (outcome,), counts in _totals(AttemptTally, ("outcome",), ("attempts",)).items()}
-    success, mean_ms = _last_hour()
+def outcomes(tenants: Tenants) -> Outcomes:
+    ever = {outcome: int(counts[0]) for (outcome,), counts in _totals(AttemptTally, tenants, ("outcome",), ("attempts",)).items()}
+    success, mean_ms = _last_hour(tenants)
+    owed = Delivery.objects.for_tenants(tenants)
     return Outcomes(
-        pending=bounded_count(Delivery.objects.pending()),
-        dead=bounded_count(Delivery.objects.dead()),
+        pending=bounded_count(owed.pending()),
+        dead=bounded_count(owed.dead()),
         delivered=ever.get(DELIVERED, 0),
         cancelled=ever.get(CANCELLED, 0),
         success=success,
@@ -113,9 +116,9 @@ def outcomes() -> Outcomes:
     )
 
 
-def _last_hour() -> tuple[float | None, float | None]:
+def _last_hour(tenants: Tenants) -> tuple[float | None, float | None]:
     """The share of attempts that succeeded, and their mean duration in ms."""
-    rows = AttemptTally.objects.filter(minute__gte=timezone.now() - timedelta(hours=1)).exclude(outcome=CANCELLED)
+    rows = AttemptTally.objects.for_tenants(tenants).filter(minute__gte=timezone.now() - timedelta(hours=1)).exclude(outcome=CANCELLED)
     found = {outcome: (attempts, ms) for outcome, attempts, ms in rows.values_list("outcome").annotate(Sum("attempts"), Sum("total_ms"))}
     attempts = sum(made for made, _ in found.values())
     if not attempts:
@@ -123,20 +126,25 @@ def _last_hour() -> tuple[float | None, float | None]:
     return found.get(DELIVERED, (0, 0.0))[0] / attempts, sum(ms for _, ms in found.values()) / attempts
 
 
-def _totals(tally: type[Model], by: tuple[str, ...], counts: tuple[str, ...]) -> Totals:
+def _totals(tally: type[EventTally | AttemptTally], tenants: Tenants, by: tuple[str, ...], counts: tuple[str, ...]) -> Totals:
     """Sums over all minutes. Those of finished hours do not move: they are read once an hour, the rest every time."""
     this_hour = timezone.now().replace(minute=0, second=0, microsecond=0)
     boundary = this_hour - timedelta(hours=1)
-    rows = tally._default_manager.all()
-    finished: Totals = _cached(tally, boundary, lambda: _sums(rows.filter(minute__lt=boundary), by, counts))
+    rows: QuerySet[Any] = tally.objects.for_tenants(tenants)
+    finished: Totals = _cached(f"{tally.__name__}.{boundary:%Y%m%d%H}.{_digest(tenants)}", lambda: _sums(rows.filter(minute__lt=boundary), by, counts))
     totals = {key: list(values) for key, values in finished.items()}
     for key, values in _sums(rows.filter(minute__gte=boundary), by, counts).items():
         totals[key] = [old + new for old, new in zip(totals.get(key, [0] * len(counts)), values, strict=True)]
     return totals
 
 
-def _cached(tally: type[Model], boundary: datetime, sums: Callable[[], Totals]) -> Totals:
-    return cache.get_or_set(f"totals.{tally.__name__}.{boundary:%Y%m%d%H}", sums, 3600) or {}
+def _cached(name: str, sums: Callable[[], Totals]) -> Totals:
+    return cache.get_or_set(f"totals.{name}", sums, 3600) or {}
+
+
+def _digest(tenants: Tenants) -> str:
+    """The same for the same tenants, and for no others."""
+    return "all" if tenants is None else hashlib.sha256(b"".join(sorted(each.pk.bytes for each in tenants))).hexdigest()
 
 
 def _sums(rows: "QuerySet[Any]", by: tuple[str, ...], counts: tuple[str, ...]) -> Totals:

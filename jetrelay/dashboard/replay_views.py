@@ -3,7 +3,6 @@
 import uuid
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -11,33 +10,32 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from delivery import replay
 from delivery.models import Replay
 from delivery.replay.form import ReplayForm
-from jetrelay.dashboard.access import HtmxRequest, staff_page
+from jetrelay.dashboard.access import Access, HtmxRequest, members_page
 from subscriptions.models import Endpoint
 
-PERMISSION = "delivery.change_delivery"
 SHOWN = 50
 
 
 @require_safe
-@staff_page
+@members_page
 def replays(request: HtmxRequest) -> HttpResponse:
     return render(request, "dashboard/replays.html", _latest(request))
 
 
 @require_safe
-@staff_page
+@members_page
 def replays_fragment(request: HtmxRequest) -> HttpResponse:
     return render(request, "dashboard/_replays.html", _latest(request))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_page
+@members_page
 def replay_new(request: HtmxRequest) -> HttpResponseBase:
     """GET counts what the filter in the URL matches; POST orders it."""
-    if not request.user.has_perm(PERMISSION):
-        raise PermissionDenied
+    access = request.access
+    access.require(access.acts)
     posted = request.method == "POST"
-    form = ReplayForm(request.POST if posted else request.GET or None)
+    form = ReplayForm(request.POST if posted else request.GET or None, access.acts_in)
     if posted and (ordered := form.start(by=request.user.get_username())):
         messages.success(request, f"{ordered.public_id}: {ordered.expected_text} to {ordered.action}. Workers have begun, or will within seconds.")
         return redirect("replays")
@@ -46,11 +44,11 @@ def replay_new(request: HtmxRequest) -> HttpResponseBase:
 
 
 @require_POST
-@staff_page
+@members_page
 def replay_cancel(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
-    if not request.user.has_perm(PERMISSION):
-        raise PermissionDenied
-    found = get_object_or_404(Replay, pk=id)
+    access = request.access
+    found = get_object_or_404(Replay.objects.for_tenants(access.sees), pk=id)
+    access.require(_may_cancel(access, found))
     if replay.cancel(found, by=request.user.get_username()):
         messages.success(request, f"{found.public_id} is cancelled. What it has done so far stays done.")
     else:
@@ -60,8 +58,14 @@ def replay_cancel(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
 
 def _latest(request: HtmxRequest) -> dict[str, object]:
     """Those that run, whatever their age, then the newest."""
-    rows = Replay.objects.defer("collections")
+    access = request.access
+    rows = Replay.objects.for_tenants(access.sees).defer("collections")
     found = [*rows.running().order_by("-id")[:SHOWN], *rows.exclude(state=Replay.State.RUNNING).order_by("-id")[:SHOWN]]
-    names = dict(Endpoint.objects.filter(pk__in={row.endpoint_id for row in found if row.endpoint_id}).values_list("pk", "name"))
+    names = dict(Endpoint.objects.for_tenants(access.sees).filter(pk__in={row.endpoint_id for row in found if row.endpoint_id}).values_list("pk", "name"))
     running = any(row.running for row in found)
-    return {"rows": [(row, names.get(row.endpoint_id)) for row in found], "running": running, "may_steer": request.user.has_perm(PERMISSION)}
+    return {"rows": [(row, names.get(row.endpoint_id), row.running and _may_cancel(access, row)) for row in found], "running": running}
+
+
+def _may_cancel(access: Access, replay: Replay) -> bool:
+    """A replay that is bound to no tenant is about all of them."""
+    return access.may_act_in(replay.tenant_id) if replay.tenant_id else access.acts_in is None

@@ -3,48 +3,46 @@
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from delivery.models import MAX_REJECTED
 from jetrelay.dashboard import figures, logs
-from jetrelay.dashboard.access import HtmxRequest, staff_page
-from jetrelay.dashboard.steering import PERMISSION, WISHES, Wish
+from jetrelay.dashboard.access import HtmxRequest, members_page
+from jetrelay.dashboard.steering import WISHES, Wish
 from jetrelay.dashboard.streams import Stream, streams
 
 
 @require_safe
-@staff_page
+@members_page
 def stream(request: HtmxRequest) -> HttpResponse:
     return render(request, "dashboard/stream.html", _whole(request, streams()))
 
 
 @require_safe
-@staff_page
+@members_page
 def hosts_fragment(request: HtmxRequest) -> HttpResponse:
     return render(request, "dashboard/_hosts.html", {"streams": streams()})
 
 
 @require_safe
-@staff_page
+@members_page
 def gaps_fragment(request: HtmxRequest) -> HttpResponse:
     return render(request, "dashboard/_gaps.html", _gaps(_place(request)))
 
 
 @require_safe
-@staff_page
+@members_page
 def rejected_fragment(request: HtmxRequest) -> HttpResponse:
     return render(request, "dashboard/_rejected.html", _rejected(_place(request)))
 
 
 @require_POST
-@staff_page
+@members_page
 def stream_ask(request: HtmxRequest, wish: str) -> HttpResponseBase:
     """Ask something of the hosts. What is wrong with the form is said at the form."""
-    if not request.user.has_perm(PERMISSION):
-        raise PermissionDenied
+    request.access.require(request.access.steers)
     found = streams()
     form = WISHES[wish](found, request.POST)
     if form.is_valid() and (told := form.carry_out(form.chosen())):
@@ -57,8 +55,7 @@ def _whole(request: HtmxRequest, found: list[Stream], refused: Wish | None = Non
     """The whole page, with the form that was refused among the others."""
     place = _place(request)
     wishes = [refused if refused and refused.name == name else wish(found) for name, wish in WISHES.items()]
-    steered = {"wishes": wishes, "may_steer": request.user.has_perm(PERMISSION)}
-    return {"streams": found, "place": place} | steered | _gaps(place) | _rejected(place)
+    return {"streams": found, "place": place, "wishes": wishes} | _gaps(place) | _rejected(place)
 
 
 def _place(request: HtmxRequest) -> logs.Place:

@@ -1,4 +1,4 @@
-"""The pages for staff."""
+"""The pages for members. Each view is a `members_page`."""
 
 import uuid
 

@@ -4,7 +4,6 @@ import uuid
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -15,10 +14,10 @@ from django.views.decorators.http import require_POST, require_safe
 from delivery import replay
 from delivery.models import Attempt, Delivery, Event
 from jetrelay.dashboard import figures
-from jetrelay.dashboard.access import HtmxRequest, staff_page
+from jetrelay.dashboard.access import HtmxRequest, members_page
 from jetrelay.dashboard.filters import PAGE, Filters, listed
 from jetrelay.dashboard.streams import current, streams
-from subscriptions.models import Endpoint
+from subscriptions.models import Endpoint, Tenants
 
 TOP_COLLECTIONS = 50
 ENDPOINTS_SHOWN = 200
@@ -26,67 +25,68 @@ ATTEMPTS_SHOWN = 50
 
 
 @require_safe
-@staff_page
+@members_page
 def overview(request: HtmxRequest) -> HttpResponse:
-    rows = figures.traffic()
-    return render(request, "dashboard/overview.html", _events(rows) | _collections(rows) | {"outcomes": figures.outcomes()})
+    sees = request.access.sees
+    rows = figures.traffic(sees)
+    return render(request, "dashboard/overview.html", _events(rows) | _collections(rows) | {"outcomes": figures.outcomes(sees)})
 
 
 @require_safe
-@staff_page
+@members_page
 def events_fragment(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/_events.html", _events(figures.traffic()))
+    return render(request, "dashboard/_events.html", _events(figures.traffic(request.access.sees)))
 
 
 @require_safe
-@staff_page
+@members_page
 def outcomes_fragment(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/_outcomes.html", {"outcomes": figures.outcomes()})
+    return render(request, "dashboard/_outcomes.html", {"outcomes": figures.outcomes(request.access.sees)})
 
 
 @require_safe
-@staff_page
+@members_page
 def collections_fragment(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/_collections.html", _collections(figures.traffic()))
+    return render(request, "dashboard/_collections.html", _collections(figures.traffic(request.access.sees)))
 
 
 @require_safe
-@staff_page
+@members_page
 def deliveries(request: HtmxRequest) -> HttpResponseBase:
     filters = Filters.read(request.GET.dict())
-    rows = list(filters.deliveries()[: PAGE + 1])
+    rows = list(filters.deliveries(request.access.sees)[: PAGE + 1])
     if filters.search and len(rows) == 1 and rows[0].public_id == filters.search:
         return redirect("delivery", rows[0].pk)
     older = filters.older_than(rows[PAGE - 1]).query() if len(rows) > PAGE else ""
-    context = {"rows": rows[:PAGE], "filters": filters, "older": older, "states": Delivery.State, "endpoints": _endpoint_names()}
+    context = {"rows": rows[:PAGE], "filters": filters, "older": older, "states": Delivery.State, "endpoints": _endpoint_names(request.access.sees)}
     return render(request, "dashboard/deliveries.html", context)
 
 
 @require_safe
-@staff_page
+@members_page
 def delivery(request: HtmxRequest, id: uuid.UUID) -> HttpResponse:
-    found = _delivery(id)
+    found = _delivery(request, id)
     event = Event.objects.filter(pk=found.event_id).select_related("source").first()
     return render(request, "dashboard/delivery.html", _standing(found) | {"event": event})
 
 
 @require_safe
-@staff_page
+@members_page
 def delivery_fragment(request: HtmxRequest, id: uuid.UUID) -> HttpResponse:
-    return render(request, "dashboard/_delivery.html", _standing(_delivery(id)))
+    return render(request, "dashboard/_delivery.html", _standing(_delivery(request, id)))
 
 
 @require_POST
-@staff_page
+@members_page
 def delivery_replay(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
     """Put a delivery back into the queue. With htmx the row or the page's piece that asked comes back renewed."""
-    if not request.user.has_perm("delivery.change_delivery"):
-        raise PermissionDenied
+    wanted = _delivery(request, id)
+    request.access.require(request.access.may_act_in(wanted.endpoint.tenant_id))
     # Without its event there is nothing to send.
-    kept = Event.objects.filter(pk=_delivery(id).event_id).exists()
+    kept = Event.objects.filter(pk=wanted.event_id).exists()
     replayed = replay.replay([id]) if kept else 0
     notice = "Back in the queue." if replayed else "Not replayed: its event has been pruned."
-    found = _delivery(id)
+    found = _delivery(request, id)
     if request.htmx:
         if request.htmx.target == found.public_id:
             return render(request, "dashboard/_row.html", {"delivery": found, "notice": notice})
@@ -111,8 +111,8 @@ def _collections(rows: list[figures.Traffic]) -> dict[str, Any]:
     return {"collections": rows[:TOP_COLLECTIONS], "more_collections": max(0, len(rows) - TOP_COLLECTIONS)}
 
 
-def _delivery(id: uuid.UUID) -> Delivery:
-    found = listed().filter(pk=id).first()
+def _delivery(request: HtmxRequest, id: uuid.UUID) -> Delivery:
+    found = listed(request.access.sees).filter(pk=id).first()
     if found is None:
         raise Http404("No delivery has this id: it may have been pruned.")
     return found
@@ -125,8 +125,8 @@ def _standing(delivery: Delivery) -> dict[str, Any]:
     return {"delivery": delivery, "waits": waits, "attempts": attempts, "attempts_left_out": max(0, delivery.attempt_count - ATTEMPTS_SHOWN)}
 
 
-def _endpoint_names() -> list[Endpoint]:
-    return list(Endpoint.objects.present().only("id", "name").order_by("name", "id")[:ENDPOINTS_SHOWN])
+def _endpoint_names(tenants: Tenants) -> list[Endpoint]:
+    return list(Endpoint.objects.for_tenants(tenants).present().only("id", "name").order_by("name", "id")[:ENDPOINTS_SHOWN])
 
 
 def _back(request: HtmxRequest) -> str:

@@ -18,9 +18,9 @@ from subscriptions.models.endpoints import (
     new_secret,
 )
 from subscriptions.models.history import AuditEntry, EndpointPastState
-from subscriptions.models.sources import Source
+from subscriptions.models.sources import Source, SourceQuerySet
 from subscriptions.models.subscriptions import Subscription, SubscriptionQuerySet, _commits, _everything
-from subscriptions.models.tenants import ApiKey, ApiKeyQuerySet, Membership, Tenant
+from subscriptions.models.tenants import ApiKey, ApiKeyQuerySet, Membership, Tenant, Tenants
 
 __all__ = [
     "DEFAULT_RETRY_SCHEDULE_S",
@@ -38,9 +38,11 @@ __all__ = [
     "EndpointQuerySet",
     "Membership",
     "Source",
+    "SourceQuerySet",
     "Subscription",
     "SubscriptionQuerySet",
     "Tenant",
+    "Tenants",
     # Migrations name these.
     "_commits",
     "_default_retry_schedule_s",

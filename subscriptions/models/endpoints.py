@@ -16,7 +16,7 @@ from subscriptions import validation
 from subscriptions.fields import EncryptedTextField
 from subscriptions.models.config import ConfigModel, ConfigVersion
 from subscriptions.models.history import EndpointPastState
-from subscriptions.models.tenants import Tenant
+from subscriptions.models.tenants import Tenant, Tenants
 
 # Shards are cut finer than lanes, so that another JETRELAY_LANES moves endpoints without rewriting them.
 SHARDS = 32_768
@@ -31,6 +31,9 @@ DEFAULT_RETRY_SCHEDULE_S = [30, 300, 1800, 7200]
 class EndpointQuerySet(models.QuerySet["Endpoint"]):
     def for_tenant(self, tenant: Tenant) -> Self:
         return self.filter(tenant=tenant)
+
+    def for_tenants(self, tenants: Tenants) -> Self:
+        return self if tenants is None else self.filter(tenant__in=tenants)
 
     def active(self) -> Self:
         return self.filter(state=Endpoint.State.ACTIVE)

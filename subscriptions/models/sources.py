@@ -1,10 +1,19 @@
 """Where events come from."""
 
+from typing import Self
+
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
 from subscriptions.models.config import ConfigModel
-from subscriptions.models.tenants import Tenant
+from subscriptions.models.tenants import Tenant, Tenants
+
+
+class SourceQuerySet(models.QuerySet["Source"]):
+    def for_tenants(self, tenants: Tenants) -> Self:
+        """Their own, and those that all share."""
+        return self if tenants is None else self.filter(Q(tenant=None) | Q(tenant__in=tenants))
 
 
 class Source(ConfigModel):
@@ -21,6 +30,8 @@ class Source(ConfigModel):
     name = models.CharField(max_length=100)
     keep_unmatched = models.BooleanField(default=False, help_text="Store events that no subscription wants, so that a later endpoint can recover them.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = SourceQuerySet.as_manager()
 
     class Meta:
         ordering = ("name",)

@@ -1,5 +1,6 @@
 """Tenants, their members and their keys to the API."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar, Self
 
@@ -25,6 +26,10 @@ class Tenant(PublicModel):
 
     def __str__(self) -> str:
         return self.name
+
+
+# Whose rows are asked for: those of these tenants, or everybody's where it is None. Every `for_tenants` takes it.
+Tenants = Sequence[Tenant] | None
 
 
 class Membership(models.Model):

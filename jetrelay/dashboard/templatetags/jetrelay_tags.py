@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from django import template
 from django.utils import timezone
@@ -13,6 +14,7 @@ from delivery.explain import Explanation, explain
 from delivery.models import Attempt, Delivery
 from delivery.standing import Kind, Standing
 from jetrelay.dashboard import bodies, words
+from jetrelay.dashboard.access import Access
 
 register = template.Library()
 
@@ -46,6 +48,11 @@ class Phase:
     ms: float
     start: float
     width: float
+
+
+@register.filter
+def may_act_in(access: Access, tenant: UUID) -> bool:
+    return access.may_act_in(tenant)
 
 
 @register.filter
