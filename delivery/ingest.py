@@ -11,6 +11,7 @@ A crash before the commit leaves no answer; a client that tries again with the s
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import sleep
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -24,6 +25,9 @@ from subscriptions.models import Source
 
 # A client has given up by then, and a database that is away answers sooner.
 PATIENCE_S = 30.0
+# Where so many callers shared a transaction, the next one waits so long for them to come again.
+CROWD = 8
+COMPANY_S = 0.004
 # Sources whose subscriptions a process keeps compiled.
 MAX_OUTBOXES = 1000
 
@@ -88,6 +92,8 @@ class GroupCommit:
         self._something = threading.Condition()
         self._outboxes: dict[UUID, Outbox] = {}
         self._thread: threading.Thread | None = None
+        # How many callers shared the last transaction, or the last few.
+        self._company = 0
 
     def publish(self, source: Source, events: Sequence[Posted]) -> list[Accepted]:
         order = _Order(source, events)
@@ -118,11 +124,16 @@ class GroupCommit:
         with self._something:
             while not self._orders:
                 self._something.wait()
+        if self._company >= CROWD:
+            # Those that were just answered are about to post again: most of them come within this.
+            sleep(COMPANY_S)
+        with self._something:
             taken, size = list[_Order](), 0
             while self._orders and (not taken or size + len(self._orders[0].events) <= MAX_BATCH):
                 order = self._orders.popleft()
                 size += len(order.events)
                 taken.append(order)
+            self._company = len(taken)
             return taken
 
     def _commit(self, group: list[_Order]) -> None:

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from time import monotonic
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
@@ -19,6 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from subscriptions.models import ApiKey, Tenant
+from subscriptions.remembering import Remembered
 
 PREFIX = "jr_"
 VISIBLE = 10
@@ -45,7 +45,6 @@ OVERLAP = timedelta(hours=24)
 MAX_OVERLAP = timedelta(days=30)
 
 _REMEMBERED_S = 1.0
-_MAX_REMEMBERED = 10_000
 _USED_EVERY = timedelta(minutes=1)
 
 
@@ -117,13 +116,13 @@ def find(text: str) -> Bearer | None:
     """Who holds this key, if it is live."""
     if not text.startswith(PREFIX):
         return None
-    return remembered(text) or _unexpired(_look(_digest(text)))
+    digest = _digest(text)
+    return _unexpired(_remembered.fresh(digest) or _look(digest))
 
 
 def remembered(text: str) -> Bearer | None:
     """`find`, if the answer is known without a look into the database."""
-    looked_at, bearer = _remembered.get(_digest(text), _NOBODY)
-    return _unexpired(bearer) if monotonic() - looked_at <= _REMEMBERED_S else None
+    return _unexpired(_remembered.known(_digest(text)))
 
 
 def _unexpired(bearer: Bearer | None) -> Bearer | None:
@@ -135,8 +134,7 @@ def forget() -> None:
     _remembered.clear()
 
 
-_remembered: dict[bytes, tuple[float, Bearer]] = {}
-_NOBODY: tuple[float, Bearer | None] = (0.0, None)
+_remembered: Remembered[bytes, Bearer] = Remembered(_REMEMBERED_S)
 
 
 def _look(digest: bytes) -> Bearer | None:
@@ -147,9 +145,7 @@ def _look(digest: bytes) -> Bearer | None:
     if key.last_used_at is None or now - key.last_used_at > _USED_EVERY:
         ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
     bearer = Bearer(key.pk, key.tenant_id, f"key {key}", frozenset(key.scopes), key.rate_limit_per_s, key.expires_at)
-    if len(_remembered) >= _MAX_REMEMBERED:
-        _remembered.clear()
-    _remembered[digest] = monotonic(), bearer
+    _remembered.keep(digest, bearer)
     return bearer
 
 

@@ -22,7 +22,7 @@ from delivery.models import Event
 from delivery.sources.api import MAX_EVENT
 from jetrelay.api import events
 from jetrelay.api.express import PATH, Express
-from subscriptions import keys
+from subscriptions import keys, remembering
 from subscriptions.models import ApiKey
 from tests.api import Answer, Api, api_of
 from tests.builders import make_api_source, make_subscription, make_tenant
@@ -199,7 +199,7 @@ def test_a_key_that_is_revoked_ends_within_a_second(api: Api, front: Front, monk
     assert api.key
     ApiKey.objects.filter(pk=api.key.pk).update(revoked_at=timezone.now())
     later = monotonic() + 1.1
-    monkeypatch.setattr(keys, "monotonic", lambda: later)
+    monkeypatch.setattr(remembering, "monotonic", lambda: later)
     assert front.post(EVENT, api.text).problem == (401, "invalid_key")
 
 

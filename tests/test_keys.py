@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from subscriptions import keys
+from subscriptions import remembering
 from subscriptions.keys import SCOPES, TENANTS_SCOPES, clean_scopes, find, issue, revoke, rotate
 from subscriptions.models import ApiKey, AuditEntry, Membership, Tenant
 from tests.builders import make_api_key, make_tenant
@@ -26,7 +26,7 @@ DAY = timedelta(days=1)
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The process's clock, as its one item."""
     time = [1000.0]
-    monkeypatch.setattr(keys, "monotonic", lambda: time[0])
+    monkeypatch.setattr(remembering, "monotonic", lambda: time[0])
     return time
 
 
@@ -88,13 +88,6 @@ def test_a_key_is_looked_up_at_most_once_a_second(clock: list[float], django_ass
     assert find(text)
     clock[0] += 1.1
     assert find(text) is None
-
-
-def test_the_memory_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "_MAX_REMEMBERED", 2)
-    texts = [make_api_key()[1] for _ in range(5)]
-    assert all(find(text) for text in texts)
-    assert len(keys._remembered) <= 2
 
 
 def test_a_key_that_is_revoked_opens_nothing_for_good() -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from time import monotonic
 from typing import Any, cast
 from uuid import UUID
 
@@ -28,6 +27,7 @@ from jetrelay.api.sources import api_source_of, visible_sources
 from jetrelay.api.views import ApiView, one
 from subscriptions.ids import new_id, to_public
 from subscriptions.models import Endpoint, Source, Tenant
+from subscriptions.remembering import Remembered
 
 # Of posting.
 SCOPE = "events:write"
@@ -133,27 +133,23 @@ class EventBatch(ApiView):
 
 
 def source_of(tenant: UUID, name: str | None = None) -> Source:
-    """The source that is posted to: looked up at most once a second in each process, for this is on every event's way."""
-    source = remembered_source(tenant, name)
+    """The source that is posted to: looked up at most every half second in each process, for this is on every event's way."""
+    source = _sources.fresh((tenant, name))
     if source is None:
         owner = Tenant(pk=tenant)
         source = one(visible_sources(owner), name) if name is not None else api_source_of(owner)
         if source.kind != Source.Kind.API:
             raise bad_query("source", "events are posted to a source of the kind api alone.")
-        if len(_sources) > _MAX_SOURCES:
-            _sources.clear()
-        _sources[tenant, name] = monotonic(), source
+        _sources.keep((tenant, name), source)
     return source
 
 
-def remembered_source(tenant: UUID, name: str | None = None) -> Source | None:
+def remembered_source(tenant: UUID) -> Source | None:
     """`source_of`, if the answer is known without a look into the database."""
-    looked_at, source = _sources.get((tenant, name), (0.0, None))
-    return source if monotonic() - looked_at <= _SOURCE_REMEMBERED_S else None
+    return _sources.known((tenant, None))
 
 
-_sources: dict[tuple[UUID, str | None], tuple[float, Source]] = {}
-_MAX_SOURCES = 10_000
+_sources: Remembered[tuple[UUID, str | None], Source] = Remembered(_SOURCE_REMEMBERED_S)
 
 
 def _given(request: Request) -> str | None:

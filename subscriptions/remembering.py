@@ -1,0 +1,41 @@
+"""What was read from the database a moment ago, for those who ask thousands of times a second."""
+
+from collections.abc import Hashable
+from time import monotonic
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Remembered(Generic[K, V]):
+    """Values that are good for so many seconds. Past half of that, one who asks is sent to look again, while the others go on with what there is."""
+
+    def __init__(self, good_s: float, most: int = 10_000) -> None:
+        self.good_s, self.most = good_s, most
+        self._values: dict[K, tuple[float, V]] = {}
+        # Those that somebody was sent to look for.
+        self._looked_for: dict[K, float] = {}
+
+    def fresh(self, key: K) -> V | None:
+        """What was kept within half of the time."""
+        at, value = self._values.get(key, (0.0, None))
+        return value if monotonic() - at <= self.good_s / 2 else None
+
+    def known(self, key: K) -> V | None:
+        """What is still good; None as well for the one who is to look again."""
+        at, value = self._values.get(key, (0.0, None))
+        age_s = monotonic() - at
+        if age_s > self.good_s or (age_s > self.good_s / 2 and self._looked_for.get(key) != at):
+            self._looked_for[key] = at
+            return None
+        return value
+
+    def keep(self, key: K, value: V) -> None:
+        if len(self._values) >= self.most:
+            self.clear()
+        self._values[key] = monotonic(), value
+
+    def clear(self) -> None:
+        self._values.clear()
+        self._looked_for.clear()
