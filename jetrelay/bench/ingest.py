@@ -26,7 +26,7 @@ def measure(
     *,
     connections: Annotated[int, "clients, each of which posts one event after the other"] = 50,
     seconds: Annotated[float, "how long each is measured, in whole seconds"] = 10.0,
-    workers: Annotated[int, "web processes"] = 1,
+    workers: Annotated[int, "web processes"] = 2,
 ) -> Figures:
     with scratch() as (folder, env), sink(folder) as (url, _):
         env |= LOOPBACK
