@@ -8,7 +8,7 @@ from django.db import DEFAULT_DB_ALIAS
 from django.utils import timezone
 
 from delivery.models import Attempt, Delivery, Event
-from jetrelay.api import deliveries
+from jetrelay.api import deliveries, pages
 from subscriptions.models import AuditEntry
 from tests.api import Api, api_of
 from tests.builders import id_of, make_api_event, make_attempt, make_delivery, make_endpoint, make_event
@@ -204,3 +204,15 @@ def test_these_acts_take_nothing(act: str, body: Any, api: Api) -> None:
     row = make_delivery(state=DEAD)
     assert api.post(f"deliveries/{row.public_id}/{act}", body).problem == (422, "invalid")
     assert row.refreshed().state == DEAD
+
+
+def test_a_range_of_time_ends_where_it_ends(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "MAX_LOOKED_AT", 2)
+    endpoint, now = make_endpoint(), timezone.now()
+    rows = {hours: make_delivery(id=id_of(hours * HOUR), endpoint=endpoint, created_at=now - hours * HOUR) for hours in range(1, 12)}
+    since, until = (now - 6.5 * HOUR).isoformat().replace("+00:00", "Z"), (now - 4.5 * HOUR).isoformat().replace("+00:00", "Z")
+    first = api.get(f"deliveries?since={since}&until={until}")
+    # What is newer is not walked through, and behind the last one there is no page of nothing after the other.
+    assert first.ids == [rows[5].public_id, rows[6].public_id]
+    rest = api.get(f"deliveries?since={since}&until={until}&cursor={first.json['next_cursor']}")
+    assert (rest.ids, rest.json["has_more"]) == ([], False)

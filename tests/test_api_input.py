@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.core import serializers
+from django.test import Client
 from pytest_django import Settings
 
 from delivery.models import Delivery, Event
@@ -346,3 +347,9 @@ def test_what_stands_in_a_query_or_a_header_is_read_as_strictly(api: Api, places
             answer = api.patch(places["change"][1], {"name": ""}, headers={name: value})
             assert 400 <= answer.status < 500
             assert api.post("endpoints", {}, headers={name: value}).status in (400, 422)
+
+
+def test_a_body_without_an_end_is_not_taken_for_nothing(api: Api) -> None:
+    headers = {"HTTP_AUTHORIZATION": f"Bearer {api.text}", "HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+    answer = Client().post("/api/v1/endpoints", b"{}", "application/json", HTTP_HOST="localhost", **headers)
+    assert (answer.status_code, answer.json()["code"]) == (411, "length_required")

@@ -168,3 +168,9 @@ def test_a_preview_refuses_what_a_subscription_refuses(api: Api) -> None:
         ({"types": ["a"], "last": 20_001}, "/last"),
     ):
         assert api.post("subscriptions/preview", body).pointers == [pointer]
+
+
+def test_a_change_of_nothing_is_none(api: Api) -> None:
+    made = api.post("subscriptions", {"endpoint": make_endpoint().public_id, "types": ["order.*"]})
+    answer = api.patch(f"subscriptions/{made.json['id']}", {})
+    assert (answer.status, answer.json, answer.headers["ETag"]) == (200, made.json, made.headers["ETag"])

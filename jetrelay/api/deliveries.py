@@ -1,6 +1,6 @@
 """`/deliveries` and `/dead-letters`: what is owed, what became of it, and trying again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from delivery.explain import explain
 from delivery.models import Attempt, Delivery, Event
 from delivery.replay import dismiss, replay
 from jetrelay.api.fields import Moment, Strict, id_of
-from jetrelay.api.filters import moments, prefix_or_exact
+from jetrelay.api.filters import id_range, moments, prefix_or_exact
 from jetrelay.api.pages import PARAMETERS, Look, page_of
 from jetrelay.api.problems import Problem, bad_query
 from jetrelay.api.views import ApiView, one
@@ -100,7 +100,7 @@ class _Deliveries(ApiView):
             found = Delivery.objects.filter(event=id, endpoint__in=endpoints).order_by("-pk")
             found = found.dead() if dead else found
             return page_of(request, partial(_of_event, found), rows, show_all, conditions or Q())
-        look = partial(_newest, endpoints, dead=dead or wanted.get("state") == "dead")
+        look = partial(_within, id_range(wanted), partial(_newest, endpoints, dead=dead or wanted.get("state") == "dead"))
         return page_of(request, look, rows, show_all, conditions if conditions or timed else None)
 
 
@@ -171,6 +171,14 @@ def _conditions(wanted: Any) -> Q:
     if (text := wanted.get("subject")) is not None:
         events &= Q(subject=text)
     return found & Q(Exists(Event.objects.filter(events, pk=OuterRef("event_id")))) if events else found
+
+
+def _within(ids: tuple[UUID | None, UUID | None], look: Callable[[UUID | None, int], Look], after: UUID | None, most: int) -> Look:
+    """What `look` finds between two ids, and nothing of what lies on the way there or behind."""
+    floor, ceiling = ids
+    found = look(min(filter(None, (after, ceiling)), default=None), most)
+    inside = [id for id in found.ids if floor is None or id > floor]
+    return Look(inside, found.more and len(inside) == len(found.ids))
 
 
 def _newest(endpoints: Sequence[UUID], after: UUID | None, most: int, *, dead: bool) -> Look:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db.models import Q, QuerySet
@@ -24,18 +25,26 @@ Q_ = TypeVar("Q_", bound="QuerySet[Any]")
 
 def moments(wanted: Mapping[str, str], rows: Q_, field: str) -> Q_:
     """From `since` on, and before `until`. By id first, which the time is a part of; then by the time itself."""
-    for name, compare, by_id in (("since", "gte", "gt"), ("until", "lt", "lt")):
-        if (text := wanted.get(name)) is not None:
-            try:
-                at = moment(text)
-            except ValidationError as error:
-                raise bad_query(name, NO_TIME) from error
-            # An id is made a little after, or before, the moment that its row names.
-            slack = -_SLACK if name == "since" else _SLACK
-            if at.year >= _FIRST_YEAR:
-                rows = rows.filter(**{f"pk__{by_id}": first_id(min(at + slack, _LAST))})
-            rows = rows.filter(**{f"{field}__{compare}": at})
+    floor, ceiling = id_range(wanted)
+    if (since := _moment(wanted, "since")) is not None:
+        rows = rows.filter(**{f"{field}__gte": since}, **({"pk__gt": floor} if floor else {}))
+    if (until := _moment(wanted, "until")) is not None:
+        rows = rows.filter(**{f"{field}__lt": until}, **({"pk__lt": ceiling} if ceiling else {}))
     return rows
+
+
+def id_range(wanted: Mapping[str, str]) -> tuple[UUID | None, UUID | None]:
+    """Between which ids all rows of this time lie: an id is made a little after, or before, the moment that its row names."""
+    since, until = _moment(wanted, "since"), _moment(wanted, "until")
+    floor = first_id(min(since - _SLACK, _LAST)) if since and since.year >= _FIRST_YEAR else None
+    return floor, first_id(min(until + _SLACK, _LAST)) if until and until.year >= _FIRST_YEAR else None
+
+
+def _moment(wanted: Mapping[str, str], name: str) -> datetime | None:
+    try:
+        return moment(wanted[name]) if name in wanted else None
+    except ValidationError as error:
+        raise bad_query(name, NO_TIME) from error
 
 
 def prefix_or_exact(field: str, text: str) -> Q:

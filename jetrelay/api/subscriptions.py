@@ -182,9 +182,11 @@ class SubscriptionDetail(_Subscriptions):
         wish = self.body(Wish, partial=True)
         if "source" in wish and source_of(wish, self.tenant).pk != subscription.source_id:
             raise ValidationError({"source": ["A subscription stays with its source: make another one."]})
-        put(wish, subscription).full_clean()
-        subscription.save()
-        self.note("subscription.change", subscription.public_id, ", ".join(sorted(wish)))
+        if wish:
+            # Else nothing has changed, and `updated_at` says when something did.
+            put(wish, subscription).full_clean()
+            subscription.save()
+            self.note("subscription.change", subscription.public_id, ", ".join(sorted(wish)))
         return Response(show(subscription), headers={"ETag": etag(show(subscription))})
 
     def delete(self, request: Request, id: str) -> Response:

@@ -99,6 +99,9 @@ class ApiView(APIView):
         if request.method not in self.allowed_methods:
             self.http_method_not_allowed(request)
         self._check_query(request)
+        if request.META.get("HTTP_TRANSFER_ENCODING") and not request.META.get("CONTENT_LENGTH"):
+            # WSGI has no end for it, and what cannot be read must not pass for nothing.
+            raise Problem(411, "length_required", "Send the body with a Content-Length: in chunks it cannot be read here.")
 
     def _check_query(self, request: Request) -> None:
         known = self.query.get(request.method or "", ())
