@@ -13,7 +13,7 @@ from delivery.engines import engine
 from delivery.explain import explain
 from delivery.models import Attempt, Delivery, Event
 from delivery.replay import dismiss, replay
-from jetrelay.api.fields import Moment, Strict, id_of
+from jetrelay.api.fields import Moment, Nothing, id_of
 from jetrelay.api.filters import id_range, moments, prefix_or_exact
 from jetrelay.api.pages import PARAMETERS, Look, page_of
 from jetrelay.api.problems import Problem, bad_query
@@ -133,7 +133,7 @@ class DeliveryReplay(_Deliveries):
     scopes = {"POST": "deliveries:write"}
 
     def post(self, request: Request, id: str) -> Response:
-        self.body(Strict)
+        self.body(Nothing)
         delivery = one(self.rows(), id)
         if not replay([delivery.pk]):
             raise Problem(409, "not_replayable", "It cannot be sent again: its event has been pruned, or its endpoint is deleted or has not been verified.")
@@ -145,7 +145,7 @@ class DeliveryDismiss(_Deliveries):
     scopes = {"POST": "deliveries:write"}
 
     def post(self, request: Request, id: str) -> Response:
-        self.body(Strict)
+        self.body(Nothing)
         delivery = one(self.rows(), id)
         if dismiss([delivery.pk]):
             self.note("delivery.dismiss", delivery.public_id)

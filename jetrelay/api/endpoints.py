@@ -1,7 +1,6 @@
 """`/endpoints`: where deliveries go, on what terms, and what may be asked of them."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +13,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from delivery import endpoints, rotation, verification
+from delivery import endpoints, verification
 from delivery.standing import standing
 from jetrelay.api import subscriptions
 from jetrelay.api.fields import Checked, Flag, Moment, Number, Strict, Text, Whole
@@ -22,7 +21,7 @@ from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import Problem, bad_query, escaped
 from jetrelay.api.views import After, ApiView, check_match, etag, one
 from subscriptions import validation
-from subscriptions.models import MAX_SECRET_OVERLAP, SECRET_OVERLAP, Endpoint, Subscription
+from subscriptions.models import Endpoint, Subscription
 
 State = Endpoint.State
 MAX_SUBSCRIPTIONS = 100
@@ -103,19 +102,6 @@ class NewEndpoint(EndpointBody):
         validation.clean_secret, required=False, max_length=200, write_only=True, help_text="whsec_ and the base64 of 24 to 64 bytes. Without it, one is made."
     )
     subscriptions = serializers.ListField(child=subscriptions.Wish(), required=False, max_length=MAX_SUBSCRIPTIONS)
-
-
-class Reason(Strict):
-    reason = Text(required=False, max_length=150, help_text="Why, for whoever looks later.")
-
-
-class Overlap(Strict):
-    overlap_s = Whole(
-        required=False,
-        min_value=0,
-        max_value=int(MAX_SECRET_OVERLAP.total_seconds()),
-        help_text="How long the old secret stays valid: 24 hours unless you say otherwise; 0 if it has leaked.",
-    )
 
 
 def put(wish: Mapping[str, Any], endpoint: Endpoint) -> Endpoint:
@@ -220,7 +206,7 @@ def tried(outcome: verification.Outcome) -> dict[str, Any]:
 # --- views ---------------------------------------------------------------------------------------------------------
 
 
-class _Endpoints(ApiView):
+class Endpoints(ApiView):
     max_body = 1024 * 1024
 
     def rows(self) -> "QuerySet[Endpoint]":
@@ -236,7 +222,7 @@ class _Endpoints(ApiView):
         return Response(show(fresh) | more, status, headers={"ETag": etag(settings_of(fresh))})
 
 
-class EndpointList(_Endpoints):
+class EndpointList(Endpoints):
     scopes = {"GET": "endpoints:read", "POST": "endpoints:write"}
     query = {"GET": (*PARAMETERS, "state")}
 
@@ -270,7 +256,7 @@ class EndpointList(_Endpoints):
         return After(response.data, 201, lambda: self.shown(endpoint, 201, **once, verification=tried(verification.verify(endpoint))))
 
 
-class EndpointDetail(_Endpoints):
+class EndpointDetail(Endpoints):
     scopes = {"GET": "endpoints:read", "PATCH": "endpoints:write", "DELETE": "endpoints:write"}
     # A new URL is challenged before it is taken over, and no transaction waits for that.
     atomic = False
@@ -315,124 +301,3 @@ class EndpointDetail(_Endpoints):
         if not outcome.passed:
             words = f"The new URL did not answer the challenge, so the old one stays. {outcome.words}"
             raise Problem(422, "not_verified", words, [("/url", words)])
-
-
-class _Act(_Endpoints):
-    scopes = {"POST": "endpoints:write"}
-    action = ""
-
-    def post(self, request: Request, id: str) -> Response:
-        raise NotImplementedError
-
-    def move(self, id: str, change: Any, to: Sequence[str], refusal: str) -> Response:
-        """Do it, unless it is so already. `refusal` says why it cannot be done in any other state."""
-        endpoint = self.mine(id)
-        if change(Endpoint.objects.filter(pk=endpoint.pk)):
-            self.note(f"endpoint.{self.action}", endpoint.public_id)
-        elif self.mine(id).state not in to:
-            raise Problem(409, "wrong_state", f"The endpoint is {endpoint.get_state_display().lower()}. {refusal}")
-        return self.shown(endpoint)
-
-    def why(self, done: str) -> str:
-        """The reason that is kept with the state."""
-        given = self.body(Reason).get("reason")
-        return f"{done} by {self.bearer.actor}{f': {given}' if given else ''}"
-
-
-class Pause(_Act):
-    action = "pause"
-
-    def post(self, request: Request, id: str) -> Response:
-        why = self.why("paused")
-        return self.move(id, lambda rows: endpoints.pause(rows, why), (State.PAUSED,), "Only an active one can be paused.")
-
-
-class Resume(_Act):
-    action = "resume"
-
-    def post(self, request: Request, id: str) -> Response:
-        self.body(Strict)
-        return self.move(id, endpoints.resume, (State.ACTIVE,), "Only a paused one can be resumed: enable one that is disabled, verify one that is unverified.")
-
-
-class Disable(_Act):
-    action = "disable"
-
-    def post(self, request: Request, id: str) -> Response:
-        why = self.why("disabled")
-        return self.move(id, lambda rows: endpoints.disable(rows, why), (State.DISABLED,), "Only an active or a paused one can be disabled.")
-
-
-class Enable(_Act):
-    action = "enable"
-
-    def post(self, request: Request, id: str) -> Response:
-        self.body(Strict)
-        return self.move(id, endpoints.enable, (State.ACTIVE,), "Only a disabled one can be enabled: resume one that is paused, verify one that is unverified.")
-
-
-class ResetBreaker(_Act):
-    action = "reset-breaker"
-
-    def post(self, request: Request, id: str) -> Response:
-        self.body(Strict)
-        return self.move(id, endpoints.reset_breaker, STATES, "")
-
-
-class _Try(_Act):
-    # A transaction must not wait for a receiver.
-    atomic = False
-
-    def post(self, request: Request, id: str) -> Response:
-        self.body(Strict)
-        endpoint = self.mine(id)
-        outcome = self.how(endpoint)
-        self.note(f"endpoint.{self.action}", endpoint.public_id, "passed" if outcome.passed else "failed")
-        return Response(tried(outcome))
-
-    def how(self, endpoint: Endpoint) -> verification.Outcome:
-        raise NotImplementedError
-
-
-class Verify(_Try):
-    action = "verify"
-
-    def how(self, endpoint: Endpoint) -> verification.Outcome:
-        return verification.verify(endpoint)
-
-
-class Test(_Try):
-    action = "test"
-
-    def how(self, endpoint: Endpoint) -> verification.Outcome:
-        return verification.send_test(endpoint)
-
-
-class RotateSecret(_Act):
-    action = "rotate-secret"
-
-    def post(self, request: Request, id: str) -> Response:
-        seconds = self.body(Overlap).get("overlap_s")
-        overlap = SECRET_OVERLAP if seconds is None else timedelta(seconds=seconds)
-        try:
-            endpoint = rotation.rotate(self.mine(id).pk, overlap)
-        except rotation.NotRotatable as refusal:
-            raise Problem(409, "not_rotatable", str(refusal)) from refusal
-        self.note("endpoint.rotate-secret", endpoint.public_id, f"the old one ends in {int(overlap.total_seconds())} s")
-        until = Moment().to_representation(endpoint.previous_secret_expires_at)
-        return Response({"secret": endpoint.secret, "previous_secret_expires_at": until})
-
-
-class RevealSecret(_Act):
-    scopes = {"POST": "secrets:read"}
-    action = "reveal-secret"
-
-    def post(self, request: Request, id: str) -> Response:
-        self.body(Strict)
-        endpoint = self.mine(id)
-        self.note("endpoint.reveal-secret", endpoint.public_id)
-        live = endpoint.secrets_at(timezone.now())
-        until = endpoint.previous_secret_expires_at if len(live) > 1 else None
-        return Response(
-            {"secret": live[0], "previous_secret": live[1] if len(live) > 1 else None, "previous_secret_expires_at": Moment().to_representation(until)}
-        )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from delivery.models import Event
 from delivery.sources.api import MAX_ID, MAX_ITEMS, MAX_SUBJECT, MAX_TYPE, TYPE_PATTERN
-from jetrelay.api import deliveries, endpoints, events, keys, replays, sources, stats, stream, subscriptions
+from jetrelay.api import deliveries, endpoint_acts, endpoints, events, keys, replays, sources, stats, stream, subscriptions
 from jetrelay.api.fields import Nothing, Strict
 from jetrelay.api.pages import DEFAULT_LIMIT, MAX_LIMIT
 from jetrelay.api.shapes import CURSOR, MOMENT, Schema, one_of, public_id, ref, words
@@ -84,21 +84,25 @@ OPERATIONS: dict[tuple[type[ApiView], HTTPMethod], Operation] = {
         errors={CONFLICT: "The endpoint is the operator's own."},
         matched=True,
     ),
-    (endpoints.Pause, POST): Operation(
-        "pause_endpoint", "Pause an endpoint", {OK: "Endpoint"}, "Its deliveries wait.", endpoints.Reason, {CONFLICT: _WRONG_STATE}, tagged=True
+    (endpoint_acts.Pause, POST): Operation(
+        "pause_endpoint", "Pause an endpoint", {OK: "Endpoint"}, "Its deliveries wait.", endpoint_acts.Reason, {CONFLICT: _WRONG_STATE}, tagged=True
     ),
-    (endpoints.Resume, POST): Operation("resume_endpoint", "Resume a paused endpoint", {OK: "Endpoint"}, "", Nothing, {CONFLICT: _WRONG_STATE}, tagged=True),
-    (endpoints.Enable, POST): Operation("enable_endpoint", "Enable a disabled endpoint", {OK: "Endpoint"}, "", Nothing, {CONFLICT: _WRONG_STATE}, tagged=True),
-    (endpoints.Disable, POST): Operation(
+    (endpoint_acts.Resume, POST): Operation(
+        "resume_endpoint", "Resume a paused endpoint", {OK: "Endpoint"}, "", Nothing, {CONFLICT: _WRONG_STATE}, tagged=True
+    ),
+    (endpoint_acts.Enable, POST): Operation(
+        "enable_endpoint", "Enable a disabled endpoint", {OK: "Endpoint"}, "", Nothing, {CONFLICT: _WRONG_STATE}, tagged=True
+    ),
+    (endpoint_acts.Disable, POST): Operation(
         "disable_endpoint",
         "Disable an endpoint",
         {OK: "Endpoint"},
         "Its deliveries wait until somebody enables it.",
-        endpoints.Reason,
+        endpoint_acts.Reason,
         {CONFLICT: _WRONG_STATE},
         tagged=True,
     ),
-    (endpoints.ResetBreaker, POST): Operation(
+    (endpoint_acts.ResetBreaker, POST): Operation(
         "reset_breaker",
         "Reset an endpoint's circuit breaker",
         {OK: "Endpoint"},
@@ -106,25 +110,25 @@ OPERATIONS: dict[tuple[type[ApiView], HTTPMethod], Operation] = {
         Nothing,
         tagged=True,
     ),
-    (endpoints.Verify, POST): Operation(
+    (endpoint_acts.Verify, POST): Operation(
         "verify_endpoint",
         "Challenge an endpoint",
         {OK: "Tried"},
         'The receiver has to answer 2xx with the challenge as its body, or as {"challenge": …} in JSON. An unverified endpoint that does is active then.',
         Nothing,
     ),
-    (endpoints.Test, POST): Operation(
+    (endpoint_acts.Test, POST): Operation(
         "test_endpoint", "Send a test event to an endpoint", {OK: "Tried"}, "It is no delivery: nothing is stored or retried.", Nothing
     ),
-    (endpoints.RotateSecret, POST): Operation(
+    (endpoint_acts.RotateSecret, POST): Operation(
         "rotate_secret",
         "Replace an endpoint's signing secret",
         {OK: "RotatedSecret"},
         "The old one stays valid for the overlap.",
-        endpoints.Overlap,
+        endpoint_acts.Overlap,
         {CONFLICT: "The secret comes from the operator's environment."},
     ),
-    (endpoints.RevealSecret, POST): Operation(
+    (endpoint_acts.RevealSecret, POST): Operation(
         "reveal_secret", "Show an endpoint's signing secrets", {OK: "Secrets"}, "Written down in the audit log.", Nothing
     ),
     (replays.Recover, POST): Operation(

@@ -16,7 +16,7 @@ from delivery.replay import cancel, preview, start
 from delivery.replay.walks import Count
 from jetrelay.api.deliveries import STATES
 from jetrelay.api.events import visible_events
-from jetrelay.api.fields import List, Moment, Number, PublicId, Strict, Text
+from jetrelay.api.fields import List, Moment, Nothing, Number, PublicId, Strict, Text
 from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import Problem
 from jetrelay.api.subscriptions import PATTERN
@@ -135,7 +135,7 @@ class ReplayCancel(_Replays):
     scopes = {"POST": "deliveries:write"}
 
     def post(self, request: Request, id: str) -> Response:
-        self.body(Strict)
+        self.body(Nothing)
         replay = one(self.rows(), id)
         if cancel(replay, by=self.bearer.actor[:150]):
             self.note("replay.cancel", replay.public_id)

@@ -2,19 +2,19 @@
 
 from django.urls import path, re_path
 
-from jetrelay.api import deliveries, endpoints, events, keys, replays, sources, stats, stream, subscriptions
+from jetrelay.api import deliveries, endpoint_acts, endpoints, events, keys, replays, sources, stats, stream, subscriptions
 from jetrelay.api.views import NotThere
 
 _ACTS = {
-    "pause": endpoints.Pause,
-    "resume": endpoints.Resume,
-    "enable": endpoints.Enable,
-    "disable": endpoints.Disable,
-    "reset-breaker": endpoints.ResetBreaker,
-    "verify": endpoints.Verify,
-    "test": endpoints.Test,
-    "rotate-secret": endpoints.RotateSecret,
-    "reveal-secret": endpoints.RevealSecret,
+    "pause": endpoint_acts.Pause,
+    "resume": endpoint_acts.Resume,
+    "enable": endpoint_acts.Enable,
+    "disable": endpoint_acts.Disable,
+    "reset-breaker": endpoint_acts.ResetBreaker,
+    "verify": endpoint_acts.Verify,
+    "test": endpoint_acts.Test,
+    "rotate-secret": endpoint_acts.RotateSecret,
+    "reveal-secret": endpoint_acts.RevealSecret,
     "recover": replays.Recover,
 }
 
