@@ -13,9 +13,10 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
+from jetrelay.api.models import IdempotentRequest
 from subscriptions.management.commands import rotate_encryption_keys as command
 from subscriptions.models import ConfigVersion, Endpoint, new_secret
-from tests.builders import make_endpoint
+from tests.builders import make_endpoint, make_tenant
 
 pytestmark = pytest.mark.django_db
 
@@ -64,7 +65,17 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> 
 
 
 def test_it_finds_every_encrypted_field_by_itself() -> None:
-    assert {model: [field.name for field in fields] for model, fields in command.encrypted_columns().items()} == {Endpoint: list(COLUMNS)}
+    found = {model: [field.name for field in fields] for model, fields in command.encrypted_columns().items()}
+    assert found == {Endpoint: list(COLUMNS), IdempotentRequest: ["answer"]}
+
+
+def test_it_takes_the_answers_that_are_kept_for_repeated_requests_along(settings: Settings) -> None:
+    kept = IdempotentRequest.objects.create(tenant=make_tenant(), key="k", fingerprint=b"f", status=201, answer='{"secret": "whsec_1"}')
+    settings.JETRELAY_ENCRYPTION_KEYS = [Fernet.generate_key().decode(), *settings.JETRELAY_ENCRYPTION_KEYS]
+    call_command("rotate_encryption_keys", stdout=StringIO())
+    settings.JETRELAY_ENCRYPTION_KEYS = settings.JETRELAY_ENCRYPTION_KEYS[:1]
+    kept.refresh_from_db()
+    assert kept.answer == '{"secret": "whsec_1"}'
 
 
 def test_it_puts_everything_under_the_first_key_and_changes_nothing_else(settings: Settings) -> None:

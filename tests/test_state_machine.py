@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from delivery import claims, lanes, order
 from delivery.models import Attempt, AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease
 from delivery.outbox import Outbox
-from subscriptions.models import Endpoint, Subscription
+from subscriptions.models import Endpoint, EndpointPastState, Subscription
 from tests.counterpart import ANSWERS
 from tests.nursery import Nursery
 from tests.playground import SUBJECTS, TYPES, Chosen, Playground
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "0"))
 STEPS = 25
 SCHEDULES: list[list[float]] = [[0], [30, 300], [0, 0, 3600], [3600] * 4, []]
-TABLES = (Attempt, AttemptTally, Delivery, Event, EventTally, Lease, EndpointHealth, Subscription, Endpoint)
+TABLES = (Attempt, AttemptTally, Delivery, Event, EventTally, Lease, EndpointHealth, EndpointPastState, Subscription, Endpoint)
 
 numbers = st.integers(0, 2)
 counts = st.integers(0, 15)
