@@ -227,3 +227,12 @@ def test_what_was_not_stored_is_not_tried_again_behind_the_clients_back(express:
     answer = front.post(EVENT, api.text)
     assert (answer.problem, answer.headers["Retry-After"]) == ((503, "not_stored"), "1")
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("path", "body"), [("replays/preview", b""), ("events", b'{"type":"order.cut","data":1}'), ("events/batch", b'{"events":[]}')])
+def test_a_body_that_was_cut_off_is_not_taken_for_the_whole(path: str, body: bytes, api: Api, front: Front) -> None:
+    front.post(EVENT, api.text)
+    stored = Event.objects.count()
+    answer = front.post(body, api.text, f"/api/v1/{path}", CONTENT_LENGTH="500")
+    assert answer.problem == (400, "incomplete_body")
+    assert Event.objects.count() == stored

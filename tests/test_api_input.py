@@ -350,6 +350,6 @@ def test_what_stands_in_a_query_or_a_header_is_read_as_strictly(api: Api, places
 
 
 def test_a_body_without_an_end_is_not_taken_for_nothing(api: Api) -> None:
-    headers = {"HTTP_AUTHORIZATION": f"Bearer {api.text}", "HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+    headers: dict[str, Any] = {"HTTP_AUTHORIZATION": f"Bearer {api.text}", "HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
     answer = Client().post("/api/v1/endpoints", b"{}", "application/json", HTTP_HOST="localhost", **headers)
     assert (answer.status_code, answer.json()["code"]) == (411, "length_required")

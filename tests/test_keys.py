@@ -3,7 +3,10 @@
 import io
 import logging
 import re
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -16,6 +19,7 @@ from subscriptions import remembering
 from subscriptions.keys import SCOPES, TENANTS_SCOPES, clean_scopes, find, issue, revoke, rotate
 from subscriptions.models import ApiKey, AuditEntry, Membership, Tenant
 from tests.builders import make_api_key, make_tenant
+from tests.whole import ROOT, engines
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fresh_api")]
 
@@ -222,3 +226,13 @@ def test_it_makes_no_key_of_what_cannot_be_one(arguments: list[str], words: str)
     with pytest.raises(CommandError, match=words):
         run("create_api_key", *arguments)
     assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize("command", [["create_api_key"], ["create_tenant", "acme"]])
+def test_it_says_so_where_there_is_no_installation(command: list[str], tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        env |= {"SECRET_KEY": "none", "JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "="}
+        done = subprocess.run([sys.executable, "manage.py", *command], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "start one first (make run)" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -41,7 +41,7 @@ class Express:
         if bearer is None or not _is_json(environ.get("CONTENT_TYPE", "")) or not length.isdecimal() or int(length) > api.MAX_EVENT:
             return self.site(environ, start_response)
         body = environ["wsgi.input"].read(int(length))
-        answer = _answer(environ, bearer, body)
+        answer = _answer(environ, bearer, body) if len(body) == int(length) else None
         if answer is None:
             # As if nobody had read it.
             return self.site(environ | {"wsgi.input": io.BytesIO(body)}, start_response)
