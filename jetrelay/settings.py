@@ -251,6 +251,8 @@ LOGGING = {
         "django.server": {"level": "WARNING"},
         # Its warnings name the path, and an inbox's path is its secret.
         "django.request": {"level": "ERROR"},
+        # Anyone may send a wrong Host, as often as they like: it is answered, and no news.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
         # Tasks wake lanes several times a second: a line for each would bury every other line.
         "celery": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
