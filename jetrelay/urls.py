@@ -6,7 +6,7 @@ from django.urls import include, path
 
 from jetrelay.api import reference
 from jetrelay.api.views import NotThere
-from jetrelay.dashboard.sign_in import SignIn
+from jetrelay.dashboard.people.sign_in import SignIn
 from jetrelay.health import health
 
 admin.site.site_header = "Jetrelay"

@@ -10,8 +10,9 @@ from django.utils import timezone
 from delivery.destinations import exchange
 from delivery.explain import explain
 from delivery.models import AttemptTally, Delivery, Event, EventTally
-from jetrelay.dashboard import bodies, figures, words
-from jetrelay.dashboard.filters import PAGE
+from jetrelay.dashboard import bodies, words
+from jetrelay.dashboard.deliveries.filters import PAGE
+from jetrelay.dashboard.overview import figures
 from jetrelay.dashboard.templatetags.jetrelay_tags import percent, phases
 from subscriptions.models import Endpoint, Membership
 from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_host, make_member, make_source
@@ -290,7 +291,7 @@ def test_it_lists_endpoints_with_their_backlog_and_no_secrets(boss: Client, djan
 
 
 def test_it_counts_a_backlog_no_further_than_the_limit(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jetrelay.dashboard.endpoint_views.BACKLOG_LIMIT", 1)
+    monkeypatch.setattr("jetrelay.dashboard.endpoints.views.BACKLOG_LIMIT", 1)
     endpoint = make_endpoint()
     for _ in range(3):
         make_delivery(endpoint=endpoint)

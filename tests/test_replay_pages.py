@@ -13,7 +13,7 @@ from django.utils import timezone
 from delivery.models import Delivery, Replay
 from delivery.replay import start
 from delivery.replay.running import run
-from jetrelay.dashboard.filters import Filters
+from jetrelay.dashboard.deliveries.filters import Filters
 from subscriptions.models import Membership
 from tests.builders import id_of, make_delivery, make_endpoint, make_event, make_member, make_subscription, make_tenant
 

@@ -8,9 +8,9 @@ from django.utils import timezone
 
 from delivery.models import MAX_REJECTED, StreamGap, StreamHost
 from jetrelay.dashboard import words
-from jetrelay.dashboard.logs import PAGE
-from jetrelay.dashboard.steering import WISHES
-from jetrelay.dashboard.streams import PAST_SHOWN, streams
+from jetrelay.dashboard.stream.hosts import PAST_SHOWN, streams
+from jetrelay.dashboard.stream.logs import PAGE
+from jetrelay.dashboard.stream.steering import WISHES
 from subscriptions.models import Membership
 from tests.builders import make_gap, make_host, make_member, make_rejected
 

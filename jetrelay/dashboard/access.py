@@ -100,7 +100,7 @@ def members_page(view: View) -> View:
         if request.htmx:
             return HttpResponseClientRefresh()
         if request.user.is_active:
-            return confined(render(request, "dashboard/no_tenant.html", status=403))
+            return confined(render(request, "dashboard/people/no_tenant.html", status=403))
         return redirect_to_login(request.get_full_path() if request.method == "GET" else reverse("overview"))
 
     return wrapped

@@ -10,8 +10,9 @@ from django.urls import reverse
 
 from delivery.admin import ReadOnlyAdmin
 from delivery.models import RejectedFrame, StreamGap, StreamHost
-from jetrelay.dashboard import steering, words
-from jetrelay.dashboard.streams import Stream, streams
+from jetrelay.dashboard import words
+from jetrelay.dashboard.stream import steering
+from jetrelay.dashboard.stream.hosts import Stream, streams
 from subscriptions.ids import from_public
 
 

@@ -1,4 +1,4 @@
-"""The pages. A fragment view returns one piece of a page, from the very template that the page includes."""
+"""The list of deliveries, and one delivery with its attempts."""
 
 import uuid
 from typing import Any
@@ -13,41 +13,12 @@ from django.views.decorators.http import require_POST, require_safe
 
 from delivery import replay
 from delivery.models import Attempt, Delivery, Event
-from jetrelay.dashboard import figures
 from jetrelay.dashboard.access import HtmxRequest, members_page
-from jetrelay.dashboard.filters import PAGE, Filters, listed
-from jetrelay.dashboard.streams import current, streams
+from jetrelay.dashboard.deliveries.filters import PAGE, Filters, listed
 from subscriptions.models import Endpoint, Tenants
 
-TOP_COLLECTIONS = 50
 ENDPOINTS_SHOWN = 200
 ATTEMPTS_SHOWN = 50
-
-
-@require_safe
-@members_page
-def overview(request: HtmxRequest) -> HttpResponse:
-    sees = request.access.sees
-    rows = figures.traffic(sees)
-    return render(request, "dashboard/overview.html", _events(rows) | _collections(rows) | {"outcomes": figures.outcomes(sees)})
-
-
-@require_safe
-@members_page
-def events_fragment(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/_events.html", _events(figures.traffic(request.access.sees)))
-
-
-@require_safe
-@members_page
-def outcomes_fragment(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/_outcomes.html", {"outcomes": figures.outcomes(request.access.sees)})
-
-
-@require_safe
-@members_page
-def collections_fragment(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/_collections.html", _collections(figures.traffic(request.access.sees)))
 
 
 @require_safe
@@ -59,7 +30,7 @@ def deliveries(request: HtmxRequest) -> HttpResponseBase:
         return redirect("delivery", rows[0].pk)
     older = filters.older_than(rows[PAGE - 1]).query() if len(rows) > PAGE else ""
     context = {"rows": rows[:PAGE], "filters": filters, "older": older, "states": Delivery.State, "endpoints": _endpoint_names(request.access.sees)}
-    return render(request, "dashboard/deliveries.html", context)
+    return render(request, "dashboard/deliveries/deliveries.html", context)
 
 
 @require_safe
@@ -67,13 +38,13 @@ def deliveries(request: HtmxRequest) -> HttpResponseBase:
 def delivery(request: HtmxRequest, id: uuid.UUID) -> HttpResponse:
     found = _delivery(request, id)
     event = Event.objects.filter(pk=found.event_id).select_related("source").first()
-    return render(request, "dashboard/delivery.html", _standing(found) | {"event": event})
+    return render(request, "dashboard/deliveries/delivery.html", _standing(found) | {"event": event})
 
 
 @require_safe
 @members_page
 def delivery_fragment(request: HtmxRequest, id: uuid.UUID) -> HttpResponse:
-    return render(request, "dashboard/_delivery.html", _standing(_delivery(request, id)))
+    return render(request, "dashboard/deliveries/_delivery.html", _standing(_delivery(request, id)))
 
 
 @require_POST
@@ -89,26 +60,10 @@ def delivery_replay(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
     found = _delivery(request, id)
     if request.htmx:
         if request.htmx.target == found.public_id:
-            return render(request, "dashboard/_row.html", {"delivery": found, "notice": notice})
-        return render(request, "dashboard/_delivery.html", _standing(found) | {"notice": notice})
+            return render(request, "dashboard/deliveries/_row.html", {"delivery": found, "notice": notice})
+        return render(request, "dashboard/deliveries/_delivery.html", _standing(found) | {"notice": notice})
     messages.add_message(request, messages.SUCCESS if replayed else messages.WARNING, f"{found.public_id}: {notice}")
     return redirect(_back(request) or reverse("delivery", args=[id]))
-
-
-def _events(rows: list[figures.Traffic]) -> dict[str, Any]:
-    found = current(streams())
-    last_events = [stream.row.last_event_at for stream in found if stream.row.last_event_at]
-    return {
-        "streams": found,
-        "open_gaps": figures.open_gaps(),
-        "last_event_at": max(last_events, default=None),
-        "commits": figures.in_all(row for row in rows if row.kind == "commit"),
-        "all": figures.in_all(rows),
-    }
-
-
-def _collections(rows: list[figures.Traffic]) -> dict[str, Any]:
-    return {"collections": rows[:TOP_COLLECTIONS], "more_collections": max(0, len(rows) - TOP_COLLECTIONS)}
 
 
 def _delivery(request: HtmxRequest, id: uuid.UUID) -> Delivery:

@@ -19,13 +19,13 @@ SHOWN = 50
 @require_safe
 @members_page
 def replays(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/replays.html", _latest(request))
+    return render(request, "dashboard/replays/replays.html", _latest(request))
 
 
 @require_safe
 @members_page
 def replays_fragment(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/_replays.html", _latest(request))
+    return render(request, "dashboard/replays/_replays.html", _latest(request))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -40,7 +40,7 @@ def replay_new(request: HtmxRequest) -> HttpResponseBase:
         messages.success(request, f"{ordered.public_id}: {ordered.expected_text} to {ordered.action}. Workers have begun, or will within seconds.")
         return redirect("replays")
     counted = form.preview() if form.is_bound else None
-    return render(request, "dashboard/replay_new.html", {"form": form, "counted": counted})
+    return render(request, "dashboard/replays/replay_new.html", {"form": form, "counted": counted})
 
 
 @require_POST

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 
 from delivery import stream
 from delivery.models import StreamHost
-from jetrelay.dashboard.streams import Stream, current
+from jetrelay.dashboard.stream.hosts import Stream, current
 
 PERMISSION = "delivery.change_streamhost"
 # Older than any Jetstream. What lies far before it fits neither a cursor nor every database.

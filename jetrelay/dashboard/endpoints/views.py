@@ -14,8 +14,8 @@ from django.views.decorators.http import require_POST, require_safe
 
 from delivery.admin import acts
 from delivery.standing import Standing, standing
-from jetrelay.dashboard import figures
 from jetrelay.dashboard.access import HtmxRequest, members_page
+from jetrelay.dashboard.overview import figures
 from subscriptions.models import Endpoint, Tenants
 
 BACKLOG_LIMIT = 10_000
@@ -47,7 +47,7 @@ def endpoints(request: HtmxRequest) -> HttpResponse:
     now, access = timezone.now(), request.access
     found = _listed(access.sees)[: ENDPOINTS_SHOWN + 1]
     rows = [_row(endpoint, standing(endpoint, now), access.may_act_in(endpoint.tenant_id)) for endpoint in found]
-    return render(request, "dashboard/endpoints.html", {"rows": rows[:ENDPOINTS_SHOWN], "more": len(rows) > ENDPOINTS_SHOWN})
+    return render(request, "dashboard/endpoints/endpoints.html", {"rows": rows[:ENDPOINTS_SHOWN], "more": len(rows) > ENDPOINTS_SHOWN})
 
 
 @require_POST

@@ -8,34 +8,35 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from delivery.models import MAX_REJECTED
-from jetrelay.dashboard import figures, logs
 from jetrelay.dashboard.access import HtmxRequest, members_page
-from jetrelay.dashboard.steering import WISHES, Wish
-from jetrelay.dashboard.streams import Stream, streams
+from jetrelay.dashboard.overview import figures
+from jetrelay.dashboard.stream import logs
+from jetrelay.dashboard.stream.hosts import Stream, streams
+from jetrelay.dashboard.stream.steering import WISHES, Wish
 
 
 @require_safe
 @members_page
 def stream(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/stream.html", _whole(request, streams()))
+    return render(request, "dashboard/stream/stream.html", _whole(request, streams()))
 
 
 @require_safe
 @members_page
 def hosts_fragment(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/_hosts.html", {"streams": streams()})
+    return render(request, "dashboard/stream/_hosts.html", {"streams": streams()})
 
 
 @require_safe
 @members_page
 def gaps_fragment(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/_gaps.html", _gaps(_place(request)))
+    return render(request, "dashboard/stream/_gaps.html", _gaps(_place(request)))
 
 
 @require_safe
 @members_page
 def rejected_fragment(request: HtmxRequest) -> HttpResponse:
-    return render(request, "dashboard/_rejected.html", _rejected(_place(request)))
+    return render(request, "dashboard/stream/_rejected.html", _rejected(_place(request)))
 
 
 @require_POST
@@ -48,7 +49,7 @@ def stream_ask(request: HtmxRequest, wish: str) -> HttpResponseBase:
     if form.is_valid() and (told := form.carry_out(form.chosen())):
         messages.success(request, told)
         return redirect("stream")
-    return render(request, "dashboard/stream.html", _whole(request, found, form))
+    return render(request, "dashboard/stream/stream.html", _whole(request, found, form))
 
 
 def _whole(request: HtmxRequest, found: list[Stream], refused: Wish | None = None) -> dict[str, Any]:
