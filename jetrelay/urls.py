@@ -7,6 +7,7 @@ from django.urls import include, path
 from jetrelay.api import reference
 from jetrelay.api.views import NotThere
 from jetrelay.dashboard.people.sign_in import SignIn
+from jetrelay.dashboard.theme import choose_theme
 from jetrelay.health import health
 
 admin.site.site_header = "Jetrelay"
@@ -20,6 +21,7 @@ urlpatterns = [
     path("", include("jetrelay.dashboard.urls")),
     path("login/", SignIn.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
+    path("theme/", choose_theme, name="theme"),
     path("inbox/", include("jetrelay.inbox.urls")),
     path("health", health, name="health"),
     path("api/schema", reference.schema, name="api_schema"),

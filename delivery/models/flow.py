@@ -40,6 +40,10 @@ class Event(PublicModel):
 
     class Meta:
         ordering = ("-id",)
+        indexes = [
+            # read by the event pages and the admin: what came about one subject, newest first
+            models.Index(fields=["subject", "-id"], name="event_subject"),
+        ]
         constraints = [
             # read by outbox: is this event new?
             models.UniqueConstraint(fields=["source", "dedup_key"], name="event_dedup"),

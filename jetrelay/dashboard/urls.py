@@ -6,8 +6,11 @@ from jetrelay.dashboard import ids  # noqa: F401  the URLs below name its conver
 
 urlpatterns = [
     path("", include("jetrelay.dashboard.overview.urls")),
-    path("stream/", include("jetrelay.dashboard.stream.urls")),
+    path("events/", include("jetrelay.dashboard.events.urls")),
     path("deliveries/", include("jetrelay.dashboard.deliveries.urls")),
     path("endpoints/", include("jetrelay.dashboard.endpoints.urls")),
     path("replays/", include("jetrelay.dashboard.replays.urls")),
+    path("stream/", include("jetrelay.dashboard.stream.urls")),
+    path("tail/", include("jetrelay.dashboard.tail.urls")),
+    path("", include("jetrelay.dashboard.people.urls")),
 ]

@@ -50,6 +50,16 @@ def endpoints(request: HtmxRequest) -> HttpResponse:
     return render(request, "dashboard/endpoints/endpoints.html", {"rows": rows[:ENDPOINTS_SHOWN], "more": len(rows) > ENDPOINTS_SHOWN})
 
 
+@require_safe
+@members_page
+def endpoint(request: HtmxRequest, id: uuid.UUID) -> HttpResponse:
+    found = _listed(request.access.sees).filter(pk=id).first()
+    if found is None:
+        raise Http404("No endpoint has this id: it may have been deleted.")
+    row = _row(found, standing(found, timezone.now()), request.access.may_act_in(found.tenant_id))
+    return render(request, "dashboard/endpoints/endpoint.html", {"row": row})
+
+
 @require_POST
 @members_page
 def endpoint_act(request: HtmxRequest, id: uuid.UUID, act: str) -> HttpResponseBase:

@@ -1,0 +1,9 @@
+"""The live tail: events as they arrive."""
+
+from django.urls import path
+
+from jetrelay.dashboard.tail import views
+
+urlpatterns = [
+    path("", views.tail, name="tail"),
+]
