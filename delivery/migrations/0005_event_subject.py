@@ -4,15 +4,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('delivery', '0004_replays'),
-        ('subscriptions', '0004_members_audit_past_states'),
+        ("delivery", "0004_replays"),
+        ("subscriptions", "0004_members_audit_past_states"),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['subject', '-id'], name='event_subject'),
+            model_name="event",
+            index=models.Index(fields=["subject", "-id"], name="event_subject"),
         ),
     ]
