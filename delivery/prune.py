@@ -232,15 +232,16 @@ def trial() -> Report:
     return Report(counts, True)
 
 
-def prune_for_a_while(rest: Rest) -> None:
-    """One run of the scheduled task."""
+def prune_for_a_while(rest: Rest) -> bool:
+    """One run of the scheduled task. Returns whether the database could be used."""
     try:
         report = pruner.run(rest, BUDGET_S)
     except (DatabaseError, InterfaceError) as error:
         logger.warning("Pruning was cut short by the database; the next run goes on. %s", str(error).strip())
-        return
+        return False
     if report and report.counts.total():
         logger.info("Pruned %s.%s", report, "" if report.finished else " There is more: the next run goes on.")
+    return True
 
 
 def _label(state: int) -> str:

@@ -5,6 +5,7 @@ from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from django.db import InterfaceError, OperationalError
 
 from delivery import cancelling, interpreter, lanes, replay, wakes
+from delivery.folding import fold_for_a_while
 from delivery.prune import prune_for_a_while
 from delivery.replay import orders
 from delivery.standin import StandIn
@@ -35,8 +36,9 @@ def sweep() -> None:
 
 @shared_task(name="delivery.prune", ignore_result=True)
 def prune() -> None:
-    """Delete some of what is older than its retention. A shutdown ends it after the current chunk."""
-    prune_for_a_while(lanes.stopping.wait)
+    """Delete some of what is older than its retention, and fold old tallies. A shutdown ends it after the current chunk."""
+    if prune_for_a_while(lanes.stopping.wait):
+        fold_for_a_while(lanes.stopping.wait)
 
 
 @shared_task(name=orders.TASK, ignore_result=True)
