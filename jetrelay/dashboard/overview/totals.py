@@ -22,7 +22,7 @@ _REMEMBERED = timedelta(hours=12)
 
 def totals(tally: Tally, tenants: Tenants, by: tuple[str, ...], counts: tuple[str, ...]) -> Totals:
     """`counts` summed for each of `by`, over all of the tallies that these tenants see."""
-    rows: QuerySet[Any] = tally._default_manager.for_tenants(tenants)  # type: ignore[attr-defined]
+    rows: QuerySet[Any] = tally._default_manager.for_tenants(tenants)
     until = (timezone.now() - _SETTLES).replace(second=0, microsecond=0)
     name = f"totals.{tally.__name__}.{digest(tenants)}"
     then: tuple[datetime, Totals] | None = cache.get(name)
