@@ -16,7 +16,7 @@ def drawn(events: Steps, attempts: Steps, now: datetime) -> list[Chart]:
 
 
 def _incoming(steps: Steps, now: datetime) -> Chart:
-    kinds = (("stored", "good"), ("unmatched", "still"), ("duplicate", "wait"), ("invalid", "bad"))
+    kinds = (("stored", "good"), ("unmatched", "other"), ("duplicate", "still"), ("invalid", "bad"))
     return bars("chart-events", "Events per minute", steps.labels, [Series(name, tone, _a_minute(steps, name, now)) for name, tone in kinds], words.rate)
 
 
