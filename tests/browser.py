@@ -14,6 +14,8 @@ else:
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     expect, sync_playwright = playwright.expect, playwright.sync_playwright
 
+__all__ = ["CHROMIUM", "PASSWORD", "REFUSED", "browser_marks", "chromium", "expect", "page", "script", "sign_in"]
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PASSWORD = "a-long-password"
 # What a browser notes of a page that is a 403, as the one for users without a tenant.
