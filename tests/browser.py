@@ -14,7 +14,7 @@ else:
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     expect, sync_playwright = playwright.expect, playwright.sync_playwright
 
-__all__ = ["CHROMIUM", "PASSWORD", "REFUSED", "browser_marks", "chromium", "expect", "page", "script", "sign_in"]
+__all__ = ["CHROMIUM", "PASSWORD", "REFUSED", "browser_marks", "chromium", "complaints", "expect", "page", "script", "sign_in"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PASSWORD = "a-long-password"
@@ -45,12 +45,17 @@ def script(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def page(script: bool, chromium: "Browser", live_server: Any) -> "Iterator[Page]":
+def complaints() -> list[str]:
+    """What the browser found wrong with the page. A test that makes something go wrong clears it."""
+    return []
+
+
+@pytest.fixture
+def page(script: bool, chromium: "Browser", live_server: Any, complaints: list[str]) -> "Iterator[Page]":
     """A page of someone who has just signed in. Nothing may be refused by the policy or fail on the way."""
     cache.clear()
     User.objects.create_superuser("ada", password=PASSWORD)
     context = chromium.new_context(base_url=live_server.url, java_script_enabled=script)
-    complaints: list[str] = []
     page = context.new_page()
     page.set_default_timeout(10_000)
     page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") and REFUSED not in message.text else None)

@@ -11,14 +11,14 @@ from standardwebhooks import Webhook
 from delivery.models import Delivery, EventTally, Replay, StreamHost
 from delivery.replay.running import step
 from jetrelay.inbox.models import Inbox
-from tests.browser import PASSWORD, browser_marks, chromium, expect, page, script, sign_in
+from tests.browser import PASSWORD, browser_marks, chromium, complaints, expect, page, script, sign_in
 from tests.builders import make_attempt, make_delivery, make_endpoint, make_gap, make_health, make_host, make_member, make_rejected, make_source, make_tenant
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 # Fixtures.
-__all__ = ["chromium", "page", "script"]
+__all__ = ["chromium", "complaints", "page", "script"]
 pytestmark = browser_marks
 
 
