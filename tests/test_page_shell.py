@@ -108,7 +108,7 @@ def test_it_says_that_it_cannot_renew_itself_and_recovers(page: "Page", complain
     EventTally.objects.create(source=make_source(), minute=timezone.now(), kind="commit", type="a.b.c", received=9, stored=9)
     expect(page.locator("#events-received")).to_have_text("9")
     expect(page.locator("#trouble")).to_be_hidden()
-    assert all("ERR_FAILED" in each or "sendError" in each for each in complaints)
+    assert any("ERR_FAILED" in each for each in complaints)
     complaints.clear()
 
 
