@@ -170,8 +170,8 @@ def test_it_says_of_many_endpoints_what_it_says_of_each() -> None:
     event, now = make_event(), timezone.now()
     endpoints = [make_endpoint(name="nothing"), make_subscription(operations=["delete"]).endpoint, make_subscription().endpoint]
     paused = older(make_subscription().endpoint)
-    for state, reason, until in ((State.PAUSED, "for lunch", now + HOUR), (State.ACTIVE, "", now + 2 * HOUR)):
-        EndpointPastState.objects.create(endpoint=paused, state=state, reason=reason, from_at=until - 2 * HOUR, to_at=until)
+    for was, reason, until in ((State.PAUSED, "for lunch", now + HOUR), (State.ACTIVE, "", now + 2 * HOUR)):
+        EndpointPastState.objects.create(endpoint=paused, state=was, reason=reason, from_at=until - 2 * HOUR, to_at=until)
     Endpoint.objects.filter(pk=paused.pk).update(state_changed_at=now + 2 * HOUR)
     for state in Delivery.State:
         delivery = make_delivery(event=event, state=state, attempt_count=2, last_status=500, endpoint=make_subscription().endpoint)
