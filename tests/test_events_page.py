@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
@@ -27,6 +28,7 @@ from tests.builders import (
     make_endpoint,
     make_event,
     make_member,
+    make_source,
     make_subscription,
     make_tenant,
 )
@@ -289,10 +291,18 @@ def test_a_member_looks_past_what_is_not_theirs(shortsighted: int) -> None:
 
 
 @pytest.mark.postgresql
-def test_it_never_goes_by_the_index_of_sources() -> None:
+def test_it_never_goes_by_the_index_of_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rows are in no order of time: all of a source's would be read."""
-    event = make_api_event()
-    plan = Search(Filters(source=event.source.pk), [make_tenant()]).matching[:51].explain()
+    monkeypatch.setattr(search, "MAX_LOOKED_AT", 1000)
+    rare, common = make_api_source(), make_source()
+    Event.objects.bulk_create(
+        Event(source=common, dedup_key=b"%d" % number, type="a.b", occurred_at=timezone.now(), received_at=timezone.now(), body=b"x") for number in range(3000)
+    )
+    make_api_event(source=rare)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE delivery_event")
+    plan = Search(Filters(source=rare.pk), [make_tenant()]).matching[:51].explain()
+    assert "delivery_event_pkey" in plan
     assert "event_dedup" not in plan
 
 
