@@ -265,6 +265,20 @@ def test_it_looks_at_the_rows_of_a_subject_alone(boss: Client, shortsighted: int
     assert "Looked at 4 events" in page(boss, subject=DID, operation="delete")
 
 
+def test_it_looks_at_fewer_where_bodies_are_large(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MAX_LOOKED_AT", 16)
+    monkeypatch.setattr(search, "MAX_READ", 4_000)
+    events = [make_event(body=b"x" * 900 + b"needle") for _ in range(20)]
+    html = page(boss, q="no such")
+    assert "Looked at 4 events" in html
+    assert f"before={events[16].public_id}" in html
+    assert listed(page(boss, q="needle"), events) == events[:15:-1]
+    # Other filters do not read them; and one body is always looked at, however large.
+    assert "Looked at 16 events" in page(boss, operation="delete")
+    monkeypatch.setattr(search, "MAX_READ", 1)
+    assert "Looked at 1 event," in page(boss, q="no such")
+
+
 def test_a_page_of_everything_has_no_end_of_looking(boss: Client, shortsighted: int) -> None:
     events = [make_event() for _ in range(9)]
     assert listed(page(boss), events) == events[::-1]
