@@ -4,13 +4,14 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
 from delivery.admin import BoundedPaginator
-from delivery.models import AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease, RejectedFrame, Replay, StreamGap, StreamHost
+from delivery.models import Attempt, AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease, RejectedFrame, Replay, StreamGap, StreamHost
 from jetrelay.api.models import IdempotentRequest
 from jetrelay.inbox.models import Inbox, InboxMessage
 from subscriptions.models import ApiKey, AuditEntry, ConfigVersion, Endpoint, EndpointPastState, Membership, Source, Subscription, Tenant, new_secret
@@ -133,8 +134,13 @@ def test_it_replays_the_selected(staff: Client) -> None:
     orphan = make_delivery(state=Delivery.State.DELIVERED)
     Event.objects.filter(pk=orphan.event_id)._raw_delete("default")
     data = {"action": "replay_selected", "_selected_action": [row.pk for row in [*rows, orphan]]}
-    response = staff.post(reverse("admin:delivery_delivery_changelist"), data, follow=True)
-    assert "2 put back in the queue" in response.content.decode()
+    url = reverse("admin:delivery_delivery_changelist")
+    asked = staff.post(url, data).content.decode()
+    assert "2 deliveries will be put back in the queue." in asked
+    assert "Selected: 1 delivered, 2 dead." in asked
+    assert "1 delivery cannot be replayed: the event has been pruned" in asked
+    assert rows[0].refreshed().state == Delivery.State.DEAD
+    assert "2 put back in the queue" in staff.post(url, data | {"apply": "1"}, follow=True).content.decode()
     assert {row.refreshed().state for row in rows} == {Delivery.State.PENDING}
     assert orphan.refreshed().state == Delivery.State.DELIVERED
 
@@ -144,7 +150,7 @@ def test_it_replays_only_for_those_who_may(client: Client) -> None:
     onlooker = User.objects.create_user("eve", is_staff=True)
     onlooker.user_permissions.add(Permission.objects.get(codename="view_delivery"))
     client.force_login(onlooker)
-    client.post(reverse("admin:delivery_delivery_changelist"), {"action": "replay_selected", "_selected_action": [row.pk]})
+    client.post(reverse("admin:delivery_delivery_changelist"), {"action": "replay_selected", "_selected_action": [row.pk], "apply": "1"})
     assert row.refreshed().state == Delivery.State.DEAD
 
 
@@ -225,11 +231,11 @@ def test_it_pauses_and_resumes_endpoints(staff: Client) -> None:
     endpoint, disabled = make_endpoint(), make_endpoint(state=Endpoint.State.DISABLED)
     version = ConfigVersion.current()
     url = reverse("admin:subscriptions_endpoint_changelist")
-    staff.post(url, {"action": "pause", "_selected_action": [endpoint.pk, disabled.pk]})
+    staff.post(url, {"action": "pause", "_selected_action": [endpoint.pk, disabled.pk], "apply": "1"})
     assert (endpoint.refreshed().state, endpoint.state_reason) == (Endpoint.State.PAUSED, "paused by ada in the admin")
     assert disabled.refreshed().state == Endpoint.State.DISABLED
     assert ConfigVersion.current() > version
-    staff.post(url, {"action": "resume", "_selected_action": [endpoint.pk, disabled.pk]})
+    staff.post(url, {"action": "resume", "_selected_action": [endpoint.pk, disabled.pk], "apply": "1"})
     assert endpoint.refreshed().state == Endpoint.State.ACTIVE
     assert disabled.refreshed().state == Endpoint.State.DISABLED
 
@@ -323,15 +329,32 @@ def test_it_tells_listeners_of_a_subscription_deleted_on_its_endpoints_page(staf
 
 def test_it_revokes_keys_and_makes_none(staff: Client, endpoint: Endpoint) -> None:
     key = ApiKey.objects.get()
-    staff.post(reverse("admin:subscriptions_apikey_changelist"), {"action": "revoke", "_selected_action": [key.pk]})
+    url, data = reverse("admin:subscriptions_apikey_changelist"), {"action": "revoke", "_selected_action": [key.pk]}
+    assert "1 key of 1 selected will be revoked." in staff.post(url, data).content.decode()
+    assert not key.refreshed().revoked_at
+    assert "1 revoked." in staff.post(url, data | {"apply": "1"}, follow=True).content.decode()
     assert key.refreshed().revoked_at
+    assert LogEntry.objects.get().change_message == "Revoked."
+    assert "All of these have been revoked already." in staff.post(url, data).content.decode()
+    for state, found in (("revoked", [key]), ("live", []), ("expired", [])):
+        assert list(staff.get(url, {"state": state}).context["cl"].result_list) == found
     assert staff.get(reverse("admin:subscriptions_apikey_add")).status_code == 403
 
 
 def test_it_links_to_the_pages_and_back(staff: Client, endpoint: Endpoint) -> None:
     row = Delivery.objects.get()
     assert f'href="/deliveries/{row.public_id}/"' in staff.get(url_of("change", row)).content.decode()
-    assert f'href="/deliveries/?endpoint={endpoint.public_id}"' in staff.get(url_of("change", endpoint)).content.decode()
+    for found, page in [
+        (endpoint, f"/endpoints/{endpoint.public_id}/"),
+        (row.event, f"/events/{row.event.public_id}/"),
+        (Attempt.objects.get(), f"/deliveries/{row.public_id}/"),
+        (Subscription.objects.get(), f"/endpoints/{endpoint.public_id}/"),
+        (Replay.objects.get(), "/replays/"),
+        (ApiKey.objects.get(), "/keys/"),
+        (AuditEntry.objects.get(), "/audit/"),
+        (Membership.objects.get(), "/members/"),
+    ]:
+        assert f'href="{page}"' in staff.get(url_of("change", found)).content.decode(), page
     assert f'href="{url_of("change", row)}"' in staff.get(f"/deliveries/{row.public_id}/").content.decode()
     host, gap, rejected = StreamHost.objects.get(), StreamGap.objects.get(), RejectedFrame.objects.get()
     stream = staff.get("/stream/").content.decode()
