@@ -42,6 +42,7 @@ class ScheduleAdmin(PeriodicTaskAdmin):  # type: ignore[misc] # carries no types
     date_hierarchy = None
     search_help_text = "A part of the name or of the task."
     actions = ("enable_tasks", "disable_tasks", "run_tasks")
+    change_list_template = "admin/schedules.html"
     # Its script would be inline.
     change_form_template = None
     fieldsets = (
@@ -93,7 +94,7 @@ class ScheduleAdmin(PeriodicTaskAdmin):  # type: ignore[misc] # carries no types
     @admin.display(description="whose")
     def whose(self, task: PeriodicTask) -> str:
         if task.name in settings.CELERY_BEAT_SCHEDULE:
-            return "Jetrelay's own: written anew whenever beat starts, and not to be changed here"
+            return "Jetrelay's own"
         return "Celery's own" if task.name in _CELERYS else "added here"
 
 

@@ -29,6 +29,8 @@ _GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("inbox", "Built-in inbox", ("inbox.Inbox", "inbox.InboxMessage")),
 )
+# Where a table's own name says less.
+_NAMES = {"admin.LogEntry": "What staff did here", "subscriptions.ApiKey": "API keys", "django_celery_beat.PeriodicTask": "Schedules"}
 
 
 class Site(AdminSite):
@@ -41,6 +43,8 @@ class Site(AdminSite):
         if app_label:
             return apps
         found = {model["model"]._meta.label: model for app in apps for model in app["models"]}
+        for label in _NAMES.keys() & found.keys():
+            found[label]["name"] = _NAMES[label]
         groups = [
             {"name": name, "app_label": label, "app_url": "", "has_module_perms": True, "models": models}
             for label, name, members in _GROUPS

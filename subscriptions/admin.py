@@ -94,7 +94,9 @@ class AuditEntryAdmin(BigTable):
     def bounded(self, shown: BoundedChangeList, rows: "QuerySet[Any]") -> "QuerySet[Any]":
         # A tenant's entries have an index; what is searched for has none.
         tenant = shown.chosen("tenant")
-        return self.windowed(shown, rows, AuditEntry.objects.filter(tenant=tenant) if tenant else None) if shown.query.strip() else rows
+        if not shown.query or shown.query.startswith(f"{AuditEntry.prefix}_"):
+            return rows
+        return self.windowed(shown, rows, AuditEntry.objects.filter(tenant=tenant) if tenant else None)
 
     def view_on_site(self, obj: AuditEntry) -> str:
         return reverse("audit")

@@ -112,9 +112,7 @@ def confirm(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, action: 
     assert isinstance(shown, BoundedChangeList)
     data, unknown = asked_for("dismiss" if button.startswith("Dismiss") else "replay", shown)
     if unknown:
-        model_admin.message_user(
-            request, "This cannot be done for these filters: use time, state and endpoint, or look up an event's id.", messages.ERROR
-        )
+        model_admin.message_user(request, "This cannot be done for these filters: use time, state and endpoint, or look up an event's id.", messages.ERROR)
         return None
     if "apply" in request.POST:
         data["rate_per_s"] = request.POST.get("rate_per_s", "")
