@@ -201,7 +201,7 @@ def test_it_says_what_replays_are_for_while_there_is_none(boss: Client) -> None:
 
 def test_the_admin_replays_all_that_match_its_filters(boss: Client) -> None:
     rows = [make_delivery(state=state) for state in (DEAD, DEAD, DELIVERED)]
-    url = f"{LIST}?state__exact={DEAD:d}"
+    url = f"{LIST}?state=dead"
     html = text(boss.post(url, {"action": "replay_matching"}))
     assert "<strong>2</strong> match" in html
     assert "State: <bdi>dead</bdi>" in html
@@ -214,7 +214,7 @@ def test_the_admin_replays_all_that_match_its_filters(boss: Client) -> None:
 
 def test_the_admin_dismisses_all_that_match_its_filters(boss: Client) -> None:
     rows = [make_delivery(state=DEAD) for _ in range(2)]
-    url = f"{LIST}?endpoint__id__exact={rows[0].endpoint_id}"
+    url = f"{LIST}?endpoint={rows[0].endpoint.public_id}"
     assert "Dead deliveries become cancelled" in text(boss.post(url, {"action": "dismiss_matching"}))
     boss.post(url, {"action": "dismiss_matching", "apply": "1"})
     finish()
@@ -228,7 +228,7 @@ def test_the_admin_replays_an_event_that_was_looked_up(boss: Client) -> None:
     assert (finish().done, row.refreshed().state) == (1, PENDING)
 
 
-@pytest.mark.parametrize("query", [f"q=dlv_{'0' * 32}", "q=nonsense", "last_status=500"])
+@pytest.mark.parametrize("query", ["time=soon", f"q=dlv_{'0' * 32}", "q=nonsense", "last_status=500"])
 def test_the_admin_refuses_filters_that_a_replay_does_not_have(boss: Client, query: str) -> None:
     html = text(boss.post(f"{LIST}?{query}", {"action": "replay_matching", "apply": "1"}, follow=True))
     assert "This cannot be done for these filters" in html
@@ -245,10 +245,15 @@ def test_the_admin_says_what_is_wrong_and_asks_again(boss: Client) -> None:
 
 def test_the_admin_dismisses_the_selected(boss: Client) -> None:
     rows = [make_delivery(state=state) for state in (DEAD, DELIVERED)]
-    html = text(boss.post(LIST, {"action": "dismiss_selected", "_selected_action": [row.pk for row in rows]}, follow=True))
-    assert "1 dismissed" in html
+    data: dict[str, Any] = {"action": "dismiss_selected", "_selected_action": [row.pk for row in rows]}
+    asked = text(boss.post(LIST, data))
+    assert "1 dead delivery will be dismissed." in asked
+    assert "Selected: 1 delivered, 1 dead. Only dead ones are dismissed." in asked
+    assert rows[0].refreshed().state == DEAD
+    assert "1 dismissed" in text(boss.post(LIST, data | {"apply": "1"}, follow=True))
     assert [row.refreshed().state for row in rows] == [CANCELLED, DELIVERED]
-    assert "nothing was dismissed" in text(boss.post(LIST, {"action": "dismiss_selected", "_selected_action": [rows[1].pk]}, follow=True))
+    assert "None of these is dead, so none can be dismissed." in text(boss.post(LIST, data | {"_selected_action": [rows[1].pk]}))
+    assert "nothing was dismissed" in text(boss.post(LIST, data | {"_selected_action": [rows[1].pk], "apply": "1"}, follow=True))
 
 
 def test_the_admin_lists_replays_and_cancels_them(boss: Client) -> None:
@@ -257,6 +262,9 @@ def test_the_admin_lists_replays_and_cancels_them(boss: Client) -> None:
     for url in ("/admin/delivery/replay/", f"/admin/delivery/replay/?q={wish.public_id}", reverse("admin:delivery_replay_change", args=[wish.pk])):
         assert wish.public_id in text(boss.get(url))
     assert wish.public_id not in text(boss.get("/admin/delivery/replay/?q=x"))
-    html = text(boss.post("/admin/delivery/replay/", {"action": "cancel_selected", "_selected_action": [wish.pk]}, follow=True))
+    data = {"action": "cancel_selected", "_selected_action": [wish.pk]}
+    assert "1 running replay of 1 selected will be cancelled." in text(boss.post("/admin/delivery/replay/", data))
+    assert wish.refreshed().running
+    html = text(boss.post("/admin/delivery/replay/", data | {"apply": "1"}, follow=True))
     assert "1 cancelled. What they have done so far stays done." in html
     assert (wish.refreshed().state, wish.ended_by) == ("cancelled", "ada")

@@ -87,6 +87,18 @@ def confined(response: R) -> R:
     return response
 
 
+def confine_pages(get_response: View) -> View:
+    """Middleware: no page goes without a policy, whoever made it, the admin and error pages included."""
+
+    def wrapped(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        return response
+
+    return wrapped
+
+
 def members_page(view: View) -> View:
     """For members of a tenant, and for superusers. Strangers are sent to sign in; a fragment reloads its whole page, which then asks."""
 
