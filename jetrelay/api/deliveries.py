@@ -71,6 +71,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "timings_ms": {name: round(getattr(attempt, f"{name}_ms"), 3) for name in ("dns", "connect", "tls", "first_byte", "total")},
         "response_headers": attempt.response_headers,
         "response_body": attempt.response_text(),
+        "batch_id": attempt.batch_id,
     }
 
 
