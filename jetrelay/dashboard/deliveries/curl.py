@@ -8,8 +8,10 @@ from jetrelay.dashboard.deliveries.sent import Header, Sent
 MAX_INLINE = 16 * 1024
 # curl makes these itself.
 _CURLS_OWN = frozenset({"host", "accept", "content-length"})
-# Escapes and the like would be taken by the terminal that the command is pasted into, and no argument can hold a NUL.
-_CONTROLS = frozenset(chr(code) for code in (*range(32), *range(127, 160))) - {"\t", "\n"}
+# Escapes and the like would be taken by the terminal that the command is pasted into, and no argument can hold a NUL. Marks of direction
+# would let a command look like another one.
+_DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_CONTROLS = frozenset(map(chr, (*range(32), *range(127, 160), *_DIRECTIONS))) - {"\t", "\n"}
 
 
 def command(sent: Sent, file: str) -> str:

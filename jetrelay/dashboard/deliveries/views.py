@@ -57,7 +57,7 @@ def deliveries(request: HtmxRequest) -> HttpResponseBase:
         "selecting": request.access.acts and filters.state in (Delivery.State.DEAD, Delivery.State.CANCELLED),
         "selected": request.GET.get("select") == "page",
     }
-    if filters.dead and not filters.endpoint and not filters.before:
+    if filters == Filters(state=Delivery.State.DEAD):
         context["dead_at"] = _dead_at(endpoints[:ENDPOINTS_SHOWN], filters)
     return render(request, "dashboard/deliveries/deliveries.html", context)
 
