@@ -23,7 +23,7 @@ from delivery.replay import start
 from delivery.replay.running import run
 from jetrelay.dashboard import urls
 from jetrelay.dashboard.access import members_page
-from jetrelay.dashboard.deliveries.filters import PAGE
+from jetrelay.dashboard.deliveries.finding import PAGE
 from jetrelay.inbox.models import Inbox
 from subscriptions.ids import PublicModel
 from subscriptions.models import Endpoint, Membership, Source, Tenant
@@ -102,11 +102,12 @@ def text(response: Any) -> str:
 LOOKS = {
     "overview", "events_fragment", "outcomes_fragment", "charts_fragment", "collections_fragment",
     "stream", "hosts_fragment", "gaps_fragment", "rejected_fragment",
-    "deliveries", "delivery", "delivery_fragment", "endpoints", "endpoint", "replays", "replays_fragment",
+    "deliveries", "delivery", "delivery_fragment", "delivery_attempt", "delivery_attempt_body", "endpoints", "endpoint",
+    "replays", "replays_fragment", "replay", "replay_fragment",
     "events", "event", "event_fragment", "event_body", "tail", "tail_fragment", "keys", "members", "audit", "account",
 }  # fmt: skip
 ACTS = {"delivery_replay", "endpoint_pause", "endpoint_resume", "endpoint_enable", "endpoint_reset_breaker", "endpoint_test", "replay_cancel"}
-FORMS = {"replay_new"}
+FORMS = {"replay_new", "deliveries_selected"}
 STEERS = {"stream_reconnect", "stream_rewind", "stream_reset"}
 METHODS = {name: {"get"} for name in LOOKS} | {name: {"post"} for name in ACTS | STEERS} | {name: {"get", "post"} for name in FORMS}
 

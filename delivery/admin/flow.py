@@ -72,9 +72,9 @@ class AttemptAdmin(BigTable):
     search_help_text = "The id of an attempt (att_…) or of a delivery (dlv_…)."
     fields = (
         "public_id", "delivery_link", "number", "started_at", "status", "error", "error_detail",
-        "dns_ms", "connect_ms", "tls_ms", "first_byte_ms", "total_ms", "response_headers", "response_text",
+        "dns_ms", "connect_ms", "tls_ms", "first_byte_ms", "total_ms", "response_headers", "response_text", "batch_id",
     )  # fmt: skip
-    readonly_fields = ("public_id", "delivery_link", "response_text")
+    readonly_fields = ("public_id", "delivery_link", "response_text", "batch_id")
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Attempt]":
         return super().get_queryset(request).defer("response_headers", "response_body")
