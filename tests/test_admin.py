@@ -392,7 +392,8 @@ def test_beat_keeps_what_the_settings_say_of_each_schedule_and_enables_it(schedu
     assert set(schedules) == {*settings.CELERY_BEAT_SCHEDULE, "mine"}
     PeriodicTask.objects.update(enabled=False)
     write_schedules()
-    for name, entry in settings.CELERY_BEAT_SCHEDULE.items():
+    entries: dict[str, Any] = settings.CELERY_BEAT_SCHEDULE
+    for name, entry in entries.items():
         task = PeriodicTask.objects.get(name=name)
         assert (task.enabled, task.expire_seconds, task.queue) == (True, entry["options"]["expire_seconds"], "default"), name
         assert ModelEntry(task, app=current_app).options["expires"] == entry["options"]["expire_seconds"]
