@@ -458,6 +458,12 @@ def test_every_page_has_a_strict_policy(staff: Client, url: str) -> None:
     assert "http" not in policy
 
 
+def test_a_form_that_was_refused_has_a_policy_too() -> None:
+    refused = Client(enforce_csrf_checks=True).post("/login/", {"username": "ada", "password": "x"})
+    assert refused.status_code == 403
+    assert refused["Content-Security-Policy"].startswith("default-src 'self';")
+
+
 def test_what_is_no_page_has_no_policy(client: Client) -> None:
     assert "Content-Security-Policy" not in client.get("/health")
 
