@@ -167,6 +167,8 @@ INSTALLED_APPS = [
     "jetrelay.dashboard",
 ]
 MIDDLEWARE = [
+    # First, so that it sees what the others answer themselves.
+    "jetrelay.dashboard.access.confine_pages",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -176,7 +178,6 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "jetrelay.dashboard.access.confine_pages",
 ]
 ROOT_URLCONF = "jetrelay.urls"
 WSGI_APPLICATION = "jetrelay.wsgi.application"
