@@ -5,7 +5,7 @@ Where no index serves a filter, it is tried on the newest so many deliveries, an
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
@@ -16,7 +16,7 @@ from delivery.models import Delivery, Event
 from delivery.replay.moves import among
 from jetrelay.dashboard.deliveries.filters import Filters
 from jetrelay.newest import Look, newest
-from subscriptions.ids import from_public
+from subscriptions.ids import from_public, moment_of
 from subscriptions.models import Endpoint, Tenants
 
 PAGE = 50
@@ -100,7 +100,7 @@ def _looked_through(filters: Filters, endpoints: Sequence[UUID] | None) -> Found
             break
     page = _page(list(_with_names(among(Delivery.objects.all(), found))))
     if page.before is None and more and at:
-        page.before, page.looked_at, page.back_to = at, looked_at, _made_at(at)
+        page.before, page.looked_at, page.back_to = at, looked_at, moment_of(at)
     return page
 
 
@@ -134,11 +134,6 @@ def _with_names(rows: "QuerySet[Delivery]", *, with_retries: bool = False) -> "Q
 
 def _state(filters: Filters) -> dict[str, int]:
     return {"state": Delivery.State.DEAD} if filters.dead else {}
-
-
-def _made_at(id: UUID) -> datetime:
-    """The moment in a UUIDv7 (RFC 9562, section 5.7)."""
-    return datetime.fromtimestamp((id.int >> 80) / 1000, UTC)
 
 
 def _named(search: str) -> Q:
