@@ -87,7 +87,13 @@ def test_a_list_costs_the_same_whatever_its_length(path: str, api: Api) -> None:
     few = statements(api, path)
     # What the engine asks PostgreSQL by itself goes past Django's count.
     unseen = connection.vendor == "postgresql" and path.startswith(("deliveries", "dead-letters"))
-    assert len(few) == LISTS[path] - unseen, "\n".join(few)
+    # By its event: in a transaction, in which the planner is told to walk.
+    told = (
+        (4 if connection.vendor == "postgresql" else 2)
+        if path.startswith(("deliveries", "dead-letters")) and ("collection=" in path or "subject=" in path)
+        else 0
+    )
+    assert len(few) == LISTS[path] - unseen + told, "\n".join(few)
     fill(57)
     many = statements(api, path)
     assert len(many) == len(few), "\n".join(many)

@@ -1,7 +1,7 @@
 """`/deliveries` and `/dead-letters`: what is owed, what became of it, and trying again."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -107,7 +107,7 @@ class _Deliveries(ApiView):
         look = partial(_newest, endpoints, id_range(wanted), Delivery.State.DEAD if dead or wanted.get("state") == "dead" else None)
         by_event = not {"collection", "subject"}.isdisjoint(request.query_params)
         # For a rare type a planner would rather read through all events that there are, and see what is owed of them.
-        with transaction.atomic(), engine().walking() if by_event else nullcontext():
+        with _walking() if by_event else nullcontext():
             return page_of(request, look, rows, show_all, conditions if conditions or timed else None)
 
 
@@ -159,6 +159,12 @@ class DeliveryDismiss(_Deliveries):
         elif delivery.state != Delivery.State.CANCELLED:
             raise Problem(409, "wrong_state", f"The delivery is {delivery.get_state_display()}: only a dead one can be dismissed.")
         return Response(show(one(self.rows(), id)))
+
+
+@contextmanager
+def _walking() -> Iterator[None]:
+    with transaction.atomic(), engine().walking():
+        yield
 
 
 def _conditions(wanted: Any) -> Q:
