@@ -433,6 +433,52 @@ def test_a_replay_of_all_tenants_is_the_operators(ours: House) -> None:
     assert wish.refreshed().running
 
 
+# --- Written down ----------------------------------------------------------------------------------------------------------
+
+PASSWORD = "a-long-password"
+NEW_PASSWORD = {"old_password": PASSWORD, "new_password1": f"{PASSWORD}er", "new_password2": f"{PASSWORD}er"}
+# What a form has to say so that it is carried out; those that are not here need nothing said.
+SAID: dict[str, dict[str, Any]] = {
+    "replay_new": {"action": "replay"},
+    "stream_rewind": {"to": "2026-01-01T00:00:00"},
+    "key_new": {"name": "a key", "scopes": ["events:read"]},
+    "key_rotate": {"overlap_h": "24"},
+    "key_revoke": {"sure": "on"},
+    "member_new": {"account": "new", "username": "alan", "role": "viewer"},
+    "member_role": {"role": "member"},
+    "member_remove": {"sure": "on"},
+    "account_password": NEW_PASSWORD,
+    "account_sessions": {"password": PASSWORD},
+}
+# These ask and change nothing.
+ONLY_ASKS: set[str] = set()
+# The state that something has to be in for it to be done.
+BEFORE: dict[str, Callable[[House], object]] = {
+    "endpoint_resume": lambda house: Endpoint.objects.update(state=Endpoint.State.PAUSED),
+    "endpoint_enable": lambda house: Endpoint.objects.update(state=Endpoint.State.DISABLED),
+}
+
+
+@pytest.mark.parametrize("name", sorted(name for name, methods in METHODS.items() if "post" in methods and name not in ONLY_ASKS))
+def test_whatever_is_done_on_a_page_is_written_down(name: str, ours: House, cheap_passwords: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "send_test", lambda endpoint: verification.Outcome(True, "It answered."))
+    make_host(reached_at=timezone.now())
+    BEFORE.get(name, lambda house: None)(ours)
+    client = sign_in(User.objects.create_superuser("ada", password=PASSWORD))
+    (pattern,) = [each for each in every_pattern(urls.urlpatterns) if each.name == name]
+    before = set(AuditEntry.objects.values_list("pk", flat=True))
+    response = client.post(reverse(name, kwargs=ours.arguments(pattern)), SAID.get(name, {}), REMOTE_ADDR="192.0.2.7")
+    assert response.status_code in (200, 302)
+    (entry,) = AuditEntry.objects.exclude(pk__in=before)
+    assert (entry.actor, entry.address) == ("user ada", "192.0.2.7")
+    assert re.fullmatch(r"[a-z]+\.[a-z-]+", entry.action)
+    of_one_tenant = name not in STEERS | OWN_ACTS | {"replay_new"}
+    assert (entry.tenant == ours.tenant) is of_one_tenant
+    # A secret that was made or given is in none of it.
+    assert PASSWORD not in str(vars(entry))
+    assert entry.public_id in text(client.get("/audit/"))
+
+
 # --- In, and out again -------------------------------------------------------------------------------------------------------
 
 

@@ -90,9 +90,10 @@ class Filters:
 
 
 class Row(NamedTuple):
-    """An entry, the page of what it is about, and the query for all that its actor did."""
+    """An entry, what it is about in short, the page of that, and the query for all that its actor did."""
 
     entry: AuditEntry
+    short: str
     url: str
     by: str
 
@@ -110,7 +111,7 @@ class Page(NamedTuple):
 def audit(request: HtmxRequest) -> HttpResponse:
     filters, sees = Filters.read(request.GET.dict()), request.access.sees
     page = _page(filters, sees)
-    rows = [Row(entry, _url(entry.target), filters.by(entry.actor).query()) for entry in page.entries]
+    rows = [Row(entry, _short(entry.target), _url(entry.target), filters.by(entry.actor).query()) for entry in page.entries]
     context = {"rows": rows, "filters": filters, "page": page, "several": sees is None or len(sees) > 1, "kept_days": settings.JETRELAY_AUDIT_DAYS}
     return render(request, "dashboard/people/audit.html", context)
 
@@ -140,6 +141,10 @@ def _narrow(filters: Filters) -> Q:
     if filters.action:
         wanted &= Q(action__startswith=filters.action)
     return wanted & Q(target=filters.target) if filters.target else wanted
+
+
+def _short(target: str) -> str:
+    return f"{target.partition('_')[0]}_…{target[-10:]}" if from_public(target) else target
 
 
 def _url(target: str) -> str:
