@@ -258,7 +258,8 @@ def test_replays_keys_and_the_stream_in_the_admin_are_written_down(staff: Client
 
 def test_what_the_admins_forms_do_is_written_down(staff: Client, tenant: Tenant) -> None:
     grace = User.objects.create_user("grace")
-    wish, here = {"tenant": tenant.pk, "user": grace.pk, "role": "owner"}, {"REMOTE_ADDR": "192.0.2.7"}
+    wish: dict[str, Any] = {"tenant": tenant.pk, "user": grace.pk, "role": "owner"}
+    here: Any = {"REMOTE_ADDR": "192.0.2.7"}
     staff.post(reverse("admin:subscriptions_membership_add"), wish, **here)
     membership = Membership.objects.get()
     staff.post(reverse("admin:subscriptions_membership_change", args=[membership.pk]), wish | {"role": "viewer"}, **here)

@@ -8,6 +8,7 @@ import pytest
 import time_machine
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -15,6 +16,7 @@ from jetrelay.dashboard.people.brake import PER_NAME
 from subscriptions import members
 from subscriptions.models import AuditEntry, Membership, Tenant
 from tests.builders import make_member, make_tenant
+from tests.threads import Elsewhere, eventually
 
 pytestmark = pytest.mark.django_db
 
@@ -187,7 +189,7 @@ def test_names_cannot_be_tried_one_after_another(owner: Client) -> None:
         text(owner.post(NEW, {"account": "existing", "username": f"name{number}", "role": MEMBER}))
     User.objects.create_user("alan", password=PASSWORD)
     answer = owner.post(NEW, {"account": "existing", "username": "alan", "role": MEMBER})
-    assert "Wait" in text(answer, 429)
+    assert "too many wrong usernames" in text(answer, 429)
     assert "alan" not in roles()
 
 
@@ -257,6 +259,25 @@ def test_whoever_is_gone_meanwhile_is_not_changed(grace: User, tenant: Tenant) -
     for change in (lambda: members.change_role(alan, OWNER, grace), lambda: members.remove(alan)):
         with pytest.raises(members.Refused, match="not in Ours any more"):
             change()
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_two_owners_do_not_remove_each_other_at_the_same_moment(grace: User, tenant: Tenant) -> None:
+    alan = make_member(tenant, OWNER, username="alan")
+    with transaction.atomic():
+        members.remove(of(alan))
+        other = Elsewhere(lambda: members.remove(Membership.objects.select_related("user", "tenant").get(user=grace)))
+        eventually(lambda: others_waiting_for_us() == 1)
+    with pytest.raises(members.Refused, match="last owner"):
+        other.result()
+    assert roles() == {"grace": OWNER}
+
+
+def others_waiting_for_us() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))")
+        return int(cursor.fetchone()[0])
 
 
 @pytest.mark.parametrize("role", [MEMBER, VIEWER])

@@ -63,6 +63,12 @@ def test_it_lets_only_our_own_files_run_and_is_kept_by_no_cache(client: Client) 
     assert "<nav" not in html
 
 
+def test_no_script_and_no_other_site_gets_at_the_session(client: Client) -> None:
+    sign_in(client)
+    cookie = client.cookies["sessionid"]
+    assert (cookie["httponly"], cookie["samesite"]) == (True, "Lax")
+
+
 def test_it_wants_its_token() -> None:
     assert Client(enforce_csrf_checks=True).post("/login/", {"username": "grace", "password": PASSWORD}).status_code == 403
 

@@ -63,9 +63,9 @@ def braked(view: View) -> View:
     return wrapped
 
 
-def too_many(request: HttpRequest, wait_s: int) -> HttpResponseBase:
-    """The same words whether there is such an account or not."""
-    response = confined(render(request, "too_many.html", {"wait_min": -(-wait_s // 60)}, status=429))
+def too_many(request: HttpRequest, wait_s: int, what: str = "passwords") -> HttpResponseBase:
+    """The same words whether there is such an account or not. `what`: what there were too many wrong ones of."""
+    response = confined(render(request, "too_many.html", {"wait_min": -(-wait_s // 60), "what": what}, status=429))
     response["Retry-After"] = str(wait_s)
     return response
 

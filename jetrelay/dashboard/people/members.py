@@ -108,7 +108,7 @@ def member_new(request: HtmxRequest) -> HttpResponseBase:
     if posted and form.is_valid():
         # Names that are refused are counted, so that nobody goes through a list of them.
         if wait_s := brake.take(request, f"names of {request.user.pk}"):
-            return brake.too_many(request, wait_s)
+            return brake.too_many(request, wait_s, "usernames")
         try:
             added = _add(request, form)
         except people.Refused as refusal:
