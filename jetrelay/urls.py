@@ -11,10 +11,6 @@ from jetrelay.dashboard.people.sign_in import SignIn, Welcome
 from jetrelay.dashboard.theme import choose_theme
 from jetrelay.health import health
 
-admin.site.site_header = "Jetrelay"
-admin.site.site_title = "Jetrelay"
-admin.site.index_title = "Administration"
-
 urlpatterns = [
     # First, because it is asked most.
     path("api/v1/", include("jetrelay.api.urls")),

@@ -209,7 +209,7 @@ def staff(client: Client) -> Client:
 
 
 def action(client: Client, model: str, name: str, *rows: Any, **data: str) -> None:
-    chosen = {"action": name, "_selected_action": [str(row.pk) for row in rows]} | data
+    chosen = {"action": name, "_selected_action": [str(row.pk) for row in rows], "apply": "1"} | data
     assert client.post(reverse(f"admin:{model}_changelist"), chosen, REMOTE_ADDR="192.0.2.7").status_code in (200, 302)
 
 
@@ -221,9 +221,9 @@ def noted() -> list[tuple[Any, ...]]:
 def test_what_is_done_to_endpoints_in_the_admin_is_written_down(staff: Client, tenant: Tenant) -> None:
     endpoint = make_endpoint(tenant=tenant)
     action(staff, "subscriptions_endpoint", "pause", endpoint)
-    action(staff, "subscriptions_endpoint", "rotate_secret", endpoint, overlap_h="1")
+    action(staff, "subscriptions_endpoint", "rotate_secrets", endpoint, overlap_h="1")
     action(staff, "subscriptions_endpoint", "reveal_secret", endpoint)
-    action(staff, "subscriptions_endpoint", "delete_endpoints", endpoint, apply="1")
+    action(staff, "subscriptions_endpoint", "delete_endpoints", endpoint)
     acts = ["pause", "rotate-secret", "reveal-secret", "delete"]
     assert noted() == [("ours", f"endpoint.{act}", endpoint.public_id) for act in acts]
     assert not any("whsec_" in detail for detail in AuditEntry.objects.values_list("detail", flat=True))
@@ -246,7 +246,7 @@ def test_what_is_replayed_in_the_admin_is_written_down_for_each_tenant(staff: Cl
 
 def test_replays_keys_and_the_stream_in_the_admin_are_written_down(staff: Client, tenant: Tenant) -> None:
     replay, key = make_replay(tenant=tenant), make_api_key(tenant=tenant, scopes=["events:read"])[0]
-    action(staff, "delivery_delivery", "replay_matching", apply="1")
+    action(staff, "delivery_delivery", "replay_matching")
     (asked,) = AuditEntry.objects.values_list("target", flat=True)
     action(staff, "delivery_replay", "cancel_selected", replay)
     action(staff, "delivery_replay", "cancel_selected", replay)

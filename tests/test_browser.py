@@ -1,78 +1,37 @@
 """The pages in a real browser, with script and without. Skipped where Chromium or Playwright is missing."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.utils import timezone
 from standardwebhooks import Webhook
 
 from delivery.models import Delivery, EventTally, Replay, StreamHost
 from delivery.replay.running import step
 from jetrelay.inbox.models import Inbox
-from tests.builders import make_attempt, make_delivery, make_endpoint, make_gap, make_health, make_host, make_member, make_rejected, make_source, make_tenant
+from tests.browser import PASSWORD, browser_marks, chromium, complaints, expect, page, script, sign_in
+from tests.builders import (
+    make_attempt,
+    make_delivery,
+    make_endpoint,
+    make_gap,
+    make_health,
+    make_host,
+    make_member,
+    make_rejected,
+    make_replay,
+    make_source,
+    make_tenant,
+)
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, expect, sync_playwright
-else:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    expect, sync_playwright = playwright.expect, playwright.sync_playwright
+    from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PASSWORD = "a-long-password"
-# What a browser notes of a page that is a 403, as the one for users without a tenant.
-REFUSED = "status of 403"
-
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
-
-
-@pytest.fixture(scope="module")
-def chromium(django_db_setup: None) -> "Iterator[Browser]":
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Playwright runs an event loop in this thread, which Django takes for asynchronous code.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(params=[True, False], ids=["script", "no-script"])
-def script(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-@pytest.fixture
-def page(script: bool, chromium: "Browser", live_server: Any) -> "Iterator[Page]":
-    """A page of someone who has just signed in. Nothing may be refused by the policy or fail on the way."""
-    cache.clear()
-    User.objects.create_superuser("ada", password=PASSWORD)
-    context = chromium.new_context(base_url=live_server.url, java_script_enabled=script)
-    complaints: list[str] = []
-    page = context.new_page()
-    page.set_default_timeout(10_000)
-    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") and REFUSED not in message.text else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto("/")
-    sign_in(page, "ada")
-    page.get_by_role("heading", name="Overview").wait_for()
-    yield page
-    context.close()
-    assert complaints == []
-
-
-def sign_in(page: "Page", username: str) -> None:
-    page.get_by_label("Username").fill(username)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
+# Fixtures.
+__all__ = ["chromium", "complaints", "page", "script"]
+pytestmark = browser_marks
 
 
 def test_it_keeps_the_overview_up_to_date(page: "Page", script: bool) -> None:
@@ -110,7 +69,7 @@ def test_it_replays_a_delivery_from_its_page(page: "Page", script: bool) -> None
 def test_it_replays_a_delivery_from_the_list(page: "Page", script: bool) -> None:
     row = make_delivery(state=Delivery.State.DEAD)
     page.goto("/deliveries/?state=dead")
-    page.get_by_role("button", name=re.compile("^Replay")).click()
+    page.get_by_role("button", name=re.compile("^Replay dlv_")).click()
     if script:
         expect(page.locator(f"[id={row.public_id}]")).to_contain_text("Pending")
     else:
@@ -126,15 +85,85 @@ def test_it_replays_all_that_match_and_follows_the_progress(page: "Page", script
     expect(page.locator("#matches")).to_have_text("2 match")
     page.get_by_label("Deliveries per second, at most").fill("1")
     page.click("text=Replay them")
-    expect(page.locator("#replays")).to_contain_text("0 of 2")
+    expect(page.locator("#replay")).to_contain_text("0 of 2")
     replay = Replay.objects.get()
     step(replay.pk, replay.next_at)
     if not script:
         page.reload()
-    expect(page.locator("#replays")).to_contain_text("1 of 2")
+    expect(page.locator("#replay")).to_contain_text("1 of 2")
+    expect(page.get_by_role("progressbar")).to_have_attribute("value", "50")
     page.click(f"#cancel-{replay.public_id}")
+    expect(page.locator("#replay")).to_contain_text("Cancelled by ada")
+    page.click("#to-replays")
+    expect(page.locator("#replays")).to_contain_text("1 of 2")
     expect(page.locator("#replays")).to_contain_text("Cancelled")
     assert [row.refreshed().state for row in rows] == [Delivery.State.PENDING, Delivery.State.DEAD]
+
+
+def test_it_replays_and_dismisses_what_is_ticked(page: "Page", script: bool) -> None:
+    rows = [make_delivery(state=Delivery.State.DEAD) for _ in range(3)]
+    page.goto("/deliveries/?state=dead&type=app.*")
+    page.get_by_label(f"Select {rows[0].public_id}").check()
+    if script:
+        every = page.get_by_label("All on this page")
+        expect(every).not_to_be_checked()
+        assert every.evaluate("box => box.indeterminate")
+        every.check()
+        page.get_by_label(f"Select {rows[1].public_id}").uncheck()
+        expect(every).not_to_be_checked()
+        page.get_by_label(f"Select {rows[0].public_id}").uncheck()
+    else:
+        page.get_by_role("link", name="Select all on this page").click()
+        for row in rows[:2]:
+            page.get_by_label(f"Select {row.public_id}").uncheck()
+    page.get_by_role("button", name="Replay selected…").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Replay 1 delivery?")
+    page.go_back()
+    page.get_by_role("button", name="Replay selected…").click()
+    page.get_by_role("button", name="Replay 1").click()
+    expect(page.locator(".note.success")).to_contain_text("1 back in the queue")
+    # With the filters, and with nothing ticked any more.
+    assert page.url.endswith("/deliveries/?state=dead&type=app.%2A")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.get_by_label(f"Select {rows[0].public_id}").check()
+    page.get_by_role("button", name="Dismiss selected…").click()
+    page.get_by_role("button", name="Dismiss", exact=False).click()
+    expect(page.locator(".note.success")).to_contain_text("1 dismissed")
+    assert [row.refreshed().state for row in rows] == [Delivery.State.CANCELLED, Delivery.State.DEAD, Delivery.State.PENDING]
+
+
+def test_it_keeps_focus_and_what_is_open_while_a_delivery_renews_itself(page: "Page", script: bool) -> None:
+    if not script:
+        return
+    row = make_delivery(attempt_count=1, due_at=timezone.now() + timedelta(hours=1))
+    attempt = make_attempt(delivery=row, status=500, response_body=b"broken")
+    page.goto(f"/deliveries/{row.public_id}/")
+    summary = page.get_by_text("What the receiver answered")
+    summary.click()
+    expect(summary).to_be_focused()
+    with page.expect_response("**/state/", timeout=20_000):
+        make_attempt(delivery=row, number=2, status=502)
+    expect(page.locator(".attempts")).to_contain_text("502")
+    expect(page.get_by_text("broken")).to_be_visible()
+    expect(page.locator(f"[id=answer-{attempt.public_id}]")).to_be_focused()
+
+
+def test_it_copies_the_request_as_a_command(page: "Page", script: bool) -> None:
+    attempt = make_attempt(delivery=make_delivery(state=Delivery.State.DEAD))
+    page.goto(f"/deliveries/{attempt.delivery.public_id}/")
+    page.click(f"[id=to-{attempt.public_id}]")
+    expect(page.locator("#command")).to_contain_text("curl --globoff --request POST https://receiver.example/hook")
+    copy = page.locator("button[data-copies=command]")
+    expect(copy).to_be_visible(visible=script)
+    if script:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        copy.click()
+        expect(copy).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == page.locator("#command").text_content()
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == f"{attempt.public_id}.body"
+    assert download.value.path().read_bytes() == bytes(attempt.delivery.event.body)
 
 
 def test_it_shows_what_arrives_in_an_inbox(page: "Page", script: bool) -> None:
@@ -224,7 +253,7 @@ def test_a_member_signs_in_sees_what_is_theirs_and_replays_it(page: "Page", scri
     expect(page.locator(f"[id={mine.public_id}]")).to_contain_text("Mine")
     expect(page.get_by_text("Other")).to_have_count(0)
     expect(page.get_by_role("link", name="Admin")).to_have_count(0)
-    page.get_by_role("button", name=re.compile("^Replay")).click()
+    page.get_by_role("button", name=re.compile("^Replay dlv_")).click()
     expect(page.locator(f"[id={mine.public_id}]" if script else ".note")).to_contain_text("Back in the queue")
     assert [row.refreshed().state for row in (mine, other)] == [Delivery.State.PENDING, Delivery.State.DEAD]
 
@@ -290,7 +319,13 @@ def test_it_fits_a_narrow_screen(page: "Page", script: bool) -> None:
     make_gap(host=far, reason="r" * 200)
     make_rejected(host=far, reason="r" * 300, head=b"b" * 4096)
     page.set_viewport_size({"width": 360, "height": 800})
-    for url in ("/", "/stream/", "/deliveries/", f"/deliveries/{row.public_id}/", "/endpoints/", "/login/?next=/" + "n" * 300):
+    attempt = make_attempt(delivery=make_delivery(endpoint=row.endpoint, state=Delivery.State.DEAD), batch=row.pk, response_headers="h" * 4096)
+    replay = make_replay(endpoint=row.endpoint, created_by="b" * 150, collections=["c" * 300])
+    of_attempt = f"/deliveries/{attempt.delivery.public_id}/attempts/{attempt.public_id}/"
+    of_one = of_attempt.replace(attempt.public_id, make_attempt(delivery=attempt.delivery).public_id)
+    selected = f"/deliveries/selected/?delivery={attempt.delivery.public_id}"
+    ours = ("/deliveries/?state=dead&type=" + "t" * 300, of_attempt, of_one, selected, "/replays/", f"/replays/{replay.public_id}/")
+    for url in (*ours, "/", "/stream/", "/deliveries/", f"/deliveries/{row.public_id}/", "/endpoints/", "/login/?next=/" + "n" * 300):
         page.goto(url)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, url
     User.objects.update(is_superuser=False, username="u" * 150)

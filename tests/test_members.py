@@ -23,7 +23,7 @@ from delivery.replay import start
 from delivery.replay.running import run
 from jetrelay.dashboard import urls
 from jetrelay.dashboard.access import members_page
-from jetrelay.dashboard.deliveries.filters import PAGE
+from jetrelay.dashboard.deliveries.finding import PAGE
 from jetrelay.inbox.models import Inbox
 from subscriptions.ids import PublicModel
 from subscriptions.models import ApiKey, AuditEntry, Endpoint, Membership, Source, Tenant
@@ -85,7 +85,7 @@ def make_house(word: str) -> House:
     endpoint = make_endpoint(tenant=tenant, name=f"{word} endpoint", url=f"https://{word}.example/hook", state_reason=f"{word} reason")
     make_subscription(endpoint=endpoint)
     make_health(endpoint=endpoint, reason=f"{word} failure")
-    AttemptTally.objects.create(minute=timezone.now(), endpoint=endpoint, outcome="delivered", attempts=3, total_ms=30)
+    AttemptTally.objects.create(minute=timezone.now(), endpoint=endpoint, outcome="delivered", attempts=3, total_ms=30, ms_10=3)
     event = make_event(source=source, type=f"{word}.paid", subject=f"{word} subject", body=f'{{"text": "{word}"}}'.encode())
     delivery = make_delivery(endpoint=endpoint, event=event, state=DEAD)
     attempt = make_attempt(delivery=delivery, status=500, response_body=f"{word} answer".encode())
@@ -122,12 +122,14 @@ def text(response: Any) -> str:
 # --- Every URL, asked by everybody ---------------------------------------------------------------------------------------
 
 LOOKS = {
-    "overview", "events_fragment", "outcomes_fragment", "collections_fragment", "stream", "hosts_fragment", "gaps_fragment", "rejected_fragment",
-    "deliveries", "delivery", "delivery_fragment", "endpoints", "endpoint", "replays", "replays_fragment",
-    "events", "event", "tail", "keys", "key", "members", "audit",
+    "overview", "events_fragment", "outcomes_fragment", "charts_fragment", "collections_fragment",
+    "stream", "hosts_fragment", "gaps_fragment", "rejected_fragment",
+    "deliveries", "delivery", "delivery_fragment", "delivery_attempt", "delivery_attempt_body", "endpoints", "endpoint",
+    "replays", "replays_fragment", "replay", "replay_fragment",
+    "events", "event", "event_fragment", "event_body", "tail", "tail_fragment", "keys", "key", "members", "audit",
 }  # fmt: skip
 ACTS = {"delivery_replay", "endpoint_pause", "endpoint_resume", "endpoint_enable", "endpoint_reset_breaker", "endpoint_test", "replay_cancel"}
-FORMS = {"replay_new"}
+FORMS = {"replay_new", "deliveries_selected"}
 STEERS = {"stream_reconnect", "stream_rewind", "stream_reset"}
 # What owners alone may look at, fill in and do. Without the data of their forms these say what is missing.
 OWNS_LOOKS = {"member"}
@@ -327,8 +329,8 @@ def test_each_tenants_figures_are_kept_apart(ours: House, theirs: House) -> None
 
 
 def test_it_measures_the_last_hour_by_a_tenants_own_attempts(ours: House, theirs: House) -> None:
-    AttemptTally.objects.create(minute=timezone.now(), endpoint=theirs.row("ep"), outcome="dead", attempts=9, total_ms=9000)
-    for house, shown in ((ours, ("100 %", "10 ms")), (theirs, ("25 %", "752 ms"))):
+    AttemptTally.objects.create(minute=timezone.now(), endpoint=theirs.row("ep"), outcome="dead", attempts=9, total_ms=9000, ms_1000=9)
+    for house, shown in ((ours, ("100 %", "p50 7.5 ms")), (theirs, ("25 %", "p50 667 ms"))):
         html = text(sign_in(make_member(house.tenant)).get("/overview/outcomes/"))
         assert [words for words in shown if words not in html] == []
 
@@ -439,6 +441,7 @@ PASSWORD = "a-long-password"
 NEW_PASSWORD = {"old_password": PASSWORD, "new_password1": f"{PASSWORD}er", "new_password2": f"{PASSWORD}er"}
 # What a form has to say so that it is carried out; those that are not here need nothing said.
 SAID: dict[str, dict[str, Any]] = {
+    "deliveries_selected": {"action": "dismiss", "delivery": "{dlv}"},
     "replay_new": {"action": "replay"},
     "stream_rewind": {"to": "2026-01-01T00:00:00"},
     "key_new": {"name": "a key", "scopes": ["events:read"]},
@@ -467,7 +470,8 @@ def test_whatever_is_done_on_a_page_is_written_down(name: str, ours: House, chea
     client = sign_in(User.objects.create_superuser("ada", password=PASSWORD))
     (pattern,) = [each for each in every_pattern(urls.urlpatterns) if each.name == name]
     before = set(AuditEntry.objects.values_list("pk", flat=True))
-    response = client.post(reverse(name, kwargs=ours.arguments(pattern)), SAID.get(name, {}), REMOTE_ADDR="192.0.2.7")
+    said = {field: ours.row("dlv").public_id if value == "{dlv}" else value for field, value in SAID.get(name, {}).items()}
+    response = client.post(reverse(name, kwargs=ours.arguments(pattern)), said, REMOTE_ADDR="192.0.2.7")
     assert response.status_code in (200, 302)
     (entry,) = AuditEntry.objects.exclude(pk__in=before)
     assert (entry.actor, entry.address) == ("user ada", "192.0.2.7")
@@ -514,7 +518,7 @@ def test_a_membership_counts_from_when_it_is_given_to_when_it_is_taken(ours: Hou
 @pytest.mark.parametrize(
     ("url", "queries"),
     # The session, its user, their memberships; then as for a superuser, and for the list of deliveries which endpoints are theirs, and what is newest there.
-    [("/", 12), ("/deliveries/", 9), ("/endpoints/", 4), ("/replays/", 6), ("/stream/", 7)],
+    [("/", 15), ("/deliveries/", 9), ("/endpoints/", 4), ("/replays/", 6), ("/stream/", 7)],
 )
 def test_it_asks_the_database_little_however_many_rows_there_are(url: str, queries: int, ours: House, django_assert_max_num_queries: Any) -> None:
     client = sign_in(make_member(ours.tenant))

@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
+from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRefresh
 from django_htmx.middleware import HtmxDetails
 
@@ -97,6 +98,24 @@ def confined(response: R) -> R:
     response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
     response.headers.setdefault("Cache-Control", "no-store")
     return response
+
+
+def confine_pages(get_response: View) -> View:
+    """Middleware: no page goes without a policy, whoever made it, the admin and error pages included."""
+
+    def wrapped(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        return response
+
+    return wrapped
+
+
+def way_back(request: HttpRequest) -> str:
+    """The page of ours that a form came from, as its `next` says; empty where that is none of ours."""
+    target = (request.POST if request.method == "POST" else request.GET).get("next", "")
+    return target if url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()) else ""
 
 
 def members_page(view: View) -> View:

@@ -1,5 +1,6 @@
 """Filters and badges of the pages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -61,6 +62,11 @@ def may_act_in(access: Access, tenant: UUID) -> bool:
 @register.filter
 def may_own(access: Access, tenant: UUID) -> bool:
     return access.may_own(tenant)
+
+
+@register.filter
+def get(mapping: Mapping[Any, Any], key: Any) -> Any:
+    return mapping.get(key)
 
 
 @register.filter
@@ -166,7 +172,21 @@ def state_badge(row: Any) -> dict[str, str]:
 
 
 @register.inclusion_tag("_badge.html")
+def delivery_badge(delivery: Delivery) -> dict[str, str]:
+    """As `state_badge`, of a delivery that is read together with its endpoint: a dismissed one is called so."""
+    badge: dict[str, str] = state_badge(delivery)
+    return badge | {"label": "dismissed"} if words.is_dismissed(delivery) else badge
+
+
+@register.inclusion_tag("_badge.html")
 def standing_badge(standing: Standing) -> dict[str, str]:
     """What an endpoint's breaker does: a colour, an icon and words."""
     tone, icon = _STANDINGS.get(standing.kind, ("still", "minus"))
     return {"tone": tone, "icon": icon, "label": f"breaker {standing.words}"}
+
+
+@register.inclusion_tag("_badge.html")
+def owed_badge(owed: Any) -> dict[str, str]:
+    """How many deliveries of an event are in a state: a colour, an icon and words, `3 delivered`."""
+    tone, icon = _BADGES[owed.state]
+    return {"tone": tone, "icon": icon, "label": f"{owed.number:,} {owed.state.label}"}
