@@ -1,6 +1,7 @@
 """Tenants, keys, sources and subscriptions, for the operator. Endpoints are in `delivery/admin/endpoints.py`."""
 
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
@@ -14,7 +15,7 @@ from subscriptions import keys
 from subscriptions.confirming import ask, confirmed, counted
 from subscriptions.fields import PatternListField
 from subscriptions.forms import SubscriptionForm
-from subscriptions.ids import from_public
+from subscriptions.ids import PublicModel, from_public
 from subscriptions.models import ApiKey, AuditEntry, Endpoint, EndpointPastState, Membership, Source, Subscription, Tenant
 from subscriptions.table_filters import PeriodFilter, chosen, words
 from subscriptions.tables import BigTable, BoundedChangeList, PicksRows, ReadOnlyAdmin
@@ -29,14 +30,44 @@ _KEY_STATES = [
 _LISTS: dict[Any, Any] = {PatternListField: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 60})}}
 
 
-class NeverDeleted(admin.ModelAdmin):  # type: ignore[type-arg]
+class Audited(PicksRows):
+    """What its forms do stands in the audit log as well as in the admin's own. Neither has the values of fields, which may be secrets."""
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        entry = super().log_addition(request, obj, message)
+        self._note(request, "create", obj, entry.get_change_message())
+        return entry
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        entry = super().log_change(request, obj, message)
+        self._note(request, "change", obj, entry.get_change_message())
+        return entry
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        for obj in queryset:
+            self._note(request, "delete", obj, "")
+        return super().log_deletions(request, queryset)
+
+    def _note(self, request: HttpRequest, act: str, obj: Any, words: str) -> None:
+        noun = "key" if isinstance(obj, ApiKey) else self.opts.model_name
+        target = obj.public_id if isinstance(obj, PublicModel) else ""
+        AuditEntry.note_by(request.user, _tenant_of(obj), f"{noun}.{act}", target, f"in the admin: {obj}. {words}".strip())
+
+
+def _tenant_of(obj: Any) -> UUID | None:
+    if isinstance(obj, Tenant):
+        return obj.pk
+    return obj.endpoint.tenant_id if isinstance(obj, Subscription) else getattr(obj, "tenant_id", None)
+
+
+class NeverDeleted(Audited):
     """Deliveries and events refer to these rows for good."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
 
-class SearchById(admin.ModelAdmin):  # type: ignore[type-arg]
+class SearchById(Audited):
     """Finds a row by its id as well, with the prefix or without."""
 
     def get_search_results(self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str) -> "tuple[QuerySet[Any], bool]":
@@ -66,7 +97,7 @@ class TenantAdmin(SearchById, NeverDeleted):
 
 
 @admin.register(Membership)
-class MembershipAdmin(PicksRows):
+class MembershipAdmin(Audited):
     list_display = ("user", "tenant", "role", "created_at")
     list_filter = ("role", chosen("tenant"))
     list_select_related = ("user", "tenant")
@@ -141,7 +172,9 @@ class ApiKeyAdmin(SearchById, NeverDeleted, PicksRows):
         with transaction.atomic():
             revoked = [key for key in live if keys.revoke(key)]
             for key in revoked:
-                self.log_change(request, key, "Revoked.")
+                # An act of its own, and no change by a form.
+                PicksRows.log_change(self, request, key, "Revoked.")
+                AuditEntry.note_by(request.user, key.tenant_id, "key.revoke", key.public_id, f"in the admin: {key}")
         self.message_user(request, f"{len(revoked):,} revoked.", messages.SUCCESS if revoked else messages.WARNING)
         return None
 

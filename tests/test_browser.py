@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import User
 from django.utils import timezone
@@ -27,7 +27,7 @@ from tests.builders import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 # Fixtures.
 __all__ = ["chromium", "complaints", "page", "script"]
@@ -256,6 +256,38 @@ def test_a_member_signs_in_sees_what_is_theirs_and_replays_it(page: "Page", scri
     page.get_by_role("button", name=re.compile("^Replay dlv_")).click()
     expect(page.locator(f"[id={mine.public_id}]" if script else ".note")).to_contain_text("Back in the queue")
     assert [row.refreshed().state for row in (mine, other)] == [Delivery.State.PENDING, Delivery.State.DEAD]
+
+
+def test_an_owner_makes_a_key_and_lets_somebody_in(page: "Page", script: bool, chromium: "Browser", live_server: Any) -> None:
+    make_tenant()
+    page.goto("/keys/")
+    page.get_by_role("link", name="New key").click()
+    page.get_by_label("Name").fill("billing")
+    page.get_by_label("post events").check()
+    page.get_by_role("button", name="Make the key").click()
+    assert (page.locator("#secret").text_content() or "").startswith("jr_")
+    assert page.get_by_role("button", name="Copy").is_visible() is script
+    page.goto("/members/")
+    page.get_by_role("link", name="Add somebody").first.click()
+    page.get_by_label("Somebody new").check()
+    page.get_by_label("Username").fill("alan")
+    page.get_by_role("button", name="Add").click()
+    link = page.locator("#secret").text_content() or ""
+    visitor = chromium.new_context(base_url=live_server.url, java_script_enabled=script).new_page()
+    asked: list[str] = []
+    visitor.on("request", lambda request: asked.append(request.headers.get("referer", "")))
+    visitor.goto(link)
+    # Neither the address of the page nor what it asks for gives the token away.
+    assert visitor.url.endswith("/set-password/")
+    visitor.get_by_label("New password", exact=True).fill(PASSWORD)
+    visitor.get_by_label("New password confirmation").fill(PASSWORD)
+    visitor.get_by_role("button", name="Set the password").click()
+    visitor.get_by_role("heading", name="Overview").wait_for()
+    assert visitor.get_by_text("Your password is set").is_visible()
+    assert [referrer for referrer in asked if link.rstrip("/").rpartition("/")[2] in referrer] == []
+    visitor.context.close()
+    page.goto("/audit/")
+    page.get_by_role("cell", name="account.welcome").wait_for()
 
 
 def test_it_shows_the_reference_of_the_api(page: "Page", script: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db import transaction
 from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -13,6 +14,7 @@ from django.utils.safestring import SafeString
 
 from delivery import replay
 from delivery.admin import links
+from delivery.admin.noting import note_moved
 from delivery.admin.replays import PERMISSION, confirm, endpoints_of
 from delivery.engines import engine
 from delivery.models import Attempt, Delivery, Event
@@ -102,7 +104,10 @@ class DeliveryAdmin(BigTable):
                 lines.append(f"{counted(gone, 'delivery', 'deliveries')} cannot be replayed: the event has been pruned, so there is nothing to send.")
             happens = "They become due at once, with a fresh retry schedule. Those that wait for a retry are tried now."
             return ask(self, request, "Replay deliveries", lines, queryset, possible=gone < len(ids), happens=happens, button="Replay")
-        count = replay.replay(ids)
+        with transaction.atomic():
+            count = replay.replay(ids)
+            if count:
+                note_moved(request.user, "delivery.replay", ids, "in the admin")
         self.message_user(request, f"{count:,} put back in the queue.", messages.SUCCESS if count else messages.WARNING)
         self._say_limit(request, ids)
         return None
@@ -118,7 +123,12 @@ class DeliveryAdmin(BigTable):
                 lines.append(f"Selected: {_said(states)}. Only dead ones are dismissed.")
             happens = "Dismissed deliveries are cancelled. They can still be replayed as long as they are kept."
             return ask(self, request, "Dismiss dead deliveries", lines, queryset, possible=bool(dead), happens=happens, button="Dismiss")
-        count = replay.dismiss(ids)
+        with transaction.atomic():
+            # Those of the tenants that lose one by it, as they are before.
+            were_dead = list(among(Delivery.objects.filter(state=State.DEAD).order_by(), ids).values_list("pk", flat=True))
+            count = replay.dismiss(ids)
+            if count:
+                note_moved(request.user, "delivery.dismiss", were_dead, "in the admin")
         words = f"{count:,} dismissed: cancelled now, and still to be replayed as long as they are kept."
         self.message_user(request, words if count else "None of these is dead: nothing was dismissed.", messages.SUCCESS if count else messages.WARNING)
         self._say_limit(request, ids)

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.db import transaction
 from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -14,7 +15,7 @@ from delivery.replay import cancel
 from delivery.replay.form import ReplayForm
 from subscriptions.confirming import ask, confirmed, counted
 from subscriptions.ids import from_public, to_public
-from subscriptions.models import Endpoint
+from subscriptions.models import AuditEntry, Endpoint
 from subscriptions.table_filters import PeriodFilter, chosen, words
 from subscriptions.tables import BigTable, BoundedChangeList
 
@@ -59,7 +60,12 @@ class ReplayAdmin(BigTable):
             running = sum(replay.running for replay in rows)
             line = f"{counted(running, 'running replay')} of {len(rows):,} selected will be cancelled." if running else "None of these is running any more."
             return ask(self, request, "Cancel replays", [line], queryset, possible=bool(running), happens="What they have done so far stays done.")
-        cancelled = sum(cancel(replay, by=request.user.get_username()) for replay in rows)
+        cancelled = 0
+        with transaction.atomic():
+            for replay in rows:
+                if cancel(replay, by=request.user.get_username()):
+                    cancelled += 1
+                    AuditEntry.note_by(request.user, replay.tenant_id, "replay.cancel", replay.public_id, "in the admin")
         self.message_user(request, f"{cancelled:,} cancelled. What they have done so far stays done.", messages.SUCCESS if cancelled else messages.WARNING)
         return None
 
@@ -118,7 +124,12 @@ def confirm(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, action: 
         data["rate_per_s"] = request.POST.get("rate_per_s", "")
     # The admin is everybody's who may be in it: Django's permissions say what for.
     form = ReplayForm(data, tenants=None)
-    if "apply" in request.POST and (replay := form.start(by=request.user.get_username())):
+    with transaction.atomic():
+        replay = form.start(by=request.user.get_username()) if "apply" in request.POST else None
+        if replay:
+            detail = f"about {replay.expected_text} deliveries, in the admin"
+            AuditEntry.note_by(request.user, replay.tenant_id, f"replay.{replay.action}", replay.public_id, detail)
+    if replay:
         model_admin.message_user(request, f"{replay.public_id} has been asked for: {replay.expected_text} deliveries.", messages.SUCCESS)
         return None
     listed = [(field.label, field.value()) for field in form.filters if field.value()]

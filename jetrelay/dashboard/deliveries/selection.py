@@ -4,12 +4,14 @@ import uuid
 from collections.abc import Sequence
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
 from delivery import replay
+from delivery.admin.noting import note_moved
 from delivery.models import Delivery
 from jetrelay.dashboard.access import HtmxRequest, members_page, way_back
 from jetrelay.dashboard.deliveries.finding import event_of, listed
@@ -36,7 +38,10 @@ def deliveries_selected(request: HtmxRequest) -> HttpResponseBase:
     ready, left_out = _sorted_out(rows, action)
     back = way_back(request) or f"{reverse('deliveries')}?state=dead"
     if posted and ready:
-        count = replay.dismiss(ready) if action == DISMISS else replay.replay(ready)
+        with transaction.atomic():
+            count = replay.dismiss(ready) if action == DISMISS else replay.replay(ready)
+            if count:
+                note_moved(request.user, f"delivery.{action}", ready, "on the deliveries page")
         messages.add_message(request, messages.SUCCESS if count else messages.WARNING, _told(action, count, len(ids) - count))
         return redirect(back)
     missing = len(ids) - len(rows)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from django.contrib import messages
+from django.db import transaction
 from django.db.models import BigIntegerField, Count
 from django.db.models.expressions import RawSQL
 from django.http import Http404, HttpResponse, HttpResponseBase
@@ -17,7 +18,7 @@ from django.views.decorators.http import require_POST, require_safe
 from delivery import replay
 from delivery.models import Attempt, Delivery, Event
 from delivery.outcomes import policy_of
-from jetrelay.dashboard import words
+from jetrelay.dashboard import audit, words
 from jetrelay.dashboard.access import HtmxRequest, members_page, way_back
 from jetrelay.dashboard.deliveries import outcomes
 from jetrelay.dashboard.deliveries.filters import Filters
@@ -84,7 +85,10 @@ def delivery_replay(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
     request.access.require(request.access.may_act_in(wanted.endpoint.tenant_id))
     # Without its event there is nothing to send.
     kept = Event.objects.filter(pk=wanted.event_id).exists()
-    replayed = replay.replay([id]) if kept else 0
+    with transaction.atomic():
+        replayed = replay.replay([id]) if kept else 0
+        if replayed:
+            audit.note(request, "delivery.replay", wanted.public_id, wanted.endpoint.tenant_id)
     notice = "Back in the queue." if replayed else _why_not(wanted, kept)
     found = _delivery(request, id)
     if request.htmx:

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -13,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from delivery.models import Delivery, Event, Replay
 from delivery.replay import cancel
 from delivery.replay.form import ReplayForm
+from jetrelay.dashboard import audit
 from jetrelay.dashboard.access import Access, HtmxRequest, members_page, way_back
 from jetrelay.dashboard.replays.progress import progress
 from subscriptions.ids import from_public
@@ -53,7 +55,11 @@ def replay_new(request: HtmxRequest) -> HttpResponseBase:
     access.require(access.acts)
     posted = request.method == "POST"
     form = ReplayForm(request.POST if posted else request.GET or None, access.acts_in)
-    if posted and (ordered := form.start(by=request.user.get_username())):
+    with transaction.atomic():
+        ordered = form.start(by=request.user.get_username()) if posted else None
+        if ordered:
+            audit.note(request, f"replay.{ordered.action}", ordered.public_id, ordered.tenant_id, f"about {ordered.expected_text} deliveries")
+    if ordered:
         messages.success(request, f"{ordered.public_id}: {ordered.expected_text} to {ordered.action}. Workers have begun, or will within seconds.")
         return redirect("replay", ordered.pk)
     counted = form.preview() if form.is_bound else None
@@ -65,7 +71,11 @@ def replay_new(request: HtmxRequest) -> HttpResponseBase:
 def replay_cancel(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
     found = _replay(request, id)
     request.access.require(_may_cancel(request.access, found))
-    if cancel(found, by=request.user.get_username()):
+    with transaction.atomic():
+        cancelled = cancel(found, by=request.user.get_username())
+        if cancelled:
+            audit.note(request, "replay.cancel", found.public_id, found.tenant_id)
+    if cancelled:
         messages.success(request, f"{found.public_id} is cancelled. What it has done so far stays done.")
     else:
         messages.warning(request, f"{found.public_id} was over already.")

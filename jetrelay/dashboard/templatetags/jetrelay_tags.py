@@ -30,6 +30,9 @@ _BADGES = {
     "unverified": ("wait", "alert"),
     "running": ("wait", "repeat"),
     "finished": ("good", "check"),
+    "live": ("good", "check"),
+    "expired": ("still", "clock"),
+    "revoked": ("still", "minus"),
 }
 _STANDINGS = {
     Kind.WELL: ("good", "check"),
@@ -54,6 +57,11 @@ class Phase:
 @register.filter
 def may_act_in(access: Access, tenant: UUID) -> bool:
     return access.may_act_in(tenant)
+
+
+@register.filter
+def may_own(access: Access, tenant: UUID) -> bool:
+    return access.may_own(tenant)
 
 
 @register.filter
