@@ -8,7 +8,7 @@ from django.utils import timezone
 from delivery.engines import engine
 from delivery.engines.base import EventCounts
 from delivery.models import LATENCY_BOUNDS_MS, Delivery
-from jetrelay.api import stats
+from delivery.models.tallies import BUCKETS
 from subscriptions.models import Endpoint, Source
 from tests.api import Api, api_of
 from tests.builders import make_api_source, make_delivery, make_endpoint, make_source, make_tenant
@@ -54,7 +54,7 @@ def test_there_may_be_nothing_to_count(api: Api) -> None:
 
 def test_it_sums_up_attempts_by_endpoint(api: Api) -> None:
     busy, quiet = make_endpoint(name="busy"), make_endpoint(name="quiet")
-    buckets = stats._BUCKETS
+    buckets = BUCKETS
     tally(busy, "delivered", {"attempts": 90, "total_ms": 900.0, buckets[0]: 90})
     tally(busy, "dead", {"attempts": 10, "total_ms": 3100.0, buckets[3]: 10})
     tally(quiet, "delivered", {buckets[1]: 1})
