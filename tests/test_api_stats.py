@@ -9,6 +9,7 @@ from delivery.engines import engine
 from delivery.engines.base import EventCounts
 from delivery.models import LATENCY_BOUNDS_MS, Delivery
 from delivery.models.tallies import BUCKETS
+from jetrelay.api import stats
 from subscriptions.models import Endpoint, Source
 from tests.api import Api, api_of
 from tests.builders import make_api_source, make_delivery, make_endpoint, make_source, make_tenant

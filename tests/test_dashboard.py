@@ -291,7 +291,7 @@ def test_it_lists_endpoints_with_their_backlog_and_no_secrets(boss: Client, djan
 
 
 def test_it_counts_a_backlog_no_further_than_the_limit(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jetrelay.dashboard.endpoints.views.BACKLOG_LIMIT", 1)
+    monkeypatch.setattr("jetrelay.dashboard.endpoints.figures.BACKLOG_LIMIT", 1)
     endpoint = make_endpoint()
     for _ in range(3):
         make_delivery(endpoint=endpoint)

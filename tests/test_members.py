@@ -26,7 +26,7 @@ from jetrelay.dashboard.access import members_page
 from jetrelay.dashboard.deliveries.filters import PAGE
 from jetrelay.inbox.models import Inbox
 from subscriptions.ids import PublicModel
-from subscriptions.models import Endpoint, Membership, Source, Tenant
+from subscriptions.models import AuditEntry, Endpoint, Membership, Source, Subscription, Tenant
 from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_health, make_host, make_member, make_subscription, make_tenant
 
 pytestmark = pytest.mark.django_db
@@ -65,14 +65,14 @@ def make_house(word: str) -> House:
     source = Source.objects.create(tenant=tenant, kind=Source.Kind.API, name=f"{word} source")
     EventTally.objects.create(source=source, minute=timezone.now(), kind="api", type=f"{word}.counted", received=7, stored=7)
     endpoint = make_endpoint(tenant=tenant, name=f"{word} endpoint", url=f"https://{word}.example/hook", state_reason=f"{word} reason")
-    make_subscription(endpoint=endpoint)
+    subscription = make_subscription(endpoint=endpoint, source=source, kinds=["api"], collections=[f"{word}.*"])
     make_health(endpoint=endpoint, reason=f"{word} failure")
     AttemptTally.objects.create(minute=timezone.now(), endpoint=endpoint, outcome="delivered", attempts=3, total_ms=30)
     event = make_event(source=source, type=f"{word}.paid", subject=f"{word} subject", body=f'{{"text": "{word}"}}'.encode())
     delivery = make_delivery(endpoint=endpoint, event=event, state=DEAD)
     attempt = make_attempt(delivery=delivery, status=500, response_body=f"{word} answer".encode())
     replay = start(Replay(tenant=tenant, endpoint=endpoint), by=f"{word} person")
-    return House(word, tenant, [tenant, source, endpoint, event, delivery, attempt, replay], Inbox.objects.create(endpoint=endpoint))
+    return House(word, tenant, [tenant, source, endpoint, subscription, event, delivery, attempt, replay], Inbox.objects.create(endpoint=endpoint))
 
 
 @pytest.fixture
@@ -102,10 +102,16 @@ def text(response: Any) -> str:
 LOOKS = {
     "overview", "events_fragment", "outcomes_fragment", "collections_fragment", "stream", "hosts_fragment", "gaps_fragment", "rejected_fragment",
     "deliveries", "delivery", "delivery_fragment", "endpoints", "endpoint", "replays", "replays_fragment",
-    "events", "event", "tail", "keys", "members", "audit", "account",
+    "events", "event", "tail", "keys", "members", "audit", "account", "endpoint_fragment",
 }  # fmt: skip
-ACTS = {"delivery_replay", "endpoint_pause", "endpoint_resume", "endpoint_enable", "endpoint_reset_breaker", "endpoint_test", "replay_cancel"}
-FORMS = {"replay_new"}
+ACTS = {
+    "delivery_replay", "replay_cancel", "endpoint_pause", "endpoint_resume", "endpoint_disable", "endpoint_enable", "endpoint_reset_breaker", "endpoint_test",
+    "endpoint_verify", "subscription_switch",
+}  # fmt: skip
+FORMS = {
+    "replay_new", "endpoint_new", "endpoint_edit", "endpoint_delete", "endpoint_secret", "endpoint_rotate", "endpoint_signature",
+    "subscription_new", "subscription_edit", "subscription_remove",
+}  # fmt: skip
 STEERS = {"stream_reconnect", "stream_rewind", "stream_reset"}
 METHODS = {name: {"get"} for name in LOOKS} | {name: {"post"} for name in ACTS | STEERS} | {name: {"get", "post"} for name in FORMS}
 
@@ -143,7 +149,7 @@ def status(who: str, name: str, method: str, about_a_row: bool) -> int:
 
 
 def everything_that_can_change() -> list[Any]:
-    models: list[type[Model]] = [Endpoint, EndpointHealth, Delivery, Replay, StreamHost, LogEntry]
+    models: list[type[Model]] = [Endpoint, Subscription, EndpointHealth, Delivery, Replay, StreamHost, LogEntry, AuditEntry]
     return [list(model._default_manager.order_by("pk").values()) for model in models]
 
 
@@ -162,7 +168,8 @@ def test_the_walk_knows_every_url() -> None:
 
 @pytest.mark.parametrize("who", PEOPLE)
 def test_everybody_gets_what_is_theirs_at_every_url_and_nothing_else(who: str, ours: House, theirs: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "send_test", lambda endpoint: verification.Outcome(True, "It answered."))
+    for name in ("send_test", "verify"):
+        monkeypatch.setattr(verification, name, lambda endpoint: verification.Outcome(True, "It answered."))
     make_host()
     client, before = sign_in(PEOPLE[who](ours, theirs)), everything_that_can_change()
     hidden = {"superuser": [], "owner": [theirs], "member": [theirs], "viewer": [theirs]}.get(who, [ours] if "of another" in who else [ours, theirs])

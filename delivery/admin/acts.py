@@ -69,12 +69,26 @@ ACTS = {
 
 def verify(user: Any, id: UUID) -> Told:
     """Challenge one endpoint, and wait for its answer."""
-    return _tried(user, id, "Challenged", verification.verify)
+    endpoint = Endpoint.objects.present().get(pk=id)
+    return told(endpoint, challenged(user, endpoint))
 
 
 def send_test(user: Any, id: UUID) -> Told:
     """Send one endpoint a test event, and wait for its answer."""
-    return _tried(user, id, "Sent a test event", verification.send_test)
+    endpoint = Endpoint.objects.present().get(pk=id)
+    return told(endpoint, tested(user, endpoint))
+
+
+def challenged(user: Any, endpoint: Endpoint) -> verification.Outcome:
+    return _logged(user, endpoint, "Challenged", verification.verify(endpoint))
+
+
+def tested(user: Any, endpoint: Endpoint) -> verification.Outcome:
+    return _logged(user, endpoint, "Sent a test event", verification.send_test(endpoint))
+
+
+def told(endpoint: Endpoint, outcome: verification.Outcome) -> Told:
+    return Told(messages.SUCCESS if outcome.passed else messages.ERROR, f"{endpoint.name}: {outcome.words}")
 
 
 def delete(user: Any, endpoint: Endpoint) -> Told:
@@ -92,8 +106,6 @@ def log(user: Any, endpoint: Endpoint, message: str, flag: int = CHANGE) -> None
     LogEntry.objects.log_actions(user.pk, [endpoint], flag, message, single_object=True)
 
 
-def _tried(user: Any, id: UUID, what: str, how: Callable[[Endpoint], verification.Outcome]) -> Told:
-    endpoint = Endpoint.objects.present().get(pk=id)
-    outcome = how(endpoint)
+def _logged(user: Any, endpoint: Endpoint, what: str, outcome: verification.Outcome) -> verification.Outcome:
     log(user, endpoint, f"{what}: {'passed' if outcome.passed else 'failed'}.")
-    return Told(messages.SUCCESS if outcome.passed else messages.ERROR, f"{endpoint.name}: {outcome.words}")
+    return outcome

@@ -47,7 +47,7 @@ class Source(ConfigModel):
         return self.name
 
     @classmethod
-    def of_posts(cls, tenant: Tenant) -> Self:
+    def of_posts(cls, tenant: Tenant) -> "Source":
         """The tenant's source of posted events; made when it is first asked for."""
         mine = cls.objects.filter(tenant=tenant, kind=cls.Kind.API).order_by("id")
         found = mine.first()
