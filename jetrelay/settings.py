@@ -166,6 +166,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "jetrelay.dashboard.audit.addressed",
 ]
 ROOT_URLCONF = "jetrelay.urls"
 WSGI_APPLICATION = "jetrelay.wsgi.application"

@@ -1,30 +1,62 @@
 """Tenants, keys, sources and subscriptions, for the operator. Endpoints are in `delivery/admin/endpoints.py`."""
 
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 
+from subscriptions import keys
 from subscriptions.fields import PatternListField
 from subscriptions.forms import SubscriptionForm
-from subscriptions.ids import from_public
+from subscriptions.ids import PublicModel, from_public
 from subscriptions.models import ApiKey, AuditEntry, Endpoint, EndpointPastState, Membership, Source, Subscription, Tenant
 from subscriptions.tables import ReadOnlyAdmin
 
 _LISTS: dict[Any, Any] = {PatternListField: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 60})}}
 
 
-class NeverDeleted(admin.ModelAdmin):  # type: ignore[type-arg]
+class Audited(admin.ModelAdmin):  # type: ignore[type-arg]
+    """What its forms do stands in the audit log as well as in the admin's own. Neither has the values of fields, which may be secrets."""
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        entry = super().log_addition(request, obj, message)
+        self._note(request, "create", obj, entry.get_change_message())
+        return entry
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        entry = super().log_change(request, obj, message)
+        self._note(request, "change", obj, entry.get_change_message())
+        return entry
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        for obj in queryset:
+            self._note(request, "delete", obj, "")
+        return super().log_deletions(request, queryset)
+
+    def _note(self, request: HttpRequest, act: str, obj: Any, words: str) -> None:
+        noun = "key" if isinstance(obj, ApiKey) else self.opts.model_name
+        target = obj.public_id if isinstance(obj, PublicModel) else ""
+        AuditEntry.note_by(request.user, _tenant_of(obj), f"{noun}.{act}", target, f"in the admin: {obj}. {words}".strip())
+
+
+def _tenant_of(obj: Any) -> UUID | None:
+    if isinstance(obj, Tenant):
+        return obj.pk
+    return obj.endpoint.tenant_id if isinstance(obj, Subscription) else getattr(obj, "tenant_id", None)
+
+
+class NeverDeleted(Audited):
     """Deliveries and events refer to these rows for good."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
 
-class SearchById(admin.ModelAdmin):  # type: ignore[type-arg]
+class SearchById(Audited):
     """Finds a row by its id as well, with the prefix or without."""
 
     def get_search_results(self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str) -> "tuple[QuerySet[Any], bool]":
@@ -54,7 +86,7 @@ class TenantAdmin(SearchById, NeverDeleted):
 
 
 @admin.register(Membership)
-class MembershipAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class MembershipAdmin(Audited):
     list_display = ("user", "tenant", "role", "created_at")
     list_filter = ("role", "tenant")
     list_select_related = ("user", "tenant")
@@ -93,7 +125,12 @@ class ApiKeyAdmin(SearchById, NeverDeleted):
 
     @admin.action(description="Revoke selected keys, for good", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: "QuerySet[ApiKey]") -> None:
-        revoked = queryset.filter(revoked_at=None).update(revoked_at=timezone.now())
+        revoked = 0
+        with transaction.atomic():
+            for key in queryset:
+                if keys.revoke(key):
+                    revoked += 1
+                    AuditEntry.note_by(request.user, key.tenant_id, "key.revoke", key.public_id, f"{key}, in the admin")
         self.message_user(request, f"{revoked:,} revoked.", messages.SUCCESS if revoked else messages.WARNING)
 
 

@@ -104,10 +104,10 @@ class WishForm(forms.Form):
             if not wanted.kinds:
                 self.add_error("kinds", "Choose at least one kind.")
         if not wanted.collections:
-            if posted or "commit" not in wanted.kinds or wanted.dids:
+            if not posted and ("commit" not in wanted.kinds or wanted.dids):
                 wanted.collections = ["*"]
             else:
-                self.add_error("collections", "Say which: app.bsky.feed.post, or * for the whole network.")
+                self.add_error("collections", f"Say which: {'order.paid, or * for all types' if posted else 'app.bsky.feed.post, or * for the whole network'}.")
         for name, most in (("collections", validation.MAX_WANTED_COLLECTIONS), ("dids", validation.MAX_WANTED_DIDS)):
             if len(getattr(wanted, name)) > most:
                 self.add_error(name, f"At most {most:,} can be named here.")

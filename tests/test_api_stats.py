@@ -8,7 +8,6 @@ from django.utils import timezone
 from delivery.engines import engine
 from delivery.engines.base import EventCounts
 from delivery.models import LATENCY_BOUNDS_MS, Delivery
-from delivery.models.tallies import BUCKETS
 from jetrelay.api import stats
 from subscriptions.models import Endpoint, Source
 from tests.api import Api, api_of
@@ -55,7 +54,7 @@ def test_there_may_be_nothing_to_count(api: Api) -> None:
 
 def test_it_sums_up_attempts_by_endpoint(api: Api) -> None:
     busy, quiet = make_endpoint(name="busy"), make_endpoint(name="quiet")
-    buckets = BUCKETS
+    buckets = stats._BUCKETS
     tally(busy, "delivered", {"attempts": 90, "total_ms": 900.0, buckets[0]: 90})
     tally(busy, "dead", {"attempts": 10, "total_ms": 3100.0, buckets[3]: 10})
     tally(quiet, "delivered", {buckets[1]: 1})

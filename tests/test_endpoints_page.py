@@ -118,7 +118,7 @@ def test_it_knows_no_deleted_endpoint_and_no_other_act(boss: Client) -> None:
     endpoint = make_endpoint(name="Gone", state=State.DELETED)
     assert "Gone" not in page(boss)
     assert boss.post(f"/endpoints/{endpoint.public_id}/resume/").status_code == 404
-    assert boss.post(f"/endpoints/{make_endpoint().public_id}/disable/").status_code == 404
+    assert boss.post(f"/endpoints/{make_endpoint().public_id}/explode/").status_code == 404
     assert boss.post("/endpoints/ep_1/pause/").status_code == 404
 
 

@@ -67,7 +67,7 @@ def make_house(word: str) -> House:
     endpoint = make_endpoint(tenant=tenant, name=f"{word} endpoint", url=f"https://{word}.example/hook", state_reason=f"{word} reason")
     subscription = make_subscription(endpoint=endpoint, source=source, kinds=["api"], collections=[f"{word}.*"])
     make_health(endpoint=endpoint, reason=f"{word} failure")
-    AttemptTally.objects.create(minute=timezone.now(), endpoint=endpoint, outcome="delivered", attempts=3, total_ms=30)
+    AttemptTally.objects.create(minute=timezone.now(), endpoint=endpoint, outcome="delivered", attempts=3, total_ms=30, ms_10=3)
     event = make_event(source=source, type=f"{word}.paid", subject=f"{word} subject", body=f'{{"text": "{word}"}}'.encode())
     delivery = make_delivery(endpoint=endpoint, event=event, state=DEAD)
     attempt = make_attempt(delivery=delivery, status=500, response_body=f"{word} answer".encode())
@@ -100,7 +100,8 @@ def text(response: Any) -> str:
 # --- Every URL, asked by everybody ---------------------------------------------------------------------------------------
 
 LOOKS = {
-    "overview", "events_fragment", "outcomes_fragment", "collections_fragment", "stream", "hosts_fragment", "gaps_fragment", "rejected_fragment",
+    "overview", "events_fragment", "outcomes_fragment", "charts_fragment", "collections_fragment",
+    "stream", "hosts_fragment", "gaps_fragment", "rejected_fragment",
     "deliveries", "delivery", "delivery_fragment", "endpoints", "endpoint", "replays", "replays_fragment",
     "events", "event", "tail", "keys", "members", "audit", "account", "endpoint_fragment",
 }  # fmt: skip
@@ -290,8 +291,8 @@ def test_each_tenants_figures_are_kept_apart(ours: House, theirs: House) -> None
 
 
 def test_it_measures_the_last_hour_by_a_tenants_own_attempts(ours: House, theirs: House) -> None:
-    AttemptTally.objects.create(minute=timezone.now(), endpoint=theirs.row("ep"), outcome="dead", attempts=9, total_ms=9000)
-    for house, shown in ((ours, ("100 %", "10 ms")), (theirs, ("25 %", "752 ms"))):
+    AttemptTally.objects.create(minute=timezone.now(), endpoint=theirs.row("ep"), outcome="dead", attempts=9, total_ms=9000, ms_1000=9)
+    for house, shown in ((ours, ("100 %", "p50 7.5 ms")), (theirs, ("25 %", "p50 667 ms"))):
         html = text(sign_in(make_member(house.tenant)).get("/overview/outcomes/"))
         assert [words for words in shown if words not in html] == []
 
@@ -431,7 +432,7 @@ def test_a_membership_counts_from_when_it_is_given_to_when_it_is_taken(ours: Hou
 @pytest.mark.parametrize(
     ("url", "queries"),
     # The session, its user, their memberships; then as for a superuser, and for the list of deliveries which endpoints are theirs, and what is newest there.
-    [("/", 12), ("/deliveries/", 9), ("/endpoints/", 4), ("/replays/", 6), ("/stream/", 7)],
+    [("/", 15), ("/deliveries/", 9), ("/endpoints/", 5), ("/replays/", 6), ("/stream/", 7)],
 )
 def test_it_asks_the_database_little_however_many_rows_there_are(url: str, queries: int, ours: House, django_assert_max_num_queries: Any) -> None:
     client = sign_in(make_member(ours.tenant))

@@ -1,4 +1,7 @@
-"""What people may ask of endpoints, in the admin or on a page: done, logged in the admin's log, and told in words."""
+"""What people may ask of endpoints, in the admin or on a page: done, told in words, and written down twice.
+
+The admin's log is the history of a row there; the audit log is what a tenant sees.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.db import transaction
 
 from delivery import endpoints, verification
-from subscriptions.models import Endpoint, EndpointQuerySet
+from subscriptions.models import AuditEntry, Endpoint, EndpointQuerySet
 
 PERMISSION = "subscriptions.change_endpoint"
 DELETE_PERMISSION = "subscriptions.delete_endpoint"
@@ -33,12 +36,17 @@ class Act:
     # Said where there was none to do it to.
     nothing: str
 
+    @property
+    def action(self) -> str:
+        """The audit log's name for it, which is that of the API."""
+        return f"endpoint.{self.label.lower().replace(' ', '-')}"
+
     def carry_out(self, user: Any, chosen: EndpointQuerySet, place: str) -> Told:
         """Do it, by this user at this place (`in the admin`)."""
         with transaction.atomic():
             changed = self.do(chosen, f"{self.done} by {user} {place}")
             for endpoint in changed:
-                log(user, endpoint, f"{self.done.capitalize()}.")
+                log(user, endpoint, f"{self.done.capitalize()}.", action=self.action, detail=place)
         if not changed:
             return Told(messages.WARNING, self.nothing)
         return Told(messages.SUCCESS, f"{changed[0].name if len(changed) == 1 else f'{len(changed):,} endpoints'}: {self.done}.")
@@ -80,11 +88,11 @@ def send_test(user: Any, id: UUID) -> Told:
 
 
 def challenged(user: Any, endpoint: Endpoint) -> verification.Outcome:
-    return _logged(user, endpoint, "Challenged", verification.verify(endpoint))
+    return _logged(user, endpoint, "endpoint.verify", "Challenged", verification.verify(endpoint))
 
 
 def tested(user: Any, endpoint: Endpoint) -> verification.Outcome:
-    return _logged(user, endpoint, "Sent a test event", verification.send_test(endpoint))
+    return _logged(user, endpoint, "endpoint.test", "Sent a test event", verification.send_test(endpoint))
 
 
 def told(endpoint: Endpoint, outcome: verification.Outcome) -> Told:
@@ -96,16 +104,19 @@ def delete(user: Any, endpoint: Endpoint) -> Told:
         done = endpoints.delete(endpoint, f"deleted by {user}")
     except endpoints.NotDeletable as refusal:
         return Told(messages.ERROR, str(refusal))
-    log(user, endpoint, "Deleted.", DELETION)
+    log(user, endpoint, "Deleted.", DELETION, action="endpoint.delete", detail=endpoint.url)
     rest = "" if done.finished else " The rest is being cancelled now, over the next minutes."
     return Told(messages.SUCCESS, f"{endpoint.name}: deleted. Pending deliveries cancelled: {done.cancelled:,}.{rest}")
 
 
-def log(user: Any, endpoint: Endpoint, message: str, flag: int = CHANGE) -> None:
-    """An entry in the admin's log, which is the endpoint's history. Never with a secret in it."""
+def log(user: Any, endpoint: Endpoint, message: str, flag: int = CHANGE, *, action: str = "", detail: str = "") -> None:
+    """An entry in the admin's log, which is the endpoint's history, and by its `action` one in the audit log. Never with a secret in it."""
     LogEntry.objects.log_actions(user.pk, [endpoint], flag, message, single_object=True)
+    if action:
+        AuditEntry.note_by(user, endpoint.tenant_id, action, endpoint.public_id, detail)
 
 
-def _logged(user: Any, endpoint: Endpoint, what: str, outcome: verification.Outcome) -> verification.Outcome:
-    log(user, endpoint, f"{what}: {'passed' if outcome.passed else 'failed'}.")
+def _logged(user: Any, endpoint: Endpoint, action: str, what: str, outcome: verification.Outcome) -> verification.Outcome:
+    came = "passed" if outcome.passed else "failed"
+    log(user, endpoint, f"{what}: {came}.", action=action, detail=came)
     return outcome

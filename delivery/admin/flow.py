@@ -1,10 +1,13 @@
 """What happened, to look at: events, deliveries and attempts, which only `outbox`, `lanes` and `replay` write."""
 
 import uuid
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db import transaction
 from django.db.models import Exists, OuterRef, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -15,7 +18,7 @@ from delivery import replay
 from delivery.admin.replays import PERMISSION, confirm
 from delivery.models import Attempt, Delivery, Event
 from subscriptions.ids import from_public, to_public
-from subscriptions.models import Endpoint
+from subscriptions.models import AuditEntry, Endpoint
 from subscriptions.tables import ReadOnlyAdmin
 
 # How many deliveries one run of the action puts back; the rest is a second run away.
@@ -24,6 +27,18 @@ REPLAY_LIMIT = 10_000
 
 def _link(model: str, prefix: str, id: uuid.UUID) -> SafeString:
     return format_html('<a href="{}">{}</a>', reverse(f"admin:delivery_{model}_change", args=[id]), to_public(prefix, id))
+
+
+def _note(request: HttpRequest, action: str, ids: Sequence[uuid.UUID], count: int) -> None:
+    """In the audit log of each tenant whose deliveries these are: one entry, however many there are."""
+    if not count:
+        return
+    of_tenants: dict[Any, list[uuid.UUID]] = defaultdict(list)
+    for id, tenant in Delivery.objects.filter(pk__in=ids).order_by("id").values_list("pk", "endpoint__tenant"):
+        of_tenants[tenant].append(id)
+    for tenant, chosen in of_tenants.items():
+        target = to_public(Delivery.prefix, chosen[0]) if len(chosen) == 1 else ""
+        AuditEntry.note_by(request.user, tenant, action, target, f"{len(chosen):,} selected in the admin")
 
 
 @admin.register(Event)
@@ -95,7 +110,9 @@ class DeliveryAdmin(ReadOnlyAdmin):
         # Without its event a delivery has nothing to send.
         whole = queryset.filter(Exists(Event.objects.filter(pk=OuterRef("event_id"))))
         ids = list(whole.order_by("id").values_list("pk", flat=True)[: REPLAY_LIMIT + 1])
-        count = replay.replay(ids[:REPLAY_LIMIT])
+        with transaction.atomic():
+            count = replay.replay(ids[:REPLAY_LIMIT])
+            _note(request, "delivery.replay", ids[:REPLAY_LIMIT], count)
         self.message_user(request, f"{count:,} put back in the queue.", messages.SUCCESS if count else messages.WARNING)
         if len(ids) > REPLAY_LIMIT:
             words = f"Only the oldest {REPLAY_LIMIT:,} were taken: run the action again for the rest, or replay all that match the filters."
@@ -104,7 +121,9 @@ class DeliveryAdmin(ReadOnlyAdmin):
     @admin.action(description="Dismiss selected dead deliveries", permissions=["replay"])
     def dismiss_selected(self, request: HttpRequest, queryset: "QuerySet[Delivery]") -> None:
         ids = list(queryset.dead().order_by("id").values_list("pk", flat=True)[: REPLAY_LIMIT + 1])  # type: ignore[attr-defined]
-        count = replay.dismiss(ids[:REPLAY_LIMIT])
+        with transaction.atomic():
+            count = replay.dismiss(ids[:REPLAY_LIMIT])
+            _note(request, "delivery.dismiss", ids[:REPLAY_LIMIT], count)
         words = f"{count:,} dismissed: cancelled now, and still to be replayed as long as they are kept."
         self.message_user(request, words if count else "None of these is dead: nothing was dismissed.", messages.SUCCESS if count else messages.WARNING)
         if len(ids) > REPLAY_LIMIT:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.template.response import TemplateResponse
@@ -12,7 +13,7 @@ from delivery.models import Delivery, Event, Replay
 from delivery.replay import cancel
 from delivery.replay.form import ReplayForm
 from subscriptions.ids import from_public, to_public
-from subscriptions.models import Endpoint
+from subscriptions.models import AuditEntry, Endpoint
 from subscriptions.tables import ReadOnlyAdmin
 
 _LABELS = {str(state.value): state.label for state in Delivery.State}
@@ -49,7 +50,12 @@ class ReplayAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Cancel selected replays", permissions=["steer"])
     def cancel_selected(self, request: HttpRequest, queryset: "QuerySet[Replay]") -> None:
-        cancelled = sum(cancel(replay, by=request.user.get_username()) for replay in queryset)
+        cancelled = 0
+        with transaction.atomic():
+            for replay in queryset:
+                if cancel(replay, by=request.user.get_username()):
+                    cancelled += 1
+                    AuditEntry.note_by(request.user, replay.tenant_id, "replay.cancel", replay.public_id, "in the admin")
         self.message_user(request, f"{cancelled:,} cancelled. What they have done so far stays done.", messages.SUCCESS if cancelled else messages.WARNING)
 
     @admin.display(description="id", ordering="id")
@@ -96,7 +102,12 @@ def confirm(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, action: 
         data["rate_per_s"] = request.POST.get("rate_per_s", "")
     # The admin is everybody's who may be in it: Django's permissions say what for.
     form = ReplayForm(data, tenants=None)
-    if "apply" in request.POST and (replay := form.start(by=request.user.get_username())):
+    with transaction.atomic():
+        replay = form.start(by=request.user.get_username()) if "apply" in request.POST else None
+        if replay:
+            detail = f"about {replay.expected_text} deliveries, in the admin"
+            AuditEntry.note_by(request.user, replay.tenant_id, f"replay.{replay.action}", replay.public_id, detail)
+    if replay:
         model_admin.message_user(request, f"{replay.public_id} has been asked for: {replay.expected_text} deliveries.", messages.SUCCESS)
         return None
     shown = [(field.label, field.value()) for field in form.filters if field.value()]

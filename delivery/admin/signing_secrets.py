@@ -20,7 +20,8 @@ def rotate(user: Any, id: UUID, choice: str) -> Told:
         endpoint = rotation.rotate(id, timedelta(hours=int(choice)))
     except rotation.NotRotatable as refusal:
         return Told(messages.ERROR, str(refusal))
-    log(user, endpoint, f"Rotated the signing secret; the old one stays valid for {OVERLAPS[choice]}.")
+    words = f"the old one stays valid for {OVERLAPS[choice]}"
+    log(user, endpoint, f"Rotated the signing secret; {words}.", action="endpoint.rotate-secret", detail=words)
     return Told(messages.WARNING, _new_secret_message(endpoint))
 
 
@@ -28,7 +29,7 @@ def rotate(user: Any, id: UUID, choice: str) -> Told:
 def reveal(user: Any, id: UUID) -> Told:
     """Show the present secret, and log that it was shown."""
     endpoint = Endpoint.objects.present().get(pk=id)
-    log(user, endpoint, "Revealed the signing secret")
+    log(user, endpoint, "Revealed the signing secret", action="endpoint.reveal-secret")
     return Told(messages.WARNING, f"The signing secret of {endpoint.name} is {endpoint.secret} (shown only now, and logged).")
 
 

@@ -1,6 +1,5 @@
 """Counts per minute: what came in and what went out."""
 
-from collections.abc import Sequence
 from typing import Any, Self
 
 from django.db import models
@@ -9,19 +8,6 @@ from subscriptions.models import Endpoint, Source, Tenants
 
 # Upper bounds of the latency histogram in ms; slower attempts fall into the last bucket, `over`.
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
-
-# The columns that count them, the fastest first.
-BUCKETS = (*(f"ms_{bound}" for bound in LATENCY_BOUNDS_MS), "ms_over")
-
-
-def at_most(histogram: Sequence[float], percent: float) -> int | None:
-    """The upper bound in ms of the bucket that holds this percentile; None where nothing was counted, or where it is the last one, which has none."""
-    rank, seen = sum(histogram) * percent / 100, 0.0
-    for bound, count in zip(LATENCY_BOUNDS_MS, histogram, strict=False):
-        seen += count
-        if seen and seen >= rank:
-            return bound
-    return None
 
 
 class EventTallyQuerySet(models.QuerySet["EventTally"]):
@@ -105,4 +91,4 @@ class AttemptTally(models.Model):
         return next((f"ms_{bound}" for bound in LATENCY_BOUNDS_MS if ms <= bound), "ms_over")
 
     def buckets(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in BUCKETS}
+        return {name: getattr(self, name) for name in (*(f"ms_{bound}" for bound in LATENCY_BOUNDS_MS), "ms_over")}

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from delivery.models import AttemptTally, Delivery, EventTally
-from delivery.models.tallies import BUCKETS, at_most
+from delivery.models.tallies import LATENCY_BOUNDS_MS
 from delivery.retry import Outcome
 from jetrelay.api.fields import Moment
 from jetrelay.api.problems import bad_query
@@ -24,6 +24,7 @@ MAX_MINUTES = 24 * 60
 MAX_COUNTED = 100_000
 # Endpoints that are named one by one.
 MAX_ENDPOINTS = 200
+_BUCKETS = tuple(AttemptTally().buckets())
 
 
 class Stats(ApiView):
@@ -67,7 +68,7 @@ Counts = Mapping[str, Mapping[str, float]]
 
 def _attempts(endpoints: Mapping[UUID, str], since: Any) -> dict[UUID, dict[str, dict[str, float]]]:
     """By endpoint and outcome: attempts, their time, and the buckets of the histogram."""
-    sums = {name: Sum(name) for name in ("attempts", "total_ms", *BUCKETS)}
+    sums = {name: Sum(name) for name in ("attempts", "total_ms", *_BUCKETS)}
     rows: Any = AttemptTally.objects.filter(minute__gte=since, endpoint__in=endpoints).order_by().values("endpoint_id", "outcome").annotate(**sums)
     found: dict[UUID, dict[str, dict[str, float]]] = {}
     for row in rows:
@@ -84,16 +85,26 @@ def _summary(parts: Iterable[Counts]) -> dict[str, Any]:
     rows = [(outcome, counts) for part in parts for outcome, counts in part.items()]
     attempts = sum(counts["attempts"] for _, counts in rows)
     delivered = sum(counts["attempts"] for outcome, counts in rows if outcome == Outcome.DELIVERED.value)
-    histogram = [sum(counts[bucket] for _, counts in rows) for bucket in BUCKETS]
+    histogram = [sum(counts[bucket] for _, counts in rows) for bucket in _BUCKETS]
     return {
         "attempts": int(attempts),
         "delivered": int(delivered),
         "failed": int(attempts - delivered),
         "success_rate": round(delivered / attempts, 4) if attempts else None,
         "mean_ms": round(sum(counts["total_ms"] for _, counts in rows) / attempts, 1) if attempts else None,
-        "p50_ms_at_most": at_most(histogram, 50),
-        "p95_ms_at_most": at_most(histogram, 95),
+        "p50_ms_at_most": _at_most(histogram, 50),
+        "p95_ms_at_most": _at_most(histogram, 95),
     }
+
+
+def _at_most(histogram: list[float], percent: float) -> int | None:
+    """The upper bound of the bucket that holds this percentile; None where nothing was counted, or where it is the last one, which has none."""
+    rank, seen = sum(histogram) * percent / 100, 0.0
+    for bound, count in zip(LATENCY_BOUNDS_MS, histogram, strict=False):
+        seen += count
+        if seen and seen >= rank:
+            return bound
+    return None
 
 
 def _bounded(rows: Any) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -10,9 +13,10 @@ from django.urls import reverse
 
 from delivery.admin import ReadOnlyAdmin
 from delivery.models import RejectedFrame, StreamGap, StreamHost
-from jetrelay.dashboard import words
+from jetrelay.dashboard import audit, words
 from jetrelay.dashboard.stream import steering
 from jetrelay.dashboard.stream.hosts import Stream, streams
+from subscriptions.admin import Audited
 from subscriptions.ids import from_public
 
 
@@ -67,7 +71,11 @@ class StreamHostAdmin(ReadOnlyAdmin):
 
     def _ask(self, request: HttpRequest, form: steering.Wish, queryset: "QuerySet[StreamHost]") -> bool:
         ids = set(queryset.values_list("pk", flat=True))
-        told = form.carry_out([each for each in form.streams if each.row.pk in ids]) if form.is_valid() else ""
+        chosen = [each for each in form.streams if each.row.pk in ids]
+        with transaction.atomic():
+            told = form.carry_out(chosen) if form.is_valid() else ""
+            if told:
+                audit.note(request, form.action, detail=form.detail(chosen))
         if told:
             self.message_user(request, told, messages.SUCCESS)
         return bool(told)
@@ -136,3 +144,16 @@ class RejectedFrameAdmin(ReadOnlyAdmin):
     @admin.display(description="how it begins")
     def head_text(self, frame: RejectedFrame) -> str:
         return frame.text()
+
+
+class _AuditedUsers(Audited, UserAdmin):  # type: ignore[type-arg]
+    """Whoever makes a superuser, or sets somebody's password, is written down too."""
+
+
+class _AuditedGroups(Audited, GroupAdmin):
+    pass
+
+
+for model, model_admin in ((User, _AuditedUsers), (Group, _AuditedGroups)):
+    admin.site.unregister(model)
+    admin.site.register(model, model_admin)

@@ -17,7 +17,7 @@ from subscriptions.models.endpoints import (
     _new_shard,
     new_secret,
 )
-from subscriptions.models.history import AuditEntry, EndpointPastState
+from subscriptions.models.history import AuditEntry, EndpointPastState, actor_of
 from subscriptions.models.sources import Source, SourceQuerySet
 from subscriptions.models.subscriptions import Subscription, SubscriptionQuerySet, _commits, _everything
 from subscriptions.models.tenants import ApiKey, ApiKeyQuerySet, Membership, Tenant, Tenants
@@ -48,5 +48,6 @@ __all__ = [
     "_default_retry_schedule_s",
     "_everything",
     "_new_shard",
+    "actor_of",
     "new_secret",
 ]

@@ -1,24 +1,34 @@
 """What was: who did what, and in which state an endpoint was when."""
 
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from django.db import models
 from django.utils import timezone
 
+from subscriptions import asked
 from subscriptions.ids import PublicModel
-from subscriptions.models.tenants import Tenant
+from subscriptions.models.tenants import Tenant, Tenants
+
+
+def actor_of(user: Any) -> str:
+    """How the log names a user. No username has a space, so that no key's name can be taken for one."""
+    return f"user {user.get_username()}"
 
 
 class AuditQuerySet(models.QuerySet["AuditEntry"]):
     def for_tenant(self, tenant: Tenant) -> Self:
         return self.filter(tenant=tenant)
 
+    def for_tenants(self, tenants: Tenants) -> Self:
+        """Theirs; of all tenants also what was done to none of them."""
+        return self if tenants is None else self.filter(tenant__in=tenants)
+
 
 class AuditEntry(PublicModel):
-    """Something that somebody did by a program: through the API or by a command. What staff do in the admin stands in the admin's log.
+    """Something that somebody did: through the API, on a page, in the admin or by a command.
 
-    Append-only. Nothing secret is in it.
+    Append-only, until it is pruned. Nothing secret is in it.
     """
 
     prefix = "aud"
@@ -46,9 +56,15 @@ class AuditEntry(PublicModel):
 
     @classmethod
     def note(cls, tenant: Tenant | UUID | None, actor: str, action: str, target: str = "", detail: str = "", address: str | None = None) -> Self:
-        """Write it down, in the caller's transaction."""
+        """Write it down, in the caller's transaction. Without an address, that of the request which is being answered, if there is one."""
         tenant_id = tenant.pk if isinstance(tenant, Tenant) else tenant
+        address = address or asked.address()
         return cls.objects.create(tenant_id=tenant_id, actor=actor[:200], action=action, target=target, detail=detail[:300], address=address)
+
+    @classmethod
+    def note_by(cls, user: Any, tenant: Tenant | UUID | None, action: str, target: str = "", detail: str = "") -> Self:
+        """Write down what a user of the pages or of the admin did."""
+        return cls.note(tenant, actor_of(user), action, target, detail)
 
 
 class EndpointPastState(models.Model):

@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -13,6 +14,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from delivery import replay
 from delivery.models import Attempt, Delivery, Event
+from jetrelay.dashboard import audit
 from jetrelay.dashboard.access import HtmxRequest, members_page
 from jetrelay.dashboard.deliveries.filters import PAGE, Filters, listed
 from subscriptions.models import Endpoint, Tenants
@@ -55,7 +57,10 @@ def delivery_replay(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
     request.access.require(request.access.may_act_in(wanted.endpoint.tenant_id))
     # Without its event there is nothing to send.
     kept = Event.objects.filter(pk=wanted.event_id).exists()
-    replayed = replay.replay([id]) if kept else 0
+    with transaction.atomic():
+        replayed = replay.replay([id]) if kept else 0
+        if replayed:
+            audit.note(request, "delivery.replay", wanted.public_id, wanted.endpoint.tenant_id)
     notice = "Back in the queue." if replayed else "Not replayed: its event has been pruned."
     found = _delivery(request, id)
     if request.htmx:

@@ -44,10 +44,8 @@ def _offers(*names: str) -> list[Offer]:
 @members_page
 def endpoint_act(request: HtmxRequest, id: uuid.UUID, act: str) -> HttpResponseBase:
     """Change its state, or put its breaker back. What came of it is said on the page that asked."""
-    endpoint = rows.one(request, id, to_act=True)
+    rows.one(request, id, to_act=True)
     told = acts.ACTS[act].carry_out(request.user, Endpoint.objects.filter(pk=id), "on the endpoints page")
-    if told.level == messages.SUCCESS:
-        rows.audit(request, endpoint, f"endpoint.{act.replace('_', '-')}")
     messages.add_message(request, told.level, told.words)
     return rows.back(request, "endpoints")
 
@@ -58,7 +56,6 @@ def endpoint_try(request: HtmxRequest, id: uuid.UUID, act: str) -> HttpResponseB
     """Send it a challenge or a test event, and show the answer. No transaction waits for it."""
     endpoint = rows.one(request, id, to_act=True)
     outcome = acts.challenged(request.user, endpoint) if act == "verify" else acts.tested(request.user, endpoint)
-    rows.audit(request, endpoint, f"endpoint.{act}", "passed" if outcome.passed else "failed")
     if request.htmx and request.htmx.target == "tried":
         return render(request, "dashboard/endpoints/_tried.html", {"outcome": outcome, "label": TRIES[act]})
     told = acts.told(endpoint, outcome)
@@ -73,8 +70,6 @@ def endpoint_delete(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
     endpoint = rows.one(request, id, to_act=True)
     if request.POST.get("sure") == "yes":
         told = acts.delete(request.user, endpoint)
-        if told.level == messages.SUCCESS:
-            rows.audit(request, endpoint, "endpoint.delete", endpoint.url)
         messages.add_message(request, told.level, told.words)
         return redirect("endpoints") if told.level == messages.SUCCESS else redirect("endpoint", id)
     return _confirm_delete(request, endpoint)

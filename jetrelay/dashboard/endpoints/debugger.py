@@ -31,9 +31,7 @@ class SignatureForm(forms.Form):
     headers = forms.CharField(
         label="Headers",
         max_length=MAX_HEADERS,
-        widget=forms.Textarea(
-            attrs={"rows": 6, "spellcheck": "false", "placeholder": _EXAMPLE}
-        ),
+        widget=forms.Textarea(attrs={"rows": 6, "spellcheck": "false", "placeholder": _EXAMPLE}),
         help_text="One in a line, or a JSON object. What your own code computes may stand in the signature's header: then this says how it came about.",
     )
     body = forms.CharField(

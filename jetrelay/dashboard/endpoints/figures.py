@@ -12,8 +12,9 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import TruncHour
 
 from delivery.models import AttemptTally, Delivery
-from delivery.models.tallies import BUCKETS, at_most
 from delivery.retry import Outcome
+from jetrelay.dashboard import charts
+from jetrelay.dashboard.latency import BUCKETS, quantile_ms
 from jetrelay.dashboard.overview.figures import Count
 from subscriptions.models import EndpointQuerySet
 
@@ -61,6 +62,14 @@ class Trend:
         return sum(self.delivered) + sum(self.failed)
 
     @property
+    def failures(self) -> int:
+        return sum(self.failed)
+
+    @property
+    def sparkline(self) -> Sequence[tuple[float, float, Sequence[charts.Bar]]]:
+        return charts.sparkline(list(zip(self.delivered, self.failed, strict=True)))
+
+    @property
     def success(self) -> float | None:
         return self.recent[True] / self.recent.total() if self.recent.total() else None
 
@@ -82,12 +91,12 @@ def trends(endpoints: Iterable[uuid.UUID], now: datetime) -> dict[uuid.UUID, Tre
 
 @dataclass(frozen=True)
 class LastHour:
-    """The attempts of the last 60 minutes. The percentiles are the bounds of the histogram's buckets, in ms: None without attempts, or above all bounds."""
+    """The attempts of the last 60 minutes; no more is known where there were none."""
 
     attempts: int
     success: float | None
-    p50_ms: int | None
-    p95_ms: int | None
+    p50_ms: float | None
+    p95_ms: float | None
 
 
 def last_hour(endpoint: uuid.UUID, now: datetime) -> LastHour:
@@ -97,7 +106,7 @@ def last_hour(endpoint: uuid.UUID, now: datetime) -> LastHour:
         attempts += made
         good += made if outcome == Outcome.DELIVERED.value else 0
         histogram = [old + new for old, new in zip(histogram, buckets, strict=True)]
-    return LastHour(attempts, good / attempts if attempts else None, at_most(histogram, 50), at_most(histogram, 95))
+    return LastHour(attempts, good / attempts if attempts else None, quantile_ms(histogram, 0.5), quantile_ms(histogram, 0.95))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 
+from delivery.admin import acts
 from delivery.trial import Trial, trial
+from jetrelay.dashboard import audit
 from jetrelay.dashboard.access import HtmxRequest, members_page
 from jetrelay.dashboard.endpoints import rows, terms
 from subscriptions import wishes
@@ -115,4 +117,5 @@ def _of(endpoint: Endpoint, id: uuid.UUID) -> Subscription:
 
 
 def _note(request: HtmxRequest, endpoint: Endpoint, subscription: Subscription, act: str, logged: str) -> None:
-    rows.note(request, endpoint, f"subscription.{act}", f"{logged}.", f"for {endpoint.public_id}", subscription.public_id)
+    acts.log(request.user, endpoint, f"{logged}.")
+    audit.note(request, f"subscription.{act}", subscription.public_id, endpoint.tenant_id, f"for {endpoint.public_id}")

@@ -1,23 +1,22 @@
 """The numbers of the overview, at a cost that does not grow with the tables."""
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from typing import Any, Self
 
-from django.core.cache import cache
-from django.db.models import QuerySet, Sum
+from django.db.models import Min, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
 from delivery.models import AttemptTally, Delivery, EventTally, StreamGap
-from subscriptions.models import Tenants
+from jetrelay.dashboard.latency import quantile_ms
+from jetrelay.dashboard.overview.series import Steps
+from jetrelay.dashboard.overview.totals import totals
+from subscriptions.models import Endpoint, Tenants
 
 COUNT_LIMIT = 100_000
 DELIVERED = "delivered"
 CANCELLED = "cancelled"
-
-Totals = dict[tuple[str, ...], list[float]]
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,16 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """How the deliveries stand, and how the attempts of the last hour went."""
+    """How the deliveries stand, and how the attempts of the last hour went. `due_since`: since when the oldest is due that waits."""
 
     pending: Count
     dead: Count
     delivered: int
     cancelled: int
+    due_since: datetime | None
     success: float | None
-    mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
 
 
 def bounded_count(rows: "QuerySet[Any]", limit: int = COUNT_LIMIT) -> Count:
@@ -86,7 +87,7 @@ def open_gaps() -> Count:
 
 def traffic(tenants: Tenants) -> list[Traffic]:
     """Every type of event that ever came in from what these tenants see, the most frequent first."""
-    found = _totals(EventTally, tenants, ("kind", "type"), ("received", "stored", "duplicate", "unmatched", "invalid"))
+    found = totals(EventTally, tenants, ("kind", "type"), ("received", "stored", "duplicate", "unmatched", "invalid"))
     rows = [Traffic(kind, type, *map(int, counts)) for (kind, type), counts in found.items()]
     return sorted(rows, key=lambda row: (-row.received, row.label))
 
@@ -102,51 +103,26 @@ def in_all(rows: Iterable[Traffic]) -> Traffic:
     )
 
 
-def outcomes(tenants: Tenants) -> Outcomes:
-    ever = {outcome: int(counts[0]) for (outcome,), counts in _totals(AttemptTally, tenants, ("outcome",), ("attempts",)).items()}
-    success, mean_ms = _last_hour(tenants)
+def outcomes(tenants: Tenants, last_hour: Steps) -> Outcomes:
+    """`last_hour`: the attempts made in it."""
+    ever = {outcome: int(counts[0]) for (outcome,), counts in totals(AttemptTally, tenants, ("outcome",), ("attempts",)).items()}
     owed = Delivery.objects.for_tenants(tenants)
+    delivered, failed = (sum(value or 0 for value in last_hour.values(name)) for name in (DELIVERED, "failed"))
+    histogram = [sum(column) for column in zip(*last_hour.histograms(), strict=True)]
     return Outcomes(
         pending=bounded_count(owed.pending()),
         dead=bounded_count(owed.dead()),
         delivered=ever.get(DELIVERED, 0),
         cancelled=ever.get(CANCELLED, 0),
-        success=success,
-        mean_ms=mean_ms,
+        due_since=due_since(tenants),
+        success=delivered / (delivered + failed) if delivered + failed else None,
+        p50_ms=quantile_ms(histogram, 0.5),
+        p95_ms=quantile_ms(histogram, 0.95),
     )
 
 
-def _last_hour(tenants: Tenants) -> tuple[float | None, float | None]:
-    """The share of attempts that succeeded, and their mean duration in ms."""
-    rows = AttemptTally.objects.for_tenants(tenants).filter(minute__gte=timezone.now() - timedelta(hours=1)).exclude(outcome=CANCELLED)
-    found = {outcome: (attempts, ms) for outcome, attempts, ms in rows.values_list("outcome").annotate(Sum("attempts"), Sum("total_ms"))}
-    attempts = sum(made for made, _ in found.values())
-    if not attempts:
-        return None, None
-    return found.get(DELIVERED, (0, 0.0))[0] / attempts, sum(ms for _, ms in found.values()) / attempts
-
-
-def _totals(tally: type[EventTally | AttemptTally], tenants: Tenants, by: tuple[str, ...], counts: tuple[str, ...]) -> Totals:
-    """Sums over all minutes. Those of finished hours do not move: they are read once an hour, the rest every time."""
-    this_hour = timezone.now().replace(minute=0, second=0, microsecond=0)
-    boundary = this_hour - timedelta(hours=1)
-    rows: QuerySet[Any] = tally.objects.for_tenants(tenants)
-    finished: Totals = _cached(f"{tally.__name__}.{boundary:%Y%m%d%H}.{_digest(tenants)}", lambda: _sums(rows.filter(minute__lt=boundary), by, counts))
-    totals = {key: list(values) for key, values in finished.items()}
-    for key, values in _sums(rows.filter(minute__gte=boundary), by, counts).items():
-        totals[key] = [old + new for old, new in zip(totals.get(key, [0] * len(counts)), values, strict=True)]
-    return totals
-
-
-def _cached(name: str, sums: Callable[[], Totals]) -> Totals:
-    return cache.get_or_set(f"totals.{name}", sums, 3600) or {}
-
-
-def _digest(tenants: Tenants) -> str:
-    """The same for the same tenants, and for no others."""
-    return "all" if tenants is None else hashlib.sha256(b"".join(sorted(each.pk.bytes for each in tenants))).hexdigest()
-
-
-def _sums(rows: "QuerySet[Any]", by: tuple[str, ...], counts: tuple[str, ...]) -> Totals:
-    found = rows.order_by().values_list(*by).annotate(*(Sum(count) for count in counts))
-    return {tuple(row[: len(by)]): list(row[len(by) :]) for row in found}
+def due_since(tenants: Tenants) -> datetime | None:
+    """Since when the oldest delivery is due that waits; of active endpoints, for the others hold theirs."""
+    # The first of each endpoint, by its index; the first of all would be found by sorting all.
+    first = Delivery.objects.due(timezone.now()).filter(endpoint=OuterRef("pk")).order_by("due_at").values("due_at")[:1]
+    return Endpoint.objects.for_tenants(tenants).active().order_by().annotate(first=Subquery(first)).aggregate(oldest=Min("first"))["oldest"]  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 import uuid
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -10,6 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from delivery import replay
 from delivery.models import Replay
 from delivery.replay.form import ReplayForm
+from jetrelay.dashboard import audit
 from jetrelay.dashboard.access import Access, HtmxRequest, members_page
 from subscriptions.models import Endpoint
 
@@ -36,7 +38,11 @@ def replay_new(request: HtmxRequest) -> HttpResponseBase:
     access.require(access.acts)
     posted = request.method == "POST"
     form = ReplayForm(request.POST if posted else request.GET or None, access.acts_in)
-    if posted and (ordered := form.start(by=request.user.get_username())):
+    with transaction.atomic():
+        ordered = form.start(by=request.user.get_username()) if posted else None
+        if ordered:
+            audit.note(request, f"replay.{ordered.action}", ordered.public_id, ordered.tenant_id, f"about {ordered.expected_text} deliveries")
+    if ordered:
         messages.success(request, f"{ordered.public_id}: {ordered.expected_text} to {ordered.action}. Workers have begun, or will within seconds.")
         return redirect("replays")
     counted = form.preview() if form.is_bound else None
@@ -49,7 +55,11 @@ def replay_cancel(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
     access = request.access
     found = get_object_or_404(Replay.objects.for_tenants(access.sees), pk=id)
     access.require(_may_cancel(access, found))
-    if replay.cancel(found, by=request.user.get_username()):
+    with transaction.atomic():
+        cancelled = replay.cancel(found, by=request.user.get_username())
+        if cancelled:
+            audit.note(request, "replay.cancel", found.public_id, found.tenant_id)
+    if cancelled:
         messages.success(request, f"{found.public_id} is cancelled. What it has done so far stays done.")
     else:
         messages.warning(request, f"{found.public_id} was over already.")

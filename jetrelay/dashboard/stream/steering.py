@@ -21,6 +21,8 @@ class Wish(forms.Form):
     """One thing that may be asked of one host, or of all that are listened to."""
 
     name: ClassVar[str]
+    # What the audit log calls it.
+    action: ClassVar[str]
     title: ClassVar[str]
     # What happens, before it is asked for.
     happens: ClassVar[str]
@@ -48,6 +50,11 @@ class Wish(forms.Form):
         asked = self._ask(StreamHost.objects.filter(pk__in=[each.row.pk for each in chosen]))
         return f"{asked} {self._when(chosen)}".strip() if asked else ""
 
+    def detail(self, chosen: Sequence[Stream]) -> str:
+        """What the audit log says of it."""
+        to = self.cleaned_data.get("to")
+        return ", ".join(each.host for each in chosen) + (f" to {to:%F %T}" if to else "")
+
     def _ask(self, rows: "QuerySet[StreamHost]") -> str:
         raise NotImplementedError
 
@@ -56,6 +63,7 @@ class Wish(forms.Form):
 
 
 class Reconnect(Wish):
+    action = "stream.reconnect"
     name, title, button = "reconnect", "Reconnect", "Reconnect now"
     happens = "The listener closes its connection to the host and opens another one, from where it is. Nothing is lost by it."
 
@@ -65,6 +73,7 @@ class Reconnect(Wish):
 
 
 class Rewind(Wish):
+    action = "stream.cursor"
     name, title, button = "rewind", "Replay from a time", "Move the cursor back"
     happens = (
         "The host is read again from this time on, instead of from where it is. What is stored already is neither stored nor delivered again;"
@@ -94,6 +103,7 @@ class Rewind(Wish):
 
 
 class ResetCounters(Wish):
+    action = "stream.reset-counters"
     name, title, button = "reset", "Reset the counters", "Count from now on"
     happens = "Events, bytes, reconnects and rejected frames are counted from now on. The stream, its gaps and the kept frames stay as they are."
 

@@ -3,11 +3,13 @@
 from typing import Any
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from delivery.models import MAX_REJECTED
+from jetrelay.dashboard import audit
 from jetrelay.dashboard.access import HtmxRequest, members_page
 from jetrelay.dashboard.overview import figures
 from jetrelay.dashboard.stream import logs
@@ -46,7 +48,11 @@ def stream_ask(request: HtmxRequest, wish: str) -> HttpResponseBase:
     request.access.require(request.access.steers)
     found = streams()
     form = WISHES[wish](found, request.POST)
-    if form.is_valid() and (told := form.carry_out(form.chosen())):
+    with transaction.atomic():
+        told = form.carry_out(form.chosen()) if form.is_valid() else ""
+        if told:
+            audit.note(request, form.action, detail=form.detail(form.chosen()))
+    if told:
         messages.success(request, told)
         return redirect("stream")
     return render(request, "dashboard/stream/stream.html", _whole(request, found, form))
