@@ -44,6 +44,10 @@ class SettingsForm(EndpointForm):
     class Meta(EndpointForm.Meta):
         fields = tuple(name for name in EndpointForm.Meta.fields if name not in ("tenant", "secret"))  # type: ignore[assignment]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["retry_schedule_s"].widget.attrs["rows"] = 2
+
     @property
     def first(self) -> list[BoundField]:
         return [self["name"], self["url"]]

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 
 from delivery.standing import Standing, standing
 from jetrelay.dashboard.access import HtmxRequest, members_page
-from jetrelay.dashboard.endpoints import acting, figures
+from jetrelay.dashboard.endpoints import acting, figures, terms
 from jetrelay.dashboard.overview.figures import Count
 from subscriptions.ids import from_public, to_public
 from subscriptions.models import Endpoint, EndpointQuerySet, Tenants
@@ -83,6 +83,7 @@ class Row:
 
     endpoint: Endpoint
     standing: Standing
+    failure: str
     backlog: Count
     trend: figures.Trend
     acts: list[acting.Offer]
@@ -100,11 +101,11 @@ def endpoints(request: HtmxRequest) -> HttpResponse:
         "next": filters.behind(found[PAGE - 1]).query() if len(found) > PAGE else "",
         "filters": filters,
         "states": STATES,
-        "many_tenants": request.access.sees is None or len(request.access.sees) > 1,
+        "many_tenants": len({each.tenant_id for each in found}) > 1,
     }
     return render(request, "dashboard/endpoints/endpoints.html", context)
 
 
 def _row(request: HtmxRequest, endpoint: Endpoint, stands: Standing, trend: figures.Trend) -> Row:
     offers = acting.offered_in_list(endpoint, stands) if request.access.may_act_in(endpoint.tenant_id) else []
-    return Row(endpoint, stands, figures.counted(endpoint, "pending_count"), trend, offers)
+    return Row(endpoint, stands, terms.failure(stands)[0], figures.counted(endpoint, "pending_count"), trend, offers)
