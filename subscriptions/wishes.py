@@ -29,7 +29,14 @@ class NamesField(forms.CharField):
         return "\n".join(value) if isinstance(value, list) else value
 
     def clean(self, value: Any) -> list[str]:
-        return list(dict.fromkeys(re.split(r"[\s,]+", super().clean(value).strip()))) if value and value.strip() else []
+        return _names(super().clean(value))
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return list(initial or []) != _names(data or "")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in dict.fromkeys(re.split(r"[\s,]+", text)) if name]
 
 
 class WishForm(forms.Form):

@@ -4,6 +4,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Prefetch
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
@@ -11,14 +12,14 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from delivery.models import Delivery, Event
-from delivery.standing import standing
+from delivery.standing import Standing, standing
 from jetrelay.dashboard.access import HtmxRequest, members_page
 from jetrelay.dashboard.endpoints import acting, figures, rows, terms
 from subscriptions.models import Endpoint, EndpointPastState, Subscription
 
 RECENT = 10
 PAST_STATES = 10
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 @require_safe
@@ -30,7 +31,7 @@ def endpoint(request: HtmxRequest, id: uuid.UUID) -> HttpResponse:
         "may_act": may_act,
         "acts": acting.offered(found, stands) if may_act else [],
         "rotating": found.previous_secret_expires_at is not None and found.previous_secret_expires_at > now,
-        "recover_since": f"{(stands.failing_since or now - DAY).astimezone(UTC):%Y-%m-%dT%H:%M:%S}",
+        "recover_since": f"{_missed_since(stands, now).astimezone(UTC):%Y-%m-%dT%H:%M:%S}",
         "retries": terms.retries(found),
         "limits": terms.limits(found),
         "subscriptions": [(each, terms.wish(each)) for each in Subscription.objects.filter(endpoint=found).select_related("source").order_by("id")],
@@ -71,6 +72,11 @@ def _doing(endpoint: Endpoint) -> dict[str, Any]:
         "recent": _recent(endpoint),
         "past_states": list(EndpointPastState.objects.filter(endpoint=endpoint).order_by("-to_at")[:PAST_STATES]),
     }
+
+
+def _missed_since(stands: Standing, now: datetime) -> datetime:
+    """What the form of a recovery starts with: the trouble, as far as events are kept."""
+    return max(stands.failing_since or now - DAY, now - timedelta(days=settings.JETRELAY_RETENTION_DAYS) + HOUR)
 
 
 def _past(at: datetime | None, now: datetime) -> datetime | None:

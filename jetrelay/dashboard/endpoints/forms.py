@@ -47,6 +47,9 @@ class SettingsForm(EndpointForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["retry_schedule_s"].widget.attrs["rows"] = 2
+        for name in self.Meta.fields:
+            # What a field was when the form was opened comes back with it: whoever left it alone does not undo what somebody else did meanwhile.
+            self.fields[name].show_hidden_initial = name != "bearer_token"
 
     @property
     def first(self) -> list[BoundField]:
@@ -59,7 +62,7 @@ class SettingsForm(EndpointForm):
 
     @property
     def changed_columns(self) -> list[str]:
-        """What to save: two people who change different things must not undo each other's."""
+        """What to save: nothing that was left as it stood in the form."""
         return sorted({"bearer_token" if name == "no_bearer_token" else name for name in self.changed_data})
 
 

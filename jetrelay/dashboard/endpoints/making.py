@@ -77,6 +77,9 @@ def endpoint_edit(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
 
 
 def _may_move(form: SettingsForm, before: Endpoint) -> bool:
+    if "url" not in form.changed_data:
+        # Whatever stood in a form that was opened long ago.
+        form.instance.url = before.url
     try:
         verification.check_move(before, form.instance)
     except verification.NotMovable as refusal:
