@@ -125,15 +125,16 @@ def _differences(scheme: Scheme, recipe: Recipe, given: Given, facts: Facts, sec
         yield Finding("secret", True, f"{made}.")
     else:
         yield Finding("secret", False, f"{made}.", "Give the receiver the current one: it can be revealed on the endpoint's page.")
-    if other := _other_scheme(scheme, recipe):
+    other = _other_scheme(scheme, recipe)
+    if other:
         yield Finding(signature_name, False, f"It was made as the scheme {_TITLES[other]} does.", f"This endpoint signs by {_TITLES[scheme]}: change either.")
     else:
         if recipe.key:
             yield Finding("key", False, _KEYS[recipe.key] + _more_on_key(scheme, recipe.key))
         if recipe.content:
             yield Finding("signed content", False, f"{_content(recipe.content)} was signed.", f"Sign {_content(recipes.content_of(scheme)).lower()}.")
-    if given.encoding != recipes.encoding_of(scheme):
-        yield Finding(signature_name, False, f"It is written as {given.encoding}.", f"This scheme writes it as {recipes.encoding_of(scheme)}.")
+    if given.encoding != recipes.encoding_of(other or scheme):
+        yield Finding(signature_name, False, f"It is written as {given.encoding}.", f"It has to be {recipes.encoding_of(other or scheme)}.")
     if recipe.id:
         yield Finding(id_name, False, f"It was changed: what was signed is this id {recipe.id}.", "Leave it as it came.")
     if recipe.time:

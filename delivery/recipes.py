@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from delivery.signing import Scheme
 
@@ -109,17 +109,16 @@ def _attempts(scheme: Scheme, secrets: Sequence[Secret], facts: Facts) -> Iterat
     keys = [(secret.name, kind, key) for secret in secrets for kind, key in _keys(scheme, secret.text)]
     contents = [None, *(name for name in _ALL_CONTENTS if name != _CONTENTS[scheme])]
     parts = list(product(contents, _ids(facts), _times(facts), _bodies(facts)))
-    seen: set[tuple[str | None, ...]] = set()
+    seen: set[tuple[Any, ...]] = set()
     found: list[list[tuple[Recipe, bytes, tuple[str, bytes, bytes, bytes]]]] = [[] for _ in range(MOST_DIFFERENCES + 1)]
     for (secret, kind, key), (content, (id_, id_bytes), (time_, time_bytes), (body_, body)) in product(keys, parts):
         template = content or _CONTENTS[scheme]
-        # A part that is not signed has no say in it.
-        named = (secret, kind, content, id_ if "id" in template else None, time_ if "time" in template else None, body_ if "body" in template else None)
-        if named in seen:
-            continue
-        seen.add(named)
-        recipe = Recipe(*named)
-        if recipe.differences <= MOST_DIFFERENCES:
+        has_id, has_time, has_body = ("id" in template, "time" in template, "body" in template)
+        # What is not signed has no say in it.
+        same = (key, template, has_id and id_bytes, has_time and time_bytes, has_body and id(body))
+        recipe = Recipe(secret, kind, content, id_ if has_id else None, time_ if has_time else None, body_ if has_body else None)
+        if same not in seen and recipe.differences <= MOST_DIFFERENCES:
+            seen.add(same)
             found[recipe.differences].append((recipe, key, (template, id_bytes, time_bytes, body)))
     for rank in found:
         for recipe, key, (template, id_bytes, time_bytes, body) in rank:
@@ -148,11 +147,11 @@ def _ids(facts: Facts) -> Named:
 
 
 def _times(facts: Facts) -> Named:
-    others = {f"the time of an attempt ({at})": str(at) for at in facts.times}
+    others = {}
     if facts.time.isascii() and facts.time.isdecimal():
         number = int(facts.time[:20])
-        others |= {"in seconds": str(number // 1000), "in milliseconds": str(number * 1000)}
-    return _named(facts.time, others)
+        others = {"in seconds": str(number // 1000), "in milliseconds": str(number * 1000)}
+    return _named(facts.time, others | {f"the time of an attempt ({at})": str(at) for at in facts.times})
 
 
 def _named(right: str, others: Mapping[str, str]) -> Named:
@@ -215,6 +214,8 @@ def _decoded(text: str) -> Given | None:
 def _base64(text: str) -> bytes:
     """As lenient readers decode it: both alphabets, padding or none. Empty where it cannot be."""
     text = text.replace("-", "+").replace("_", "/").rstrip("=")
+    # One character alone stands for no byte: Node drops it.
+    text = text[:-1] if len(text) % 4 == 1 else text
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except binascii.Error:
