@@ -4,6 +4,8 @@
     found.verdict     # Verdict.NOT_MATCHED
     found.words       # "No subscription matched: operation is delete, not create."
 
+`why_all` asks for many endpoints at once, in as many queries.
+
 Subscriptions are judged as they are now; what of them was changed after the event came is said.
 """
 
@@ -11,6 +13,9 @@ import enum
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
+from uuid import UUID
+
+from django.db.models import QuerySet
 
 from delivery.explain import explain
 from delivery.models import Attempt, Delivery, Event
@@ -59,13 +64,31 @@ class Why(NamedTuple):
 
 
 def why(event: Event, endpoint: Endpoint) -> Why:
-    """Six queries, however many subscriptions and attempts there are."""
-    judged = [judge(each, event) for each in endpoint.subscriptions.select_related("source").order_by("-id")]
-    state_then = Endpoint.objects.filter(pk=endpoint.pk).state_at(event.received_at)[endpoint.pk]
-    delivery = Delivery.objects.filter(event=event, endpoint=endpoint).first()
-    attempts = list(delivery.attempts.order_by("id")) if delivery else []
-    verdict, words = _of_delivery(delivery) if delivery else _of_none(event, endpoint, judged, state_then)
-    return Why(verdict, words, judged, state_then, delivery, attempts)
+    """Four queries, however many subscriptions and attempts there are."""
+    return why_all(event, [endpoint])[endpoint.pk]
+
+
+def why_all(event: Event, endpoints: Sequence[Endpoint], attempts: "QuerySet[Attempt] | None" = None) -> dict[UUID, Why]:
+    """Of each endpoint, in their order. Four queries, however many endpoints there are.
+
+    `attempts` says what of the attempts is wanted; without it, all of everything.
+    """
+    ids = [each.pk for each in endpoints]
+    wishes: dict[UUID, list[Judged]] = {id: [] for id in ids}
+    for subscription in Subscription.objects.filter(endpoint__in=ids).select_related("source").order_by("-id"):
+        wishes[subscription.endpoint_id].append(judge(subscription, event))
+    states = Endpoint.objects.filter(pk__in=ids).state_at(event.received_at)
+    owed = {each.endpoint_id: each for each in Delivery.objects.filter(event=event, endpoint__in=ids)}
+    made: dict[UUID, list[Attempt]] = {each.pk: [] for each in owed.values()}
+    if made:
+        for attempt in (Attempt.objects.all() if attempts is None else attempts).filter(delivery__in=list(made)).order_by("id"):
+            made[attempt.delivery_id].append(attempt)
+    found: dict[UUID, Why] = {}
+    for id in ids:
+        judged, state_then, delivery = wishes[id], states.get(id), owed.get(id)
+        verdict, words = _of_delivery(delivery) if delivery else _of_none(judged, state_then)
+        found[id] = Why(verdict, words, judged, state_then, delivery, made[delivery.pk] if delivery else [])
+    return found
 
 
 def judge(subscription: Subscription, event: Event) -> Judged:
@@ -109,7 +132,7 @@ def _of_delivery(delivery: Delivery) -> tuple[Verdict, str]:
     return Verdict.PENDING, f"Owed, and due{_at(delivery.due_at)}: {last}."
 
 
-def _of_none(event: Event, endpoint: Endpoint, judged: Sequence[Judged], state_then: tuple[str, str] | None) -> tuple[Verdict, str]:
+def _of_none(judged: Sequence[Judged], state_then: tuple[str, str] | None) -> tuple[Verdict, str]:
     if not judged:
         return Verdict.NO_SUBSCRIPTION, "The endpoint has no subscription: it gets nothing until it has one."
     if not any(each.matched for each in judged):

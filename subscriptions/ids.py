@@ -12,6 +12,7 @@ from django.db import models
 from uuid_utils.compat import uuid7
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _PUBLIC = re.compile(r"(?:[a-z]+_)?([0-9a-f]{32})\Z")
 
 
@@ -23,6 +24,11 @@ def new_id() -> uuid.UUID:
 def first_id(moment: datetime) -> uuid.UUID:
     """The lowest UUIDv7 of the moment's millisecond: every id made before is lower (RFC 9562, section 5.7)."""
     return uuid.UUID(int=((moment - _EPOCH) // timedelta(milliseconds=1)) << 80)
+
+
+def moment_of(id: uuid.UUID) -> datetime:
+    """When a UUIDv7 was made, to the millisecond. Of other ids it says nothing."""
+    return _EPOCH + timedelta(milliseconds=min(id.int >> 80, _LAST_MS))
 
 
 def to_public(prefix: str, id: uuid.UUID) -> str:

@@ -28,7 +28,7 @@ def test_it_makes_an_endpoint_and_shows_first_what_it_would_get(page: "Page", sc
     make_source()
     for type in ("app.bsky.feed.like", "app.bsky.feed.like", "app.bsky.graph.follow"):
         make_event(type=type)
-    page.get_by_role("link", name="Endpoints", exact=True).click()
+    page.goto("/endpoints/")
     page.click("#to-new")
     page.get_by_label("URL").fill(receiver.url)
     page.get_by_label("Collections").fill("app.bsky.feed.*")
@@ -60,6 +60,7 @@ def test_a_secret_hides_itself(page: "Page", script: bool) -> None:
     expect(page.locator(".errorlist")).to_contain_text("This is not your password.")
     page.get_by_label("Your password").fill(PASSWORD)
     page.keyboard.press("Enter")
+    page.get_by_role("heading", name="The new signing secret").wait_for()
     secret = page.get_by_text(endpoint.refreshed().secret)
     expect(secret).to_be_visible()
     if script:

@@ -103,7 +103,7 @@ LOOKS = {
     "overview", "events_fragment", "outcomes_fragment", "charts_fragment", "collections_fragment",
     "stream", "hosts_fragment", "gaps_fragment", "rejected_fragment",
     "deliveries", "delivery", "delivery_fragment", "endpoints", "endpoint", "replays", "replays_fragment",
-    "events", "event", "tail", "keys", "members", "audit", "account", "endpoint_fragment",
+    "events", "event", "event_fragment", "event_body", "tail", "tail_fragment", "keys", "members", "audit", "account", "endpoint_fragment",
 }  # fmt: skip
 ACTS = {
     "delivery_replay", "replay_cancel", "endpoint_pause", "endpoint_resume", "endpoint_disable", "endpoint_enable", "endpoint_reset_breaker", "endpoint_test",

@@ -8,8 +8,8 @@ import pytest
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from delivery.models import Delivery, Event
-from delivery.why import Verdict, judge, why
+from delivery.models import Attempt, Delivery, Event
+from delivery.why import Verdict, Why, judge, why, why_all
 from subscriptions.matching import Filter, Matcher
 from subscriptions.models import Endpoint, EndpointPastState, Subscription
 from tests.builders import DID, POST, make_api_event, make_api_source, make_attempt, make_delivery, make_endpoint, make_event, make_source, make_subscription
@@ -159,11 +159,50 @@ def test_it_agrees_with_what_the_outbox_does(kind: str, collections: list[str], 
     assert judge(wish, event).matched == bool(matcher.match(event.kind, event.type, event.operation, event.subject))
 
 
+# --- Many endpoints at once ----------------------------------------------------------------------------------------
+
+
+def same(one: Why, other: Why) -> bool:
+    return one._replace(attempts=list(one.attempts)) == other._replace(attempts=list(other.attempts))
+
+
+def test_it_says_of_many_endpoints_what_it_says_of_each() -> None:
+    event, now = make_event(), timezone.now()
+    endpoints = [make_endpoint(name="nothing"), make_subscription(operations=["delete"]).endpoint, make_subscription().endpoint]
+    paused = older(make_subscription().endpoint)
+    for was, reason, until in ((State.PAUSED, "for lunch", now + HOUR), (State.ACTIVE, "", now + 2 * HOUR)):
+        EndpointPastState.objects.create(endpoint=paused, state=was, reason=reason, from_at=until - 2 * HOUR, to_at=until)
+    Endpoint.objects.filter(pk=paused.pk).update(state_changed_at=now + 2 * HOUR)
+    for state in Delivery.State:
+        delivery = make_delivery(event=event, state=state, attempt_count=2, last_status=500, endpoint=make_subscription().endpoint)
+        make_attempt(delivery=delivery)
+        make_attempt(delivery=delivery, number=2)
+        endpoints.append(delivery.endpoint)
+    make_attempt(delivery=make_delivery(endpoint=endpoints[-1]))
+    endpoints = [each.refreshed() for each in (*endpoints, paused)]
+    found = why_all(event, endpoints)
+    assert list(found) == [each.pk for each in endpoints]
+    assert [endpoint.name for endpoint in endpoints if not same(found[endpoint.pk], why(event, endpoint))] == []
+    assert found[paused.pk].state_then == (State.PAUSED, "for lunch")
+    assert [len(each.attempts) for each in found.values()] == [0, 0, 0, 2, 2, 2, 2, 0]
+    assert {each.verdict for each in found.values()} == set(Verdict)
+
+
+def test_it_reads_of_the_attempts_what_is_asked_for() -> None:
+    delivery = make_delivery()
+    second = [make_attempt(delivery=delivery, number=number) for number in (1, 2)][1]
+    found = why_all(delivery.event, [delivery.endpoint], Attempt.objects.filter(number=2))
+    assert list(found[delivery.endpoint_id].attempts) == [second]
+
+
 @pytest.mark.parametrize("count", [1, 30])
-def test_it_takes_six_queries_however_much_there_is(count: int, django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
+def test_it_takes_four_queries_however_much_there_is(count: int, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     delivery = make_delivery()
     for number in range(count):
         make_subscription(endpoint=delivery.endpoint)
         make_attempt(delivery=delivery, number=number)
-    with django_assert_max_num_queries(6):
+    with django_assert_num_queries(4):
         why(delivery.event, delivery.endpoint)
+    others = [make_delivery(event=delivery.event, endpoint=make_subscription().endpoint).endpoint for _ in range(count)]
+    with django_assert_num_queries(4):
+        why_all(delivery.event, [delivery.endpoint, *others])

@@ -67,17 +67,19 @@ class EndpointQuerySet(models.QuerySet["Endpoint"]):
         return Endpoint.objects.filter(pk__in=ids).update(state=state, state_reason=reason[:MAX_REASON], state_changed_at=now)
 
     def state_at(self, moment: datetime) -> "dict[UUID, tuple[str, str] | None]":
-        """Of each of these, in which state it was at that moment, and why; None if it was not there yet."""
+        """Of each of these, in which state it was at that moment, and why; None if it was not there yet. One query."""
+        left_since = EndpointPastState.objects.filter(endpoint=models.OuterRef("pk"), to_at__gt=moment).order_by("to_at")
+        past = {f"past_{name}": models.Subquery(left_since.values(name)[:1]) for name in ("state", "reason")}
         found: dict[UUID, tuple[str, str] | None] = {}
-        for id, state, reason, since, created in self.values_list("pk", "state", "state_reason", "state_changed_at", "created_at"):
+        rows = self.annotate(**past).values_list("pk", "state", "state_reason", "state_changed_at", "created_at", *past)
+        for id, state, reason, since, created, past_state, past_reason in rows:
             if moment >= since:
                 found[id] = state, reason
             elif moment < created:
                 found[id] = None
             else:
-                past = EndpointPastState.objects.filter(endpoint=id, to_at__gt=moment).order_by("to_at").first()
                 # What an older version did not write down: it was there, and most likely active.
-                found[id] = (past.state, past.reason) if past else (Endpoint.State.ACTIVE, "")
+                found[id] = (past_state, past_reason) if past_state is not None else (Endpoint.State.ACTIVE, "")
         return found
 
 

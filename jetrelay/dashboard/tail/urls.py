@@ -6,4 +6,5 @@ from jetrelay.dashboard.tail import views
 
 urlpatterns = [
     path("", views.tail, name="tail"),
+    path("new/", views.tail_fragment, name="tail_fragment"),
 ]

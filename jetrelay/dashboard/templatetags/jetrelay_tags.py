@@ -162,3 +162,10 @@ def standing_badge(standing: Standing) -> dict[str, str]:
     """What an endpoint's breaker does: a colour, an icon and words."""
     tone, icon = _STANDINGS.get(standing.kind, ("still", "minus"))
     return {"tone": tone, "icon": icon, "label": f"breaker {standing.words}"}
+
+
+@register.inclusion_tag("_badge.html")
+def owed_badge(owed: Any) -> dict[str, str]:
+    """How many deliveries of an event are in a state: a colour, an icon and words, `3 delivered`."""
+    tone, icon = _BADGES[owed.state]
+    return {"tone": tone, "icon": icon, "label": f"{owed.number:,} {owed.state.label}"}
