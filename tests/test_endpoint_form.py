@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
 
@@ -219,6 +220,13 @@ def test_who_acts_in_several_tenants_says_in_which_and_nobody_reaches_another(gr
     assert not Endpoint.objects.exists()
     html_of(grace.post(NEW, wish(tenant=second.public_id, source=theirs.public_id)))
     assert Endpoint.objects.get().tenant == second
+
+
+def test_without_any_tenant_it_says_what_to_make_first(client: Client) -> None:
+    client.force_login(User.objects.create_superuser("ada"))
+    assert "manage.py create_tenant" in html_of(client.get(NEW))
+    make_tenant()
+    assert "manage.py create_tenant" not in html_of(client.get(NEW))
 
 
 # --- Looking first ---------------------------------------------------------------------------------------------------

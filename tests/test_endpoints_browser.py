@@ -8,7 +8,7 @@ from django.utils import timezone
 from delivery.models import AttemptTally
 from subscriptions.models import Endpoint
 from tests.browser import PASSWORD, browser_marks, chromium, complaints, expect, page, script
-from tests.builders import make_endpoint, make_event, make_source
+from tests.builders import make_endpoint, make_event, make_source, make_tenant
 from tests.receiver import Handler, Received, Receiver
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def echo(handler: Handler, received: Received) -> None:
 def test_it_makes_an_endpoint_and_shows_first_what_it_would_get(page: "Page", script: bool, receiver: Receiver) -> None:
     receiver.answer = echo
     make_source()
+    make_tenant()
     for type in ("app.bsky.feed.like", "app.bsky.feed.like", "app.bsky.graph.follow"):
         make_event(type=type)
     page.goto("/endpoints/")
@@ -35,10 +36,10 @@ def test_it_makes_an_endpoint_and_shows_first_what_it_would_get(page: "Page", sc
     if not script:
         page.get_by_role("button", name="Preview").click()
     expect(page.locator("#preview")).to_contain_text("2 of the newest 3 stored events")
-    page.get_by_label("Delete").check()
+    page.get_by_label("Delete", exact=True).check()
     if script:
         expect(page.locator("#preview")).to_contain_text("0 of the newest 3 stored events")
-    page.get_by_label("Delete").uncheck()
+    page.get_by_label("Delete", exact=True).uncheck()
     expect(page.get_by_label("URL")).to_have_value(receiver.url)
     page.get_by_role("button", name="Make the endpoint").click()
     expect(page.get_by_text("The endpoint is active now.")).to_be_visible()

@@ -93,6 +93,11 @@ class NewEndpointForm(forms.ModelForm):  # type: ignore[type-arg]
         self.initial.setdefault("once", signing.dumps(new_id().hex, salt=_SALT))
 
     @property
+    def homeless(self) -> bool:
+        """Whether there is no tenant at all."""
+        return not self._tenants
+
+    @property
     def shown(self) -> list[BoundField]:
         return [self[name] for name in ("tenant", "url", "name") if name in self.fields]
 
