@@ -285,7 +285,7 @@ def test_it_lists_endpoints_with_their_backlog_and_no_secrets(boss: Client, djan
     make_endpoint(name="Idle", state=Endpoint.State.PAUSED, state_reason="under repair")
     for state in (PENDING, PENDING, DEAD):
         make_delivery(endpoint=busy, state=state)
-    with django_assert_max_num_queries(4):
+    with django_assert_max_num_queries(6):
         html = page(boss, "/endpoints/")
     assert 'data-label="Backlog" class="number">2<' in html
     assert "under repair" in html

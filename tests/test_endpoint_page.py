@@ -11,6 +11,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from delivery.models import AttemptTally, Delivery
+from delivery.standing import Kind, Standing
 from jetrelay.dashboard.endpoints import figures, terms
 from subscriptions.models import AuditEntry, Endpoint, Membership, Subscription
 from tests.builders import DID, make_api_source, make_delivery, make_endpoint, make_health, make_member, make_subscription
@@ -61,7 +62,7 @@ def test_it_says_what_failed_and_what_to_do_about_it(grace: Client) -> None:
 )
 def test_it_explains_a_failure_as_it_is_kept(kept: str, words: str, advice: str) -> None:
     row = make_health(reason=kept)
-    found = terms.failure(terms.Standing(terms.Kind.FAILING, "", row.failing_since, kept))
+    found = terms.failure(Standing(Kind.FAILING, "", row.failing_since, kept))
     assert found[0] == words
     assert advice in found[1]
     assert bool(found[1]) == bool(advice)

@@ -286,8 +286,13 @@ def test_where_no_secret_fits_the_body_is_compared_all_the_same() -> None:
 
 
 def test_a_large_body_costs_a_bounded_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed = []
-    monkeypatch.setattr(recipes.hmac, "digest", lambda key, content, _: hashed.append(len(content)) or b"0" * 32)
+    hashed: list[int] = []
+
+    def digest(_key: bytes, content: bytes, _hash: str) -> bytes:
+        hashed.append(len(content))
+        return b"0" * 32
+
+    monkeypatch.setattr(hmac, "digest", digest)
     assert recipes.find(Scheme.STANDARD, SECRETS, Facts(ID, str(NOW), b'{"a":1}' * 100_000), [recipes.Given(b"1" * 32, "base64")]) is None
     assert 0 < sum(hashed) <= recipes.BUDGET
 
