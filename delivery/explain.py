@@ -35,6 +35,8 @@ _ERRORS = {
     "empty_response": Explanation("no answer", "The receiver closed the connection without a word: see its log."),
     "bad_response": Explanation("not a proper HTTP answer", "What answers at this address does not speak HTTP properly: check the URL and the port."),
     "bad_url": Explanation("URL not usable", "Correct the endpoint's URL."),
+    # Of an attempt that was none: see delivery.outcomes.
+    "missing_event": Explanation("event gone", "Its event was pruned before it could be sent. There is nothing left to send, so this cannot be replayed."),
     "other": Explanation("could not be sent", "The detail says what libcurl ran into."),
 }
 

@@ -9,7 +9,7 @@ crash needs no repair.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from time import monotonic, time
+from time import monotonic
 from typing import NamedTuple
 from uuid import UUID
 
@@ -241,8 +241,8 @@ class Line:
     def _request(self, parcel: Parcel, target: Target) -> Request:
         webhook_id, body, envelope = parcel.id, parcel.body, self.envelope
 
-        def headers() -> list[str]:
-            lines = envelope.headers(webhook_id, int(time()), body)
+        def headers(now: float) -> list[str]:
+            lines = envelope.headers(webhook_id, int(now), body)
             return lines + parcel.headers if parcel.batched else lines
 
         return Request(Sent(self, parcel, target), target.url, headers, body, target.timeout_ms, self.inbox, self.gate, urgent=self.keying is not None)
@@ -266,8 +266,8 @@ class Line:
         if self.keying:
             self._give_back(self.packer.ended(parcel, over=verdicts[0].outcome is not Outcome.RETRY))
             self.send()
-        result = self.envelope.redacted(result)
-        return [done(job.due, verdict, result) for job, verdict in zip(parcel.jobs, verdicts, strict=True)]
+        result, batch = self.envelope.redacted(result), parcel.batch
+        return [done(job.due, verdict, result, batch) for job, verdict in zip(parcel.jobs, verdicts, strict=True)]
 
     def _succeeded(self) -> None:
         self.health = breaker.succeeded(self.health, timezone.now(), self.max_in_flight)

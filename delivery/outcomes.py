@@ -64,8 +64,8 @@ def reason(result: Result) -> str:
     return str(result.status) if result.status else f"{result.error.value if result.error else 'no answer'}: {result.error_detail}"
 
 
-def done(due: Due, verdict: Verdict, result: Result) -> Done:
-    """The attempt as it was made."""
+def done(due: Due, verdict: Verdict, result: Result, batch: UUID | None = None) -> Done:
+    """The attempt as it was made; `batch` is the parcel's that it travelled in with others, or might have."""
     started_at, error = datetime.fromtimestamp(result.started_at, UTC), result.error.value if result.error else ""
     return Done(
         due.endpoint_id,
@@ -73,7 +73,7 @@ def done(due: Due, verdict: Verdict, result: Result) -> Done:
         Settlement(due.id, due.attempt_count, result.status, error, _due_at(verdict), verdict.counted, due.tries),
         AttemptRow(
             *(new_id(), due.id, due.attempt_count + 1, started_at, *result.timings, result.status),
-            *(error, result.error_detail[:300], result.response_headers, result.response_body),
+            *(error, result.error_detail[:300], result.response_headers, result.response_body, batch),
         ),
     )
 

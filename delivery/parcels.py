@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from delivery.engines.base import Due
+from delivery.models import BATCH_PREFIX
 from subscriptions.ids import to_public
 
 MAX_BATCH_BYTES = 256 * 1024
@@ -40,9 +41,15 @@ class Parcel(NamedTuple):
     @property
     def id(self) -> str:
         """The `webhook-id`: the event's, or one that the same events in the same order always have."""
+        batch = self.batch
+        return to_public(BATCH_PREFIX, batch) if batch else to_public("evt", self.jobs[0].due.event_id)
+
+    @property
+    def batch(self) -> UUID | None:
+        """Of a batch: a digest of its events and their order, which tells whether one has found them all again."""
         if not self.batched:
-            return to_public("evt", self.jobs[0].due.event_id)
-        return to_public("bat", UUID(bytes=blake2b(b"".join(job.due.event_id.bytes for job in self.jobs), digest_size=16).digest()))
+            return None
+        return UUID(bytes=blake2b(b"".join(job.due.event_id.bytes for job in self.jobs), digest_size=16).digest())
 
     @property
     def body(self) -> bytes:

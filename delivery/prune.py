@@ -5,6 +5,7 @@
 | delivered and cancelled deliveries, with their attempts | JETRELAY_RETENTION_DAYS after they were settled |
 | dead deliveries, with their attempts | JETRELAY_DEAD_LETTER_DAYS after they died |
 | events, those that nobody wanted as well | JETRELAY_RETENTION_DAYS after they came, once none of their deliveries is left |
+| entries of the audit log | JETRELAY_AUDIT_DAYS after they were written |
 | tallies, filled gaps | after the days below |
 
 The clock of a delivery starts when it is settled, not when it is made: one that went through today after eight days of
@@ -36,6 +37,7 @@ from delivery.engines.pruning import Terms
 from delivery.leases import Holding
 from delivery.models import AttemptTally, Delivery, EventTally, StreamGap
 from subscriptions.ids import first_id
+from subscriptions.models import AuditEntry
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +68,14 @@ class Cutoffs:
     events: datetime
     tallies: datetime
     gaps: datetime
+    audit: datetime
 
     @classmethod
     def at(cls, now: datetime) -> Self:
         kept = now - timedelta(days=settings.JETRELAY_RETENTION_DAYS)
         dead = now - timedelta(days=settings.JETRELAY_DEAD_LETTER_DAYS)
-        return cls(Terms(kept, dead), kept, now - timedelta(days=TALLY_DAYS), now - timedelta(days=FILLED_GAP_DAYS))
+        audit = now - timedelta(days=settings.JETRELAY_AUDIT_DAYS)
+        return cls(Terms(kept, dead), kept, now - timedelta(days=TALLY_DAYS), now - timedelta(days=FILLED_GAP_DAYS), audit)
 
 
 class Stretch(NamedTuple):
@@ -160,8 +164,18 @@ class FilledGaps(Walk):
         return StreamGap.objects.exclude(filled_by="").filter(filled_at__lt=self.cutoffs.gaps)
 
 
+class AuditEntries(Walk):
+    def look(self, after: UUID | None, most: int, dry: bool) -> Stretch | None:
+        rows = AuditEntry.objects.filter(pk__gt=after or _FIRST, pk__lt=first_id(self.cutoffs.audit))
+        ids = list(rows.order_by("pk").values_list("pk", flat=True)[:most])
+        return Stretch(ids[-1], dict.fromkeys(ids, "audit entries")) if ids else None
+
+    def delete(self, over: Sequence[UUID]) -> Counts:
+        return Counter({"audit entries": AuditEntry.objects.filter(pk__in=over).delete()[0]})
+
+
 # Deliveries before events: what they need goes after them, in the same pass.
-WALKS: tuple[type[Walk], ...] = (Deliveries, Events, EventTallies, AttemptTallies, FilledGaps)
+WALKS: tuple[type[Walk], ...] = (Deliveries, Events, EventTallies, AttemptTallies, FilledGaps, AuditEntries)
 
 
 class Report(NamedTuple):

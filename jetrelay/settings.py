@@ -81,6 +81,7 @@ JETRELAY_DISABLE_AFTER_DAYS = env.integer("JETRELAY_DISABLE_AFTER_DAYS", 5, 0, 3
 # There is no "for ever": such tables end with a full disk. Who wants years says how many.
 JETRELAY_RETENTION_DAYS = env.integer("JETRELAY_RETENTION_DAYS", 7, 1, 3650)
 JETRELAY_DEAD_LETTER_DAYS = env.integer("JETRELAY_DEAD_LETTER_DAYS", 30, 1, 3650)
+JETRELAY_AUDIT_DAYS = env.integer("JETRELAY_AUDIT_DAYS", 365, 1, 3650)
 # Whether an endpoint that is registered through the API has to answer a challenge before it receives.
 JETRELAY_VERIFY_ENDPOINTS = env.flag("JETRELAY_VERIFY_ENDPOINTS", default=True)
 
@@ -108,37 +109,47 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULER = "jetrelay.beat:PatientScheduler"
+# Beat writes these into the database whenever it starts: what each is for is read in the admin, and one that was disabled by hand runs again.
+# An `expires` among the options would be dropped on the way there.
 CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "delivery.sweep",
+        "enabled": True,
+        "description": "Wakes every lane that has work due and no owner.",
         "schedule": 1.0,
         # A sweep that waited longer than this has been overtaken by the next one.
-        "options": {"expires": 5, "queue": "default"},
+        "options": {"expire_seconds": 5, "queue": "default"},
     },
     "prune": {
         "task": "delivery.prune",
+        "enabled": True,
+        "description": "Deletes what is older than it is kept for.",
         # Often, so that each run finds little; a run ends by itself after half a minute.
         "schedule": 300.0,
-        "options": {"expires": 240, "queue": "default"},
+        "options": {"expire_seconds": 240, "queue": "default"},
     },
     "cancel": {
         "task": "delivery.cancel",
+        "enabled": True,
+        "description": "Cancels what is still pending for endpoints that were deleted.",
         # Whoever deletes an endpoint asks for it at once: this finds what a crash or a lost message left.
         "schedule": 60.0,
-        "options": {"expires": 50, "queue": "default"},
+        "options": {"expire_seconds": 50, "queue": "default"},
     },
     "replay": {
         "task": "delivery.replay",
+        "enabled": True,
+        "description": "Takes the next step of each replay that is running.",
         # Goes on with those that a crash or a lost wake has left, and with those of a slow pace. One small query if there is none.
         "schedule": 2.0,
-        "options": {"expires": 5, "queue": "default"},
+        "options": {"expire_seconds": 5, "queue": "default"},
     },
 }
 
 # --- Django ----------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "jetrelay.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -151,7 +162,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "subscriptions",
     "delivery",
-    "jetrelay",
+    "jetrelay.apps.JetrelayConfig",
     "jetrelay.api",
     "jetrelay.inbox",
     "jetrelay.dashboard",
@@ -167,6 +178,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "jetrelay.dashboard.audit.addressed",
+    "jetrelay.dashboard.access.confine_pages",
 ]
 ROOT_URLCONF = "jetrelay.urls"
 WSGI_APPLICATION = "jetrelay.wsgi.application"
@@ -194,6 +206,8 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGOUT_REDIRECT_URL = LOGIN_URL
 LOGIN_REDIRECT_URL = "/"
+# How long the link to a first password works.
+PASSWORD_RESET_TIMEOUT = 24 * 3600
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"

@@ -6,25 +6,24 @@ from django.urls import include, path
 
 from jetrelay.api import reference
 from jetrelay.api.views import NotThere
-from jetrelay.dashboard.people.sign_in import SignIn
+from jetrelay.dashboard.people.brake import braked
+from jetrelay.dashboard.people.sign_in import SignIn, Welcome
 from jetrelay.dashboard.theme import choose_theme
 from jetrelay.health import health
-
-admin.site.site_header = "Jetrelay"
-admin.site.site_title = "Jetrelay"
-admin.site.index_title = "Administration"
 
 urlpatterns = [
     # First, because it is asked most.
     path("api/v1/", include("jetrelay.api.urls")),
     path("api/v1", NotThere.as_view()),
     path("", include("jetrelay.dashboard.urls")),
-    path("login/", SignIn.as_view(), name="login"),
+    path("login/", braked(SignIn.as_view()), name="login"),
+    path("welcome/<uidb64>/<token>/", Welcome.as_view(), name="welcome"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("theme/", choose_theme, name="theme"),
     path("inbox/", include("jetrelay.inbox.urls")),
     path("health", health, name="health"),
     path("api/schema", reference.schema, name="api_schema"),
     path("api/docs/", reference.docs, name="api_docs"),
+    path("admin/login/", braked(admin.site.login)),
     path("admin/", admin.site.urls),
 ]

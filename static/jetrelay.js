@@ -6,6 +6,7 @@
 //   data-opens    on a button: opens the dialog with this id
 //   data-closes   on a button in a dialog: closes it
 //   data-copies   on a button: copies the text of the element with this id
+//   data-ticks    on a checkbox: ticks all of this name, and follows them
 //   data-hides-s  on an element: it is emptied after so many seconds
 "use strict";
 
@@ -74,6 +75,18 @@ document.addEventListener("click", async event => {
     button.textContent = "Selected: press Ctrl-C";
   }
   setTimeout(() => { button.textContent = label; }, 2000);
+});
+
+// --- Ticking all ---
+
+document.addEventListener("change", event => {
+  const all = event.target.closest("[data-ticks]") || document.querySelector(`[data-ticks="${CSS.escape(event.target.name || "")}"]`);
+  if (!all) return;
+  const boxes = [...document.getElementsByName(all.dataset.ticks)];
+  if (event.target === all) boxes.forEach(box => { box.checked = all.checked; });
+  const ticked = boxes.filter(box => box.checked).length;
+  all.checked = boxes.length > 0 && ticked === boxes.length;
+  all.indeterminate = ticked > 0 && ticked < boxes.length;
 });
 
 // --- What must not stay on the screen ---

@@ -6,20 +6,31 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.db import transaction
-from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.db.models import Model, Prefetch, Q, QuerySet
+from django.db.models.functions import Now
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 
 from subscriptions import keys
+from subscriptions.confirming import ask, confirmed, counted
 from subscriptions.fields import PatternListField
 from subscriptions.forms import SubscriptionForm
 from subscriptions.ids import PublicModel, from_public
 from subscriptions.models import ApiKey, AuditEntry, Endpoint, EndpointPastState, Membership, Source, Subscription, Tenant
-from subscriptions.tables import ReadOnlyAdmin
+from subscriptions.table_filters import PeriodFilter, chosen, words
+from subscriptions.tables import BigTable, BoundedChangeList, PicksRows, ReadOnlyAdmin
 
+# By the server's clock, which is at hand where a filter is written down.
+_EXPIRED = Q(revoked_at=None, expires_at__lte=Now())
+_KEY_STATES = [
+    ("live", "Live", Q(revoked_at=None) & ~_EXPIRED),
+    ("expired", "Expired", _EXPIRED),
+    ("revoked", "Revoked", Q(revoked_at__isnull=False)),
+]
 _LISTS: dict[Any, Any] = {PatternListField: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 60})}}
 
 
-class Audited(admin.ModelAdmin):  # type: ignore[type-arg]
+class Audited(PicksRows):
     """What its forms do stands in the audit log as well as in the admin's own. Neither has the values of fields, which may be secrets."""
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
@@ -88,33 +99,58 @@ class TenantAdmin(SearchById, NeverDeleted):
 @admin.register(Membership)
 class MembershipAdmin(Audited):
     list_display = ("user", "tenant", "role", "created_at")
-    list_filter = ("role", "tenant")
+    list_filter = ("role", chosen("tenant"))
     list_select_related = ("user", "tenant")
     search_fields = ("user__username", "tenant__name")
     autocomplete_fields = ("user", "tenant")
 
+    def view_on_site(self, obj: Membership) -> str:
+        return reverse("members")
+
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(ReadOnlyAdmin):
+class AuditEntryAdmin(BigTable):
     list_display = ("at", "actor", "action", "target", "detail", "tenant")
-    list_filter = ("tenant",)
+    list_filter = (PeriodFilter, chosen("tenant"))
     list_select_related = ("tenant",)
-    search_fields = ("=target", "=action")
-    search_help_text = "A whole id, such as ep_…, or a whole action, such as endpoint.pause."
+    search_fields = ("target",)
+    search_help_text = "A whole id, such as ep_…, a whole action, such as endpoint.pause, or a part of who did it."
+    window = 20_000
+
+    def found(self, rows: "QuerySet[Any]", term: str, prefix: str) -> "QuerySet[Any]":
+        if prefix == AuditEntry.prefix and from_public(term):
+            return super().found(rows, term, prefix)
+        return rows.filter(Q(target=term) | Q(action=term) | Q(actor__icontains=term))
+
+    def bounded(self, shown: BoundedChangeList, rows: "QuerySet[Any]") -> "QuerySet[Any]":
+        # A tenant's entries have an index; what is searched for has none.
+        tenant = shown.chosen("tenant")
+        if not shown.query or shown.query.startswith(f"{AuditEntry.prefix}_"):
+            return rows
+        return self.windowed(shown, rows, AuditEntry.objects.filter(tenant=tenant) if tenant else None)
+
+    def view_on_site(self, obj: AuditEntry) -> str:
+        return reverse("audit")
 
 
 @admin.register(EndpointPastState)
 class EndpointPastStateAdmin(ReadOnlyAdmin):
     list_display = ("endpoint", "state", "from_at", "to_at", "reason")
-    list_select_related = ("endpoint",)
+    list_filter = (chosen("endpoint"),)
+    ordering = ("-id",)
+    sortable_by = ()
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[EndpointPastState]":
+        return super().get_queryset(request).prefetch_related(Prefetch("endpoint", Endpoint.objects.only("id", "name")))
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(SearchById, NeverDeleted):
+class ApiKeyAdmin(SearchById, NeverDeleted, PicksRows):
     list_display = ("name", "visible_prefix", "tenant", "created_by", "expires_at", "last_used_at", "revoked_at")
-    list_filter = ("tenant",)
+    list_filter = (words("state", _KEY_STATES), chosen("tenant"))
     list_select_related = ("tenant",)
     search_fields = ("name", "visible_prefix")
+    search_help_text = "A part of the name or of the visible beginning (jr_…), or an id (key_…)."
     fields = ("tenant", "name", "visible_prefix", "scopes", "rate_limit_per_s", "created_at", "created_by", "expires_at", "last_used_at", "revoked_at")
     readonly_fields = ("tenant", "visible_prefix", "scopes", "created_at", "created_by", "last_used_at", "revoked_at")
     actions = ("revoke",)
@@ -123,21 +159,31 @@ class ApiKeyAdmin(SearchById, NeverDeleted):
         # A key is shown once, where it is made: by a command.
         return False
 
-    @admin.action(description="Revoke selected keys, for good", permissions=["change"])
-    def revoke(self, request: HttpRequest, queryset: "QuerySet[ApiKey]") -> None:
-        revoked = 0
+    def view_on_site(self, obj: ApiKey) -> str:
+        return reverse("keys")
+
+    @admin.action(description="Revoke selected keys…", permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: "QuerySet[ApiKey]") -> HttpResponse | None:
+        live = [key for key in queryset if not key.revoked_at]
+        if not confirmed(request):
+            line = f"{counted(len(live), 'key')} of {queryset.count():,} selected will be revoked." if live else "All of these have been revoked already."
+            happens = "Whatever uses them is refused within a second. This cannot be taken back: a new key has to be made."
+            return ask(self, request, "Revoke keys", [line], queryset, possible=bool(live), happens=happens, button="Revoke, for good")
         with transaction.atomic():
-            for key in queryset:
-                if keys.revoke(key):
-                    revoked += 1
-                    AuditEntry.note_by(request.user, key.tenant_id, "key.revoke", key.public_id, f"{key}, in the admin")
-        self.message_user(request, f"{revoked:,} revoked.", messages.SUCCESS if revoked else messages.WARNING)
+            revoked = [key for key in live if keys.revoke(key)]
+            for key in revoked:
+                # An act of its own, and no change by a form.
+                PicksRows.log_change(self, request, key, "Revoked.")
+                AuditEntry.note_by(request.user, key.tenant_id, "key.revoke", key.public_id, f"in the admin: {key}")
+        self.message_user(request, f"{len(revoked):,} revoked.", messages.SUCCESS if revoked else messages.WARNING)
+        return None
 
 
 @admin.register(Source)
-class SourceAdmin(SearchById, NeverDeleted):
+class SourceAdmin(SearchById, NeverDeleted, PicksRows):
     list_display = ("name", "kind", "tenant", "keep_unmatched", "public_id")
-    list_filter = ("kind",)
+    list_filter = ("kind", chosen("tenant"))
+    autocomplete_fields = ("tenant",)
     list_select_related = ("tenant",)
     search_fields = ("name",)
     readonly_fields = ("public_id", "created_at")
@@ -163,22 +209,27 @@ class SubscriptionInline(ChoosesTheOnlyOne, admin.StackedInline):  # type: ignor
     model = Subscription
     form = AddedSubscriptionForm
     extra = 0
+    autocomplete_fields = ("source",)
     formfield_overrides = _LISTS
     show_change_link = True
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(SearchById):
+class SubscriptionAdmin(SearchById, PicksRows):
     form = SubscriptionForm
     list_display = ("summary", "endpoint", "source", "operations", "kinds", "active")
-    list_filter = ("active", "source")
-    list_select_related = ("endpoint", "source")
-    search_fields = ("endpoint__name", "collections")
+    list_filter = ("active", chosen("source"), chosen("endpoint"))
+    search_fields = ("endpoint__name", "endpoint__url", "collections", "dids")
+    search_help_text = "A part of an endpoint's name or URL, of a collection or of a DID, or an id (sub_…)."
     autocomplete_fields = ("endpoint", "source")
     formfield_overrides = _LISTS
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Subscription]":
-        return super().get_queryset(request).exclude(endpoint__state=Endpoint.State.DELETED)
+        endpoints = Prefetch("endpoint", Endpoint.objects.only("id", "name"))
+        return super().get_queryset(request).exclude(endpoint__state=Endpoint.State.DELETED).prefetch_related(endpoints, "source")
+
+    def view_on_site(self, obj: Subscription) -> str:
+        return reverse("endpoint", args=[obj.endpoint_id])
 
     @admin.display(description="collections")
     def summary(self, subscription: Subscription) -> str:

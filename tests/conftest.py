@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.cache import cache
@@ -58,6 +59,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(lanes, "CONFIG_EVERY_S", 0.02)
     yield
     lanes.stopping.clear()
+
+
+@pytest.fixture
+def cheap_passwords(settings: Any) -> None:
+    """Where many are tried: a password's digest is slow by design, and how slow is Django's matter."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture

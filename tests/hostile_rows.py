@@ -9,7 +9,7 @@ from delivery.models import AttemptTally, Delivery, EventTally, Replay
 from delivery.replay import start
 from jetrelay.inbox.models import Inbox
 from subscriptions.ids import PublicModel
-from subscriptions.models import Endpoint, Source, Tenant
+from subscriptions.models import Endpoint, Membership, Source, Tenant
 from tests.builders import (
     make_attempt,
     make_delivery,
@@ -18,6 +18,7 @@ from tests.builders import (
     make_gap,
     make_health,
     make_host,
+    make_member,
     make_rejected,
     make_subscription,
     make_tenant,
@@ -38,6 +39,12 @@ class Rows:
     tenant: Tenant
     by_prefix: dict[str, PublicModel]
     inbox: Inbox
+    # It has a number and no prefix.
+    membership: Membership
+
+    def named_by(self, converter: Any) -> Any:
+        """What a URL's converter stands for."""
+        return (self.by_prefix[converter.prefix] if hasattr(converter, "prefix") else self.membership).pk
 
 
 def make_hostile_rows() -> Rows:
@@ -62,7 +69,9 @@ def make_hostile_rows() -> Rows:
     make_rejected(host=f"wss://{IMAGE}", reason=f"{IMAGE}{OVERRIDE}", head=NO_UTF8 + SCRIPT.encode())
     attempt = deliveries[0].attempts.get()
     rows: list[Any] = [tenant, source, endpoint, subscription, deliveries[0].event, deliveries[0], attempt, replay, *make_others(tenant)]
-    return Rows(tenant, {row.prefix: row for row in rows}, Inbox.objects.create(endpoint=endpoint))
+    # No page makes such a name; a program may have.
+    person = make_member(tenant, username=f"{IMAGE}{OVERRIDE}", first_name=SCRIPT).memberships.get()
+    return Rows(tenant, {row.prefix: row for row in rows}, Inbox.objects.create(endpoint=endpoint), person)
 
 
 def make_others(tenant: Tenant) -> list[Any]:

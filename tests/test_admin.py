@@ -2,15 +2,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from celery import current_app
 from django.apps import apps
+from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from django_celery_beat.schedulers import ModelEntry
 
 from delivery.admin import BoundedPaginator
-from delivery.models import AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease, RejectedFrame, Replay, StreamGap, StreamHost
+from delivery.models import Attempt, AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease, RejectedFrame, Replay, StreamGap, StreamHost
 from jetrelay.api.models import IdempotentRequest
 from jetrelay.inbox.models import Inbox, InboxMessage
 from subscriptions.models import ApiKey, AuditEntry, ConfigVersion, Endpoint, EndpointPastState, Membership, Source, Subscription, Tenant, new_secret
@@ -133,8 +138,13 @@ def test_it_replays_the_selected(staff: Client) -> None:
     orphan = make_delivery(state=Delivery.State.DELIVERED)
     Event.objects.filter(pk=orphan.event_id)._raw_delete("default")
     data = {"action": "replay_selected", "_selected_action": [row.pk for row in [*rows, orphan]]}
-    response = staff.post(reverse("admin:delivery_delivery_changelist"), data, follow=True)
-    assert "2 put back in the queue" in response.content.decode()
+    url = reverse("admin:delivery_delivery_changelist")
+    asked = staff.post(url, data).content.decode()
+    assert "2 deliveries will be put back in the queue." in asked
+    assert "Selected: 1 delivered, 2 dead." in asked
+    assert "1 delivery cannot be replayed: the event has been pruned" in asked
+    assert rows[0].refreshed().state == Delivery.State.DEAD
+    assert "2 put back in the queue" in staff.post(url, data | {"apply": "1"}, follow=True).content.decode()
     assert {row.refreshed().state for row in rows} == {Delivery.State.PENDING}
     assert orphan.refreshed().state == Delivery.State.DELIVERED
 
@@ -144,7 +154,7 @@ def test_it_replays_only_for_those_who_may(client: Client) -> None:
     onlooker = User.objects.create_user("eve", is_staff=True)
     onlooker.user_permissions.add(Permission.objects.get(codename="view_delivery"))
     client.force_login(onlooker)
-    client.post(reverse("admin:delivery_delivery_changelist"), {"action": "replay_selected", "_selected_action": [row.pk]})
+    client.post(reverse("admin:delivery_delivery_changelist"), {"action": "replay_selected", "_selected_action": [row.pk], "apply": "1"})
     assert row.refreshed().state == Delivery.State.DEAD
 
 
@@ -225,11 +235,11 @@ def test_it_pauses_and_resumes_endpoints(staff: Client) -> None:
     endpoint, disabled = make_endpoint(), make_endpoint(state=Endpoint.State.DISABLED)
     version = ConfigVersion.current()
     url = reverse("admin:subscriptions_endpoint_changelist")
-    staff.post(url, {"action": "pause", "_selected_action": [endpoint.pk, disabled.pk]})
+    staff.post(url, {"action": "pause", "_selected_action": [endpoint.pk, disabled.pk], "apply": "1"})
     assert (endpoint.refreshed().state, endpoint.state_reason) == (Endpoint.State.PAUSED, "paused by ada in the admin")
     assert disabled.refreshed().state == Endpoint.State.DISABLED
     assert ConfigVersion.current() > version
-    staff.post(url, {"action": "resume", "_selected_action": [endpoint.pk, disabled.pk]})
+    staff.post(url, {"action": "resume", "_selected_action": [endpoint.pk, disabled.pk], "apply": "1"})
     assert endpoint.refreshed().state == Endpoint.State.ACTIVE
     assert disabled.refreshed().state == Endpoint.State.DISABLED
 
@@ -323,15 +333,32 @@ def test_it_tells_listeners_of_a_subscription_deleted_on_its_endpoints_page(staf
 
 def test_it_revokes_keys_and_makes_none(staff: Client, endpoint: Endpoint) -> None:
     key = ApiKey.objects.get()
-    staff.post(reverse("admin:subscriptions_apikey_changelist"), {"action": "revoke", "_selected_action": [key.pk]})
+    url, data = reverse("admin:subscriptions_apikey_changelist"), {"action": "revoke", "_selected_action": [key.pk]}
+    assert "1 key of 1 selected will be revoked." in staff.post(url, data).content.decode()
+    assert not key.refreshed().revoked_at
+    assert "1 revoked." in staff.post(url, data | {"apply": "1"}, follow=True).content.decode()
     assert key.refreshed().revoked_at
+    assert LogEntry.objects.get().change_message == "Revoked."
+    assert "All of these have been revoked already." in staff.post(url, data).content.decode()
+    for state, found in (("revoked", [key]), ("live", []), ("expired", [])):
+        assert list(staff.get(url, {"state": state}).context["cl"].result_list) == found
     assert staff.get(reverse("admin:subscriptions_apikey_add")).status_code == 403
 
 
 def test_it_links_to_the_pages_and_back(staff: Client, endpoint: Endpoint) -> None:
     row = Delivery.objects.get()
     assert f'href="/deliveries/{row.public_id}/"' in staff.get(url_of("change", row)).content.decode()
-    assert f'href="/deliveries/?endpoint={endpoint.public_id}"' in staff.get(url_of("change", endpoint)).content.decode()
+    for found, page in [
+        (endpoint, f"/endpoints/{endpoint.public_id}/"),
+        (row.event, f"/events/{row.event.public_id}/"),
+        (Attempt.objects.get(), f"/deliveries/{row.public_id}/"),
+        (Subscription.objects.get(), f"/endpoints/{endpoint.public_id}/"),
+        (Replay.objects.get(), "/replays/"),
+        (ApiKey.objects.get(), "/keys/"),
+        (AuditEntry.objects.get(), "/audit/"),
+        (Membership.objects.get(), "/members/"),
+    ]:
+        assert f'href="{page}"' in staff.get(url_of("change", found)).content.decode(), page
     assert f'href="{url_of("change", row)}"' in staff.get(f"/deliveries/{row.public_id}/").content.decode()
     host, gap, rejected = StreamHost.objects.get(), StreamGap.objects.get(), RejectedFrame.objects.get()
     stream = staff.get("/stream/").content.decode()
@@ -340,3 +367,113 @@ def test_it_links_to_the_pages_and_back(staff: Client, endpoint: Endpoint) -> No
         assert f'href="{url_of("changelist", found)}"' in stream
     assert f'href="{url_of("change", host)}"' in stream
     assert '<a href="/">Jetrelay</a>' in staff.get("/admin/").content.decode()
+
+
+# --- Schedules -----------------------------------------------------------------------------------------------------------
+
+TASKS = "/admin/django_celery_beat/periodictask/"
+
+
+def write_schedules() -> None:
+    """As beat does whenever it starts."""
+    for name, entry in settings.CELERY_BEAT_SCHEDULE.items():
+        ModelEntry.from_entry(name, app=current_app, **entry)
+
+
+@pytest.fixture
+def schedules() -> dict[str, PeriodicTask]:
+    """What beat writes when it starts, and one that an operator added."""
+    write_schedules()
+    PeriodicTask.objects.create(name="mine", task="delivery.prune", interval=IntervalSchedule.objects.create(every=2, period="hours"))
+    return {task.name: task for task in PeriodicTask.objects.all()}
+
+
+def test_beat_keeps_what_the_settings_say_of_each_schedule_and_enables_it(schedules: dict[str, PeriodicTask]) -> None:
+    assert set(schedules) == {*settings.CELERY_BEAT_SCHEDULE, "mine"}
+    PeriodicTask.objects.update(enabled=False)
+    write_schedules()
+    for name, entry in settings.CELERY_BEAT_SCHEDULE.items():
+        task = PeriodicTask.objects.get(name=name)
+        assert (task.enabled, task.expire_seconds, task.queue) == (True, entry["options"]["expire_seconds"], "default"), name
+        assert ModelEntry(task, app=current_app).options["expires"] == entry["options"]["expire_seconds"]
+        assert task.description
+    assert not PeriodicTask.objects.get(name="mine").enabled
+
+
+def test_it_shows_schedules_and_leaves_ours_alone(staff: Client, schedules: dict[str, PeriodicTask]) -> None:
+    html = staff.get(TASKS).content.decode()
+    for shown in ("Wakes every lane that has work due", "5 min", "Jetrelay&#x27;s own", "added here", "beat writes them here anew whenever it starts"):
+        assert shown in html
+    ours, mine = schedules["sweep"], schedules["mine"]
+    assert staff.post(url_of("change", ours), {"name": "x"}).status_code == 403
+    assert staff.post(url_of("delete", ours), {"post": "yes"}).status_code == 403
+    assert staff.get(url_of("change", mine)).context["has_change_permission"]
+    everything = [task.pk for task in schedules.values()]
+    staff.post(TASKS, {"action": "disable_tasks", "_selected_action": everything})
+    staff.post(TASKS, {"action": "delete_selected", "_selected_action": everything, "post": "yes"})
+    assert set(PeriodicTask.objects.filter(enabled=True).values_list("name", flat=True)) == set(settings.CELERY_BEAT_SCHEDULE)
+    assert PeriodicTask.objects.count() == len(schedules)
+
+
+def test_it_leaves_the_intervals_of_ours_alone(staff: Client, schedules: dict[str, PeriodicTask]) -> None:
+    ours, mine = (schedules[name].interval for name in ("sweep", "mine"))
+    html = staff.get(url_of("changelist", "django_celery_beat_intervalschedule")).content.decode()
+    assert "sweep" in html
+    for row, status in ((ours, 403), (mine, 302)):
+        assert staff.post(url_of("change", row), {"every": "3", "period": "days"}).status_code == status
+        assert staff.post(url_of("delete", row), {"post": "yes"}).status_code == status
+    data = {"action": "delete_selected", "_selected_action": [ours.pk], "post": "yes"}
+    staff.post(url_of("changelist", "django_celery_beat_intervalschedule"), data)
+    assert PeriodicTask.objects.get(name="sweep").interval == ours
+
+
+# --- The index, and the policy -------------------------------------------------------------------------------------------
+
+
+def test_its_index_names_every_table_once_in_groups(staff: Client) -> None:
+    groups = staff.get("/admin/").context["app_list"]
+    assert [group["name"] for group in groups[:3]] == ["Events and deliveries", "Endpoints", "Stream"]
+    named = [model["model"] for group in groups for model in group["models"]]
+    assert len(named) == len(set(named))
+    assert set(named) == set(admin.site._registry)
+    # What another app brings along comes last, under its own name.
+    assert all(not group["app_url"] for group in groups)
+
+
+def test_its_index_leaves_out_what_somebody_may_not_see(client: Client) -> None:
+    onlooker = User.objects.create_user("eve", is_staff=True)
+    onlooker.user_permissions.add(Permission.objects.get(codename="view_delivery"))
+    client.force_login(onlooker)
+    assert [(group["name"], len(group["models"])) for group in client.get("/admin/").context["app_list"]] == [("Events and deliveries", 1)]
+    # The filter by endpoint would name what they may not see.
+    assert "filter-endpoint" not in client.get("/admin/delivery/delivery/").content.decode()
+
+
+@pytest.mark.parametrize("url", ["/admin/", "/admin/login/", "/admin/auth/user/", "/nowhere/", "/admin/nowhere/", "/login/"])
+def test_every_page_has_a_strict_policy(staff: Client, url: str) -> None:
+    policy = staff.get(url, follow=True)["Content-Security-Policy"]
+    assert policy.startswith("default-src 'self';")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+def test_what_is_no_page_has_no_policy(client: Client) -> None:
+    assert "Content-Security-Policy" not in client.get("/health")
+
+
+def test_it_finds_a_request_by_its_idempotency_key(staff: Client, endpoint: Endpoint) -> None:
+    url = url_of("changelist", "api_idempotentrequest")
+    assert [row.key for row in staff.get(url, {"q": "k"}).context["cl"].result_list] == ["k"]
+    assert list(staff.get(url, {"q": "other"}).context["cl"].result_list) == []
+
+
+def test_it_cannot_choose_a_tenant_or_a_source_from_a_list_of_all(staff: Client) -> None:
+    for number in range(3):
+        make_tenant(slug=f"t{number}", name=f"Tenant number {number}")
+    for page in ("subscriptions_endpoint", "subscriptions_source", "subscriptions_membership", "subscriptions_subscription"):
+        for url in (url_of("add", page), url_of("changelist", page)):
+            assert "Tenant number" not in staff.get(url).content.decode(), url
+    url = f"{reverse('admin:autocomplete')}?app_label=subscriptions&model_name=endpoint&field_name=tenant&term=number 1"
+    assert [found["text"] for found in staff.get(url).json()["results"]] == ["Tenant number 1"]
+    chosen = Tenant.objects.get(slug="t1")
+    assert "Tenant number 1" in staff.get(url_of("changelist", "subscriptions_endpoint"), {"tenant": chosen.public_id}).content.decode()

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from delivery.models import Delivery
-from jetrelay.api import deliveries, pages
+from jetrelay.api import pages
 from tests.api import Api, api_of
 from tests.builders import make_api_event, make_delivery, make_endpoint, make_event, make_tenant
 
@@ -135,6 +135,6 @@ def test_deliveries_of_several_endpoints_come_in_one_order(counts: list[int], ap
                 rows.append(make_delivery(endpoint=endpoint, state=Delivery.State.DELIVERED, last_status=200))
     expected = [row.public_id for row in reversed(rows)]
     for least in (2, 5, 201):
-        monkeypatch.setattr(deliveries, "_LEAST_OF_EACH", least)
+        monkeypatch.setattr("jetrelay.newest._LEAST_OF_EACH", least)
         for query in ("", "&state=delivered", "&since=2026-01-01T00:00:00Z", "&collection=app.bsky.*", "&status=200"):
             assert [id for page in api.pages(f"deliveries?limit=2{query}") for id in page.ids] == expected

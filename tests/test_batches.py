@@ -53,6 +53,16 @@ def test_each_delivery_of_a_batch_has_the_attempt(receiver: Receiver) -> None:
     drain_all()
     assert [(attempt.number, attempt.status, bytes(attempt.response_body)) for attempt in Attempt.objects.all()] == [(1, 202, b"thanks")] * 3
     assert len({(attempt.started_at, attempt.total_ms) for attempt in Attempt.objects.all()}) == 1
+    # What went along in one request is told by its id, and stands in the order of the attempts.
+    assert {attempt.batch_id for attempt in Attempt.objects.all()} == {receiver.requests[0].webhook_id}
+    events = [to_public("evt", id) for id in Attempt.objects.order_by("id").values_list("delivery__event_id", flat=True)]
+    assert receiver.requests[0].headers[EVENT_IDS_HEADER.lower()] == ",".join(events)
+
+
+def test_an_event_that_travels_as_itself_is_in_no_batch(receiver: Receiver) -> None:
+    owe(endpoint_at(receiver), 1)
+    drain_all()
+    assert (Attempt.objects.get().batch, Attempt.objects.get().batch_id) == (None, None)
 
 
 def test_a_young_event_waits_for_others_and_no_longer_than_it_may(receiver: Receiver) -> None:

@@ -11,12 +11,25 @@ import psycopg
 import pytest
 import redis
 
+from jetrelay.bench import page_walk
+from tests.test_members import METHODS
 from tests.whole import ROOT, engines
 
 EVENTS = 500
-UNITS = ("_per_s", "_s", "_ms", "_bytes")
+UNITS = ("_queries", "_per_s", "_s", "_ms", "_bytes")
 COUNTS = {"ratio", "events", "requests", "delivered", "attempts", "owed", "drained", "endpoints", "subscriptions"}
-COUNTS |= {"stored", "connections", "workers", "few_endpoints_per_event", "many_endpoints_per_event", "pending", "deep_pending", "settled", "rounds"}
+COUNTS |= {
+    "stored",
+    "connections",
+    "workers",
+    "few_endpoints_per_event",
+    "many_endpoints_per_event",
+    "pending",
+    "deep_pending",
+    "settled",
+    "rounds",
+    "deliveries",
+}
 STREAM = ("--events", str(EVENTS))
 
 
@@ -168,6 +181,38 @@ def test_it_measures_how_fast_shallow_and_deep_tables_drain(tmp_path: Path) -> N
         assert databases(server) <= before
     rates = [found[f"{case}_per_s"] for case in ("shallow", "deep", "settled")]
     assert found["ratio"] == pytest.approx(max(rates) / min(rates), abs=0.01)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("kind", ["embedded", "postgres+redis"])
+def test_it_measures_every_page(kind: str, tmp_path: Path) -> None:
+    with engines(kind, tmp_path / "data") as env:
+        found = bench(env, "pages", tmp_path / "tmp", "--deliveries", "1000", "--endpoints", "20", "--rounds", "1")
+    pages = found["pages"]
+    assert len(pages) > 100
+    assert all(page["queries"] > 0 and 0 < page["p50_ms"] <= page["p95_ms"] for page in pages.values())
+    assert found["slowest_p95_ms"] == pages[found["slowest"]]["p95_ms"] == max(page["p95_ms"] for page in pages.values())
+    assert found["ratio"] == pytest.approx(found["slowest_p95_ms"] / 200, abs=0.001)
+    named = {page.name for page in page_walk.PAGES}
+    assert named == {name for name, method in METHODS.items() if "get" in method}
+    for seen in (
+        "deliveries?state=dead as ada",
+        "deliveries?state=dead as grace",
+        "admin:delivery_event_changelist?q={subject}",
+        "admin:admin_logentry_changelist",
+    ):
+        assert seen in pages
+
+
+@pytest.mark.whole
+def test_it_keeps_a_database_of_pages_that_has_a_name(tmp_path: Path) -> None:
+    small = ("--deliveries", "300", "--endpoints", "10", "--rounds", "1", "--database", "kept")
+    with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"]) as server:
+        for folder in ("first", "second"):
+            bench(env | {"JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "="}, "pages", tmp_path / folder, *small)
+        assert server.execute("SELECT count(*) FROM pg_database WHERE datname = 'kept'").fetchone() == (1,)
+        with psycopg.connect(env["DATABASE_URL"].rpartition("/")[0] + "/kept") as kept:
+            assert kept.execute("SELECT count(*) FROM delivery_delivery").fetchone() == (300,)
 
 
 def test_it_fills_no_other_engine_than_postgresql(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import User
 from django.utils import timezone
@@ -12,10 +12,22 @@ from delivery.models import Delivery, EventTally, Replay, StreamHost
 from delivery.replay.running import step
 from jetrelay.inbox.models import Inbox
 from tests.browser import PASSWORD, browser_marks, chromium, complaints, expect, page, script, sign_in
-from tests.builders import make_attempt, make_delivery, make_endpoint, make_gap, make_health, make_host, make_member, make_rejected, make_source, make_tenant
+from tests.builders import (
+    make_attempt,
+    make_delivery,
+    make_endpoint,
+    make_gap,
+    make_health,
+    make_host,
+    make_member,
+    make_rejected,
+    make_replay,
+    make_source,
+    make_tenant,
+)
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 # Fixtures.
 __all__ = ["chromium", "complaints", "page", "script"]
@@ -57,7 +69,7 @@ def test_it_replays_a_delivery_from_its_page(page: "Page", script: bool) -> None
 def test_it_replays_a_delivery_from_the_list(page: "Page", script: bool) -> None:
     row = make_delivery(state=Delivery.State.DEAD)
     page.goto("/deliveries/?state=dead")
-    page.get_by_role("button", name=re.compile("^Replay")).click()
+    page.get_by_role("button", name=re.compile("^Replay dlv_")).click()
     if script:
         expect(page.locator(f"[id={row.public_id}]")).to_contain_text("Pending")
     else:
@@ -73,15 +85,85 @@ def test_it_replays_all_that_match_and_follows_the_progress(page: "Page", script
     expect(page.locator("#matches")).to_have_text("2 match")
     page.get_by_label("Deliveries per second, at most").fill("1")
     page.click("text=Replay them")
-    expect(page.locator("#replays")).to_contain_text("0 of 2")
+    expect(page.locator("#replay")).to_contain_text("0 of 2")
     replay = Replay.objects.get()
     step(replay.pk, replay.next_at)
     if not script:
         page.reload()
-    expect(page.locator("#replays")).to_contain_text("1 of 2")
+    expect(page.locator("#replay")).to_contain_text("1 of 2")
+    expect(page.get_by_role("progressbar")).to_have_attribute("value", "50")
     page.click(f"#cancel-{replay.public_id}")
+    expect(page.locator("#replay")).to_contain_text("Cancelled by ada")
+    page.click("#to-replays")
+    expect(page.locator("#replays")).to_contain_text("1 of 2")
     expect(page.locator("#replays")).to_contain_text("Cancelled")
     assert [row.refreshed().state for row in rows] == [Delivery.State.PENDING, Delivery.State.DEAD]
+
+
+def test_it_replays_and_dismisses_what_is_ticked(page: "Page", script: bool) -> None:
+    rows = [make_delivery(state=Delivery.State.DEAD) for _ in range(3)]
+    page.goto("/deliveries/?state=dead&type=app.*")
+    page.get_by_label(f"Select {rows[0].public_id}").check()
+    if script:
+        every = page.get_by_label("All on this page")
+        expect(every).not_to_be_checked()
+        assert every.evaluate("box => box.indeterminate")
+        every.check()
+        page.get_by_label(f"Select {rows[1].public_id}").uncheck()
+        expect(every).not_to_be_checked()
+        page.get_by_label(f"Select {rows[0].public_id}").uncheck()
+    else:
+        page.get_by_role("link", name="Select all on this page").click()
+        for row in rows[:2]:
+            page.get_by_label(f"Select {row.public_id}").uncheck()
+    page.get_by_role("button", name="Replay selected…").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Replay 1 delivery?")
+    page.go_back()
+    page.get_by_role("button", name="Replay selected…").click()
+    page.get_by_role("button", name="Replay 1").click()
+    expect(page.locator(".note.success")).to_contain_text("1 back in the queue")
+    # With the filters, and with nothing ticked any more.
+    assert page.url.endswith("/deliveries/?state=dead&type=app.%2A")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.get_by_label(f"Select {rows[0].public_id}").check()
+    page.get_by_role("button", name="Dismiss selected…").click()
+    page.get_by_role("button", name="Dismiss", exact=False).click()
+    expect(page.locator(".note.success")).to_contain_text("1 dismissed")
+    assert [row.refreshed().state for row in rows] == [Delivery.State.CANCELLED, Delivery.State.DEAD, Delivery.State.PENDING]
+
+
+def test_it_keeps_focus_and_what_is_open_while_a_delivery_renews_itself(page: "Page", script: bool) -> None:
+    if not script:
+        return
+    row = make_delivery(attempt_count=1, due_at=timezone.now() + timedelta(hours=1))
+    attempt = make_attempt(delivery=row, status=500, response_body=b"broken")
+    page.goto(f"/deliveries/{row.public_id}/")
+    summary = page.get_by_text("What the receiver answered")
+    summary.click()
+    expect(summary).to_be_focused()
+    with page.expect_response("**/state/", timeout=20_000):
+        make_attempt(delivery=row, number=2, status=502)
+    expect(page.locator(".attempts")).to_contain_text("502")
+    expect(page.get_by_text("broken")).to_be_visible()
+    expect(page.locator(f"[id=answer-{attempt.public_id}]")).to_be_focused()
+
+
+def test_it_copies_the_request_as_a_command(page: "Page", script: bool) -> None:
+    attempt = make_attempt(delivery=make_delivery(state=Delivery.State.DEAD))
+    page.goto(f"/deliveries/{attempt.delivery.public_id}/")
+    page.click(f"[id=to-{attempt.public_id}]")
+    expect(page.locator("#command")).to_contain_text("curl --globoff --request POST https://receiver.example/hook")
+    copy = page.locator("button[data-copies=command]")
+    expect(copy).to_be_visible(visible=script)
+    if script:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        copy.click()
+        expect(copy).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == page.locator("#command").text_content()
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == f"{attempt.public_id}.body"
+    assert download.value.path().read_bytes() == bytes(attempt.delivery.event.body)
 
 
 def test_it_shows_what_arrives_in_an_inbox(page: "Page", script: bool) -> None:
@@ -171,9 +253,41 @@ def test_a_member_signs_in_sees_what_is_theirs_and_replays_it(page: "Page", scri
     expect(page.locator(f"[id={mine.public_id}]")).to_contain_text("Mine")
     expect(page.get_by_text("Other")).to_have_count(0)
     expect(page.get_by_role("link", name="Admin")).to_have_count(0)
-    page.get_by_role("button", name=re.compile("^Replay")).click()
+    page.get_by_role("button", name=re.compile("^Replay dlv_")).click()
     expect(page.locator(f"[id={mine.public_id}]" if script else ".note")).to_contain_text("Back in the queue")
     assert [row.refreshed().state for row in (mine, other)] == [Delivery.State.PENDING, Delivery.State.DEAD]
+
+
+def test_an_owner_makes_a_key_and_lets_somebody_in(page: "Page", script: bool, chromium: "Browser", live_server: Any) -> None:
+    make_tenant()
+    page.goto("/keys/")
+    page.get_by_role("link", name="New key").click()
+    page.get_by_label("Name").fill("billing")
+    page.get_by_label("post events").check()
+    page.get_by_role("button", name="Make the key").click()
+    assert (page.locator("#secret").text_content() or "").startswith("jr_")
+    assert page.get_by_role("button", name="Copy").is_visible() is script
+    page.goto("/members/")
+    page.get_by_role("link", name="Add somebody").first.click()
+    page.get_by_label("Somebody new").check()
+    page.get_by_label("Username").fill("alan")
+    page.get_by_role("button", name="Add").click()
+    link = page.locator("#secret").text_content() or ""
+    visitor = chromium.new_context(base_url=live_server.url, java_script_enabled=script).new_page()
+    asked: list[str] = []
+    visitor.on("request", lambda request: asked.append(request.headers.get("referer", "")))
+    visitor.goto(link)
+    # Neither the address of the page nor what it asks for gives the token away.
+    assert visitor.url.endswith("/set-password/")
+    visitor.get_by_label("New password", exact=True).fill(PASSWORD)
+    visitor.get_by_label("New password confirmation").fill(PASSWORD)
+    visitor.get_by_role("button", name="Set the password").click()
+    visitor.get_by_role("heading", name="Overview").wait_for()
+    assert visitor.get_by_text("Your password is set").is_visible()
+    assert [referrer for referrer in asked if link.rstrip("/").rpartition("/")[2] in referrer] == []
+    visitor.context.close()
+    page.goto("/audit/")
+    page.get_by_role("cell", name="account.welcome").wait_for()
 
 
 def test_it_shows_the_reference_of_the_api(page: "Page", script: bool) -> None:
@@ -205,7 +319,13 @@ def test_it_fits_a_narrow_screen(page: "Page", script: bool) -> None:
     make_gap(host=far, reason="r" * 200)
     make_rejected(host=far, reason="r" * 300, head=b"b" * 4096)
     page.set_viewport_size({"width": 360, "height": 800})
-    for url in ("/", "/stream/", "/deliveries/", f"/deliveries/{row.public_id}/", "/endpoints/", "/login/?next=/" + "n" * 300):
+    attempt = make_attempt(delivery=make_delivery(endpoint=row.endpoint, state=Delivery.State.DEAD), batch=row.pk, response_headers="h" * 4096)
+    replay = make_replay(endpoint=row.endpoint, created_by="b" * 150, collections=["c" * 300])
+    of_attempt = f"/deliveries/{attempt.delivery.public_id}/attempts/{attempt.public_id}/"
+    of_one = of_attempt.replace(attempt.public_id, make_attempt(delivery=attempt.delivery).public_id)
+    selected = f"/deliveries/selected/?delivery={attempt.delivery.public_id}"
+    ours = ("/deliveries/?state=dead&type=" + "t" * 300, of_attempt, of_one, selected, "/replays/", f"/replays/{replay.public_id}/")
+    for url in (*ours, "/", "/stream/", "/deliveries/", f"/deliveries/{row.public_id}/", "/endpoints/", "/login/?next=/" + "n" * 300):
         page.goto(url)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, url
     User.objects.update(is_superuser=False, username="u" * 150)

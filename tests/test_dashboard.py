@@ -11,7 +11,7 @@ from delivery.destinations import exchange
 from delivery.explain import explain
 from delivery.models import AttemptTally, Delivery, Event, EventTally
 from jetrelay.dashboard import bodies, words
-from jetrelay.dashboard.deliveries.filters import PAGE
+from jetrelay.dashboard.deliveries.finding import PAGE
 from jetrelay.dashboard.overview import figures
 from jetrelay.dashboard.templatetags.jetrelay_tags import percent, phases
 from subscriptions.models import Endpoint, Membership
@@ -182,7 +182,7 @@ def test_it_filters_by_state_and_endpoint(boss: Client) -> None:
 
 def test_it_says_which_part_of_the_url_it_did_not_understand(boss: Client) -> None:
     assert "There is no state “lost”" in page(boss, "/deliveries/?state=lost")
-    assert "not an endpoint&#x27;s id" in page(boss, "/deliveries/?endpoint=x")
+    assert "No endpoint is called anything like “x”" in page(boss, "/deliveries/?endpoint=x")
 
 
 def test_it_finds_a_delivery_and_the_deliveries_of_an_event_by_id(boss: Client) -> None:

@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
+from delivery.admin import rotating
 from delivery.models import Delivery, EndpointHealth
 from subscriptions.models import Endpoint, Subscription, new_secret
 from tests.builders import make_delivery, make_endpoint, make_health, make_subscription
@@ -21,7 +22,7 @@ from tests.receiver import Handler, Received, Receiver
 pytestmark = pytest.mark.django_db
 
 LIST = reverse("admin:subscriptions_endpoint_changelist")
-EVERY_ACT = ["pause", "resume", "disable", "enable", "reset_breaker", "verify", "send_test", "rotate_secret", "reveal_secret", "delete_endpoints"]
+EVERY_ACT = ["pause", "resume", "disable", "enable", "reset_breaker", "verify", "send_test", "rotate_secrets", "reveal_secret", "delete_endpoints"]
 State = Endpoint.State
 
 
@@ -56,7 +57,12 @@ def logged() -> list[tuple[str, int]]:
 )
 def test_it_does_what_it_is_asked_and_logs_it(act: str, state: State, to: State, entry: str, staff: Client) -> None:
     endpoint = make_health(endpoint=make_endpoint(name="Mine", state=state)).endpoint
-    assert f"Mine: {entry.lower()}" in ask(staff, act, endpoint)
+    other = make_endpoint(name="<b>Theirs", state=State.UNVERIFIED)
+    asked = ask(staff, act, endpoint, other)
+    assert "1 of 2 endpoints selected" in asked
+    assert "&lt;b&gt;Theirs" in asked
+    assert (endpoint.refreshed().state, logged()) == (state, [])
+    assert f"Mine: {entry.lower()}" in ask(staff, act, endpoint, other, apply="1")
     assert endpoint.refreshed().state == to
     assert logged() == [(entry, CHANGE)]
     assert EndpointHealth.objects.get().version == 1
@@ -65,7 +71,10 @@ def test_it_does_what_it_is_asked_and_logs_it(act: str, state: State, to: State,
 def test_it_says_so_and_logs_nothing_where_nothing_changes(staff: Client) -> None:
     held = make_endpoint(state=State.UNVERIFIED)
     for act in ("pause", "resume", "disable", "enable", "reset_breaker"):
-        assert "Nothing was" in (html := ask(staff, act, held)) or "nothing to reset" in html
+        for asked in ({}, {"apply": "1"}):
+            html = ask(staff, act, held, **asked)
+            assert "Nothing was" in html or "nothing to reset" in html
+            assert 'name="apply"' not in html
     assert held.refreshed().state == State.UNVERIFIED
     assert logged() == []
 
@@ -84,7 +93,7 @@ def test_it_asks_only_for_those_who_may(act: str, client: Client, receiver: Rece
     assert logged() == []
 
 
-@pytest.mark.parametrize("act", ["verify", "send_test", "rotate_secret", "reveal_secret"])
+@pytest.mark.parametrize("act", ["verify", "send_test", "reveal_secret"])
 def test_it_does_one_at_a_time_what_has_to_be_carried_or_waited_for(act: str, staff: Client, receiver: Receiver) -> None:
     rows = [make_endpoint(url=receiver.url) for _ in range(2)]
     html = ask(staff, act, *rows)
@@ -196,7 +205,8 @@ def test_no_secret_is_anywhere_but_in_the_messages_that_are_meant_to_show_it(
         )
         assert refused.status_code == 200
         told = [refused.content.decode(), ask(staff, "verify", endpoint), ask(staff, "send_test", endpoint)]
-        rotated = ask(staff, "rotate_secret", endpoint)
+        told.append(ask(staff, "rotate_secrets", endpoint))
+        rotated = ask(staff, "rotate_secrets", endpoint, apply="1", overlap_h="24")
         second = endpoint.refreshed().secret
         revealed = ask(staff, "reveal_secret", endpoint)
         told += [staff.get(url).content.decode() for url in (LIST, page_of(endpoint), f"{page_of(endpoint).removesuffix('change/')}history/", "/endpoints/")]
@@ -209,6 +219,34 @@ def test_no_secret_is_anywhere_but_in_the_messages_that_are_meant_to_show_it(
         assert not [word for word in secret if word in text]
     for text in kept:
         assert second not in text
+
+
+def test_it_rotates_the_secrets_of_several_and_shows_each_once(staff: Client) -> None:
+    rows = [make_endpoint(name=name) for name in ("One", "Two")]
+    asked = ask(staff, "rotate_secrets", *rows)
+    assert "2 endpoints will sign with a new secret." in asked
+    assert logged() == []
+    response = staff.post(LIST, {"action": "rotate_secrets", "_selected_action": [row.pk for row in rows], "apply": "1", "overlap_h": "1"})
+    shown = response.content.decode()
+    for row in rows:
+        before = row.secret
+        assert before != row.refreshed().secret
+        assert f"The new signing secret of {row.name} is {row.secret}" in shown
+        assert row.previous_secret == before
+    assert "no-store" in response["Cache-Control"]
+    assert len(logged()) == 2
+    # Sent once more, by a reload: the first new secret has to stay valid.
+    again = ask(staff, "rotate_secrets", *rows, apply="1", overlap_h="1")
+    assert "A rotation of One is under way" in again
+    assert [row.secret for row in rows] == [row.refreshed().secret for row in rows]
+
+
+def test_it_rotates_no_more_than_somebody_can_carry(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotating, "MOST", 1)
+    rows = [make_endpoint() for _ in range(2)]
+    html = ask(staff, "rotate_secrets", *rows, apply="1", overlap_h="24")
+    assert "2 endpoints are selected: select 1 at most." in html
+    assert [row.secret for row in rows] == [row.refreshed().secret for row in rows]
 
 
 # --- Deleting ----------------------------------------------------------------------------------------------------------

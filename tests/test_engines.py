@@ -261,9 +261,11 @@ def test_it_postpones_nothing_that_was_attempted_by_somebody_else_meanwhile() ->
 
 def test_it_stores_every_field_of_an_attempt() -> None:
     delivery = make_delivery()
-    row = attempt_row(delivery, number=4, status=None, error="timeout", error_detail="after 5 s", dns_ms=0.25, total_ms=5000.5)
-    engine().insert_attempts([row])
-    attempt = Attempt.objects.get()
+    row = attempt_row(delivery, number=4, status=None, error="timeout", error_detail="after 5 s", dns_ms=0.25, total_ms=5000.5, batch=new_id())
+    alone = attempt_row(delivery)
+    engine().insert_attempts([row, alone])
+    assert Attempt.objects.get(pk=alone.id).batch is None
+    attempt = Attempt.objects.get(pk=row.id)
     assert {name: getattr(attempt, name) for name in AttemptRow._fields if name != "response_body"} == {
         name: value for name, value in row._asdict().items() if name != "response_body"
     }

@@ -36,9 +36,9 @@ def addresses(rows: Rows) -> Iterator[str]:
     for pattern in every_pattern(urls.urlpatterns):
         name = str(pattern.name)
         if "get" in METHODS[name] and not NO_PAGES.search(name):
-            yield reverse(name, kwargs={key: rows.by_prefix[converter.prefix].pk for key, converter in pattern.pattern.converters.items()})
+            yield reverse(name, kwargs={key: rows.named_by(converter) for key, converter in pattern.pattern.converters.items()})
     yield from ("/?span=week", "/deliveries/?state=dead", "/deliveries/?state=%3Cscript%3E", f"/events/?subject={OVERRIDE}", "/replays/new/?action=replay")
-    yield from (reverse("inbox", args=[rows.inbox.token]), "/login/", "/nowhere/", "/api/docs/")
+    yield from (reverse("inbox", args=[rows.inbox.token]), "/login/", "/welcome/MQ/x/", "/nowhere/", "/api/docs/")
 
 
 @pytest.fixture(params=[("light", 1280), ("dark", 360)], ids=["light-wide", "dark-narrow"])

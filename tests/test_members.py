@@ -23,11 +23,22 @@ from delivery.replay import start
 from delivery.replay.running import run
 from jetrelay.dashboard import urls
 from jetrelay.dashboard.access import members_page
-from jetrelay.dashboard.deliveries.filters import PAGE
+from jetrelay.dashboard.deliveries.finding import PAGE
 from jetrelay.inbox.models import Inbox
 from subscriptions.ids import PublicModel
-from subscriptions.models import AuditEntry, Endpoint, Membership, Source, Subscription, Tenant
-from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_health, make_host, make_member, make_subscription, make_tenant
+from subscriptions.models import ApiKey, AuditEntry, Endpoint, Membership, Source, Subscription, Tenant
+from tests.builders import (
+    make_api_key,
+    make_attempt,
+    make_delivery,
+    make_endpoint,
+    make_event,
+    make_health,
+    make_host,
+    make_member,
+    make_subscription,
+    make_tenant,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -51,9 +62,16 @@ class House:
     tenant: Tenant
     rows: list[PublicModel]
     inbox: Inbox
+    # Of a person who has not chosen a password yet.
+    membership: Membership
 
     def row(self, prefix: str) -> Any:
         return next(row for row in self.rows if row.prefix == prefix)
+
+    def arguments(self, pattern: URLPattern) -> dict[str, Any]:
+        """What of this house the URL is about."""
+        converters = pattern.pattern.converters.items()
+        return {name: self.row(each.prefix).pk if hasattr(each, "prefix") else self.membership.pk for name, each in converters}
 
     def signs(self, html: str) -> set[str]:
         """What of this house can be read there."""
@@ -72,7 +90,11 @@ def make_house(word: str) -> House:
     delivery = make_delivery(endpoint=endpoint, event=event, state=DEAD)
     attempt = make_attempt(delivery=delivery, status=500, response_body=f"{word} answer".encode())
     replay = start(Replay(tenant=tenant, endpoint=endpoint), by=f"{word} person")
-    return House(word, tenant, [tenant, source, endpoint, subscription, event, delivery, attempt, replay], Inbox.objects.create(endpoint=endpoint))
+    key, _ = make_api_key(tenant=tenant, name=f"{word} key", scopes=["events:read"])
+    entry = AuditEntry.note(tenant, f"key {key}", "endpoint.change", endpoint.public_id, f"{word} detail")
+    person = make_member(tenant, VIEWER, username=f"{word}.person").memberships.get()
+    rows = [tenant, source, endpoint, subscription, event, delivery, attempt, replay, key, entry]
+    return House(word, tenant, rows, Inbox.objects.create(endpoint=endpoint), person)
 
 
 @pytest.fixture
@@ -102,19 +124,32 @@ def text(response: Any) -> str:
 LOOKS = {
     "overview", "events_fragment", "outcomes_fragment", "charts_fragment", "collections_fragment",
     "stream", "hosts_fragment", "gaps_fragment", "rejected_fragment",
-    "deliveries", "delivery", "delivery_fragment", "endpoints", "endpoint", "replays", "replays_fragment",
-    "events", "event", "event_fragment", "event_body", "tail", "tail_fragment", "keys", "members", "audit", "account", "endpoint_fragment",
+    "deliveries", "delivery", "delivery_fragment", "delivery_attempt", "delivery_attempt_body", "endpoints", "endpoint", "endpoint_fragment",
+    "replays", "replays_fragment", "replay", "replay_fragment",
+    "events", "event", "event_fragment", "event_body", "tail", "tail_fragment", "keys", "key", "members", "audit",
 }  # fmt: skip
 ACTS = {
     "delivery_replay", "replay_cancel", "endpoint_pause", "endpoint_resume", "endpoint_disable", "endpoint_enable", "endpoint_reset_breaker", "endpoint_test",
     "endpoint_verify", "subscription_switch",
 }  # fmt: skip
 FORMS = {
-    "replay_new", "endpoint_new", "endpoint_edit", "endpoint_delete", "endpoint_secret", "endpoint_rotate", "endpoint_signature",
+    "replay_new", "deliveries_selected", "endpoint_new", "endpoint_edit", "endpoint_delete", "endpoint_secret", "endpoint_rotate", "endpoint_signature",
     "subscription_new", "subscription_edit", "subscription_remove",
 }  # fmt: skip
 STEERS = {"stream_reconnect", "stream_rewind", "stream_reset"}
-METHODS = {name: {"get"} for name in LOOKS} | {name: {"post"} for name in ACTS | STEERS} | {name: {"get", "post"} for name in FORMS}
+# What owners alone may look at, fill in and do. Without the data of their forms these say what is missing.
+OWNS_LOOKS = {"member"}
+OWNS_FORMS = {"key_new", "member_new"}
+OWNS_ACTS = {"key_rotate", "key_revoke", "member_role", "member_remove", "member_link"}
+OWNS = OWNS_LOOKS | OWNS_FORMS | OWNS_ACTS
+# About nobody but whoever asks: for everybody who is signed in.
+OWN_LOOKS = {"account"}
+OWN_ACTS = {"account_password", "account_sessions"}
+METHODS = (
+    {name: {"get"} for name in LOOKS | OWNS_LOOKS | OWN_LOOKS}
+    | {name: {"post"} for name in ACTS | STEERS | OWNS_ACTS | OWN_ACTS}
+    | {name: {"get", "post"} for name in FORMS | OWNS_FORMS}
+)
 
 # Who asks, of the first house's rows. The last three are in no house of it.
 PEOPLE: dict[str, Callable[[House, House], User | None]] = {
@@ -135,6 +170,8 @@ def status(who: str, name: str, method: str, about_a_row: bool) -> int:
         return 405
     if who == "stranger":
         return 302
+    if name in OWN_LOOKS | OWN_ACTS:
+        return 200
     if "without a tenant" in who:
         return 403
     if name in STEERS and who == "superuser":
@@ -146,11 +183,13 @@ def status(who: str, name: str, method: str, about_a_row: bool) -> int:
         return 403
     if "of another" in who and about_a_row:
         return 404
+    if name in OWNS and who not in ("superuser", "owner", "owner of another"):
+        return 403
     return 302 if name in ACTS else 200
 
 
 def everything_that_can_change() -> list[Any]:
-    models: list[type[Model]] = [Endpoint, Subscription, EndpointHealth, Delivery, Replay, StreamHost, LogEntry, AuditEntry]
+    models: list[type[Model]] = [Endpoint, Subscription, EndpointHealth, Delivery, Replay, StreamHost, LogEntry, ApiKey, Membership, User, AuditEntry]
     return [list(model._default_manager.order_by("pk").values()) for model in models]
 
 
@@ -176,7 +215,7 @@ def test_everybody_gets_what_is_theirs_at_every_url_and_nothing_else(who: str, o
     hidden = {"superuser": [], "owner": [theirs], "member": [theirs], "viewer": [theirs]}.get(who, [ours] if "of another" in who else [ours, theirs])
     wrong: list[Any] = []
     for pattern in every_pattern(urls.urlpatterns):
-        rows = {name: ours.row(converter.prefix).pk for name, converter in pattern.pattern.converters.items()}
+        rows = ours.arguments(pattern)
         url, name = reverse(str(pattern.name), kwargs=rows), str(pattern.name)
         for method in ("get", "post"):
             response = getattr(client, method)(url)
@@ -186,7 +225,10 @@ def test_everybody_gets_what_is_theirs_at_every_url_and_nothing_else(who: str, o
             if response.status_code == 302 and who == "stranger" and not response["Location"].startswith("/login/?next="):
                 wrong.append((method, url, response["Location"]))
             wrong += [(method, url, house.signs(html)) for house in hidden if house.signs(html)]
-            if who == "viewer" and (html.count("<form") - html.count('method="get"') > len(re.findall('action="/(logout|theme)/"', html)) or "hx-post" in html):
+            if who == "viewer" and (
+                html.count("<form") - html.count('method="get"') > len(re.findall('action="/(logout|theme|account/password|account/sessions)/"', html))
+                or "hx-post" in html
+            ):
                 wrong.append((method, url, "a button"))
     assert wrong == []
     if who not in ("superuser", "owner", "member"):
@@ -203,6 +245,9 @@ def test_members_see_what_is_theirs(role: str, ours: House, theirs: House) -> No
         f"/deliveries/{delivery.public_id}/": (f"{OURS} subject", f"{OURS} answer"),
         "/endpoints/": (f"https://{OURS}.example/hook", f"{OURS} failure", f"/inbox/{ours.inbox.token}"),
         "/replays/": (f"{OURS} person", ours.row("rpl").public_id),
+        "/keys/": (f"{OURS} key", ours.row("key").visible_prefix),
+        "/members/": (f"{OURS} tenant", f"{OURS}.person"),
+        "/audit/": (f"{OURS} detail", f"/endpoints/{ours.row('ep').public_id}/"),
     }.items():
         html = text(client.get(url))
         assert [words for words in shown if words not in html] == [], url
@@ -212,7 +257,7 @@ def test_members_see_what_is_theirs(role: str, ours: House, theirs: House) -> No
 
 def test_a_superuser_sees_all_and_the_admin_only_as_staff(ours: House, theirs: House) -> None:
     client = sign_in(User.objects.create_user("ada", is_superuser=True))
-    for url in ("/", "/deliveries/", "/endpoints/", "/replays/"):
+    for url in ("/", "/deliveries/", "/endpoints/", "/replays/", "/keys/", "/members/", "/audit/"):
         html = text(client.get(url))
         assert OURS in html
         assert THEIRS in html
@@ -395,6 +440,54 @@ def test_a_replay_of_all_tenants_is_the_operators(ours: House) -> None:
     assert wish.public_id not in text(client.get("/replays/"))
     assert client.post(f"/replays/{wish.public_id}/cancel/").status_code == 404
     assert wish.refreshed().running
+
+
+# --- Written down ----------------------------------------------------------------------------------------------------------
+
+PASSWORD = "a-long-password"
+NEW_PASSWORD = {"old_password": PASSWORD, "new_password1": f"{PASSWORD}er", "new_password2": f"{PASSWORD}er"}
+# What a form has to say so that it is carried out; those that are not here need nothing said.
+SAID: dict[str, dict[str, Any]] = {
+    "deliveries_selected": {"action": "dismiss", "delivery": "{dlv}"},
+    "replay_new": {"action": "replay"},
+    "stream_rewind": {"to": "2026-01-01T00:00:00"},
+    "key_new": {"name": "a key", "scopes": ["events:read"]},
+    "key_rotate": {"overlap_h": "24"},
+    "key_revoke": {"sure": "on"},
+    "member_new": {"account": "new", "username": "alan", "role": "viewer"},
+    "member_role": {"role": "member"},
+    "member_remove": {"sure": "on"},
+    "account_password": NEW_PASSWORD,
+    "account_sessions": {"password": PASSWORD},
+}
+# These ask and change nothing.
+ONLY_ASKS: set[str] = set()
+# The state that something has to be in for it to be done.
+BEFORE: dict[str, Callable[[House], object]] = {
+    "endpoint_resume": lambda house: Endpoint.objects.update(state=Endpoint.State.PAUSED),
+    "endpoint_enable": lambda house: Endpoint.objects.update(state=Endpoint.State.DISABLED),
+}
+
+
+@pytest.mark.parametrize("name", sorted(name for name, methods in METHODS.items() if "post" in methods and name not in ONLY_ASKS))
+def test_whatever_is_done_on_a_page_is_written_down(name: str, ours: House, cheap_passwords: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "send_test", lambda endpoint: verification.Outcome(True, "It answered."))
+    make_host(reached_at=timezone.now())
+    BEFORE.get(name, lambda house: None)(ours)
+    client = sign_in(User.objects.create_superuser("ada", password=PASSWORD))
+    (pattern,) = [each for each in every_pattern(urls.urlpatterns) if each.name == name]
+    before = set(AuditEntry.objects.values_list("pk", flat=True))
+    said = {field: ours.row("dlv").public_id if value == "{dlv}" else value for field, value in SAID.get(name, {}).items()}
+    response = client.post(reverse(name, kwargs=ours.arguments(pattern)), said, REMOTE_ADDR="192.0.2.7")
+    assert response.status_code in (200, 302)
+    (entry,) = AuditEntry.objects.exclude(pk__in=before)
+    assert (entry.actor, entry.address) == ("user ada", "192.0.2.7")
+    assert re.fullmatch(r"[a-z]+\.[a-z-]+", entry.action)
+    of_one_tenant = name not in STEERS | OWN_ACTS | {"replay_new"}
+    assert (entry.tenant == ours.tenant) is of_one_tenant
+    # A secret that was made or given is in none of it.
+    assert PASSWORD not in str(vars(entry))
+    assert entry.public_id in text(client.get("/audit/"))
 
 
 # --- In, and out again -------------------------------------------------------------------------------------------------------

@@ -14,8 +14,10 @@ from delivery.models import Delivery, Replay
 from delivery.replay import start
 from delivery.replay.running import run
 from jetrelay.dashboard.deliveries.filters import Filters
+from jetrelay.dashboard.replays import views
+from jetrelay.dashboard.replays.progress import progress
 from subscriptions.models import Membership
-from tests.builders import id_of, make_delivery, make_endpoint, make_event, make_member, make_subscription, make_tenant
+from tests.builders import id_of, make_delivery, make_endpoint, make_event, make_member, make_replay, make_subscription, make_tenant
 
 pytestmark = pytest.mark.django_db
 
@@ -192,6 +194,76 @@ def test_it_shows_progress_and_renews_it_only_while_something_runs(boss: Client,
     assert Replay.objects.get().ended_by == "ada"
 
 
+def test_a_replay_has_a_page_that_says_what_was_asked_and_how_far_it_is(boss: Client, django_assert_max_num_queries: Any) -> None:
+    endpoint, now = make_endpoint(name="<b>Mine"), timezone.now()
+    wish = make_replay(
+        endpoint=endpoint, delivery_state=DEAD, expected=1000, done=240, skipped=10, looked_at=400, rate_per_s=5, collections=["app.<i>*"],
+        created_at=now - timedelta(seconds=60), since=now - timedelta(days=1), created_by="<i>ada",
+    )  # fmt: skip
+    with django_assert_max_num_queries(5):
+        html = text(boss.get(f"/replays/{wish.public_id}/"))
+    for shown in (
+        "&lt;b&gt;Mine", f"/endpoints/{endpoint.public_id}/", "app.&lt;i&gt;*", "&lt;i&gt;ada", "5 a second, at most", "240 of 1,000 done", "about 2 min left",
+        'max="100" value="25"', "the event has been pruned", f'hx-get="/replays/{wish.public_id}/progress/"', f"/replays/{wish.public_id}/cancel/",
+    ):  # fmt: skip
+        assert shown in html
+    response = boss.post(f"/replays/{wish.public_id}/cancel/", {"next": f"/replays/{wish.public_id}/"}, follow=True)
+    assert response.redirect_chain == [(f"/replays/{wish.public_id}/", 302)]
+    html = text(boss.get(f"/replays/{wish.public_id}/progress/", headers={"HX-Request": "true"}))
+    assert "Cancelled by" in html
+    assert "hx-get" not in html
+    assert "<html" not in html
+    assert boss.get(f"/replays/rpl_{'0' * 32}/").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("over", "percent", "said"),
+    [
+        ({"expected": 100}, 0, "A worker takes it up within seconds."),
+        ({"expected": 100, "age_s": 31}, 0, "No worker has taken it up yet: is one running?"),
+        ({"expected": 100, "looked_at": 50, "done": 40, "skipped": 10, "age_s": 10}, 50, "about 10 s left"),
+        ({"expected": 100, "looked_at": 50, "done": 50, "age_s": 10, "rate_per_s": 0.5}, 50, "about 1 min left"),
+        ({"expected": 100, "looked_at": 50, "done": 50, "rate_per_s": 10, "age_s": 1}, 50, "about 5 s left"),
+        ({"expected": 1000, "looked_at": 999, "done": 999, "age_s": 10}, 99, "nearly done"),
+        ({"expected": 0, "expected_more": True, "looked_at": 9, "done": 5, "age_s": 10}, None, "cannot be told"),
+        ({"expected": 10, "done": 9, "state": "finished", "age_s": 90, "ended": True}, 100, "took 1 min"),
+        ({"expected": 10, "done": 5, "state": "cancelled", "age_s": 90, "ended": True}, 50, "took 1 min"),
+        ({"expected": 10, "looked_at": 20, "done": 15, "age_s": 10}, 100, "nearly done"),
+    ],
+)
+def test_it_estimates_how_long_a_replay_takes(over: dict[str, Any], percent: int | None, said: str) -> None:
+    now = timezone.now()
+    ended = {"ended_at": now} if over.pop("ended", False) else {}
+    row = Replay(created_at=now - timedelta(seconds=over.pop("age_s", 0)), **ended, **over)
+    found = progress(row, now)
+    assert found.percent == percent
+    assert said in found.words
+
+
+def test_replays_are_listed_in_pages_those_that_run_first(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "PAGE", 2)
+    running = make_replay()
+    over = [make_replay(state="finished") for _ in range(3)]
+    html = text(boss.get("/replays/"))
+    assert re.findall(r'<tr id="(rpl_\w+)"', html) == [row.public_id for row in (running, over[2], over[1])]
+    assert f'href="/replays/?before={over[1].public_id}"' in html
+    html = text(boss.get(f"/replays/?before={over[1].public_id}"))
+    assert re.findall(r'<tr id="(rpl_\w+)"', html) == [over[0].public_id]
+    assert "hx-get" not in html
+    assert "There are no older ones" in text(boss.get(f"/replays/?before={over[0].public_id}"))
+    assert "is not a replay&#x27;s id" in text(boss.get("/replays/?before=x"))
+
+
+def test_a_replay_says_where_to_see_what_came_of_it(boss: Client) -> None:
+    row = make_delivery(state=DEAD)
+    wish = start(Replay(action="dismiss", endpoint=row.endpoint))
+    finish()
+    html = text(boss.get(f"/replays/{wish.public_id}/"))
+    url = f"/deliveries/?state=cancelled&amp;endpoint={row.endpoint.public_id}"
+    assert f'href="{url}"' in html
+    assert row.public_id in text(boss.get(url.replace("&amp;", "&")))
+
+
 def test_it_says_what_replays_are_for_while_there_is_none(boss: Client) -> None:
     assert "Nothing has been replayed in bulk yet" in text(boss.get("/replays/"))
 
@@ -201,7 +273,7 @@ def test_it_says_what_replays_are_for_while_there_is_none(boss: Client) -> None:
 
 def test_the_admin_replays_all_that_match_its_filters(boss: Client) -> None:
     rows = [make_delivery(state=state) for state in (DEAD, DEAD, DELIVERED)]
-    url = f"{LIST}?state__exact={DEAD:d}"
+    url = f"{LIST}?state=dead"
     html = text(boss.post(url, {"action": "replay_matching"}))
     assert "<strong>2</strong> match" in html
     assert "State: <bdi>dead</bdi>" in html
@@ -214,7 +286,7 @@ def test_the_admin_replays_all_that_match_its_filters(boss: Client) -> None:
 
 def test_the_admin_dismisses_all_that_match_its_filters(boss: Client) -> None:
     rows = [make_delivery(state=DEAD) for _ in range(2)]
-    url = f"{LIST}?endpoint__id__exact={rows[0].endpoint_id}"
+    url = f"{LIST}?endpoint={rows[0].endpoint.public_id}"
     assert "Dead deliveries become cancelled" in text(boss.post(url, {"action": "dismiss_matching"}))
     boss.post(url, {"action": "dismiss_matching", "apply": "1"})
     finish()
@@ -228,7 +300,7 @@ def test_the_admin_replays_an_event_that_was_looked_up(boss: Client) -> None:
     assert (finish().done, row.refreshed().state) == (1, PENDING)
 
 
-@pytest.mark.parametrize("query", [f"q=dlv_{'0' * 32}", "q=nonsense", "last_status=500"])
+@pytest.mark.parametrize("query", ["time=soon", f"q=dlv_{'0' * 32}", "q=nonsense", "last_status=500"])
 def test_the_admin_refuses_filters_that_a_replay_does_not_have(boss: Client, query: str) -> None:
     html = text(boss.post(f"{LIST}?{query}", {"action": "replay_matching", "apply": "1"}, follow=True))
     assert "This cannot be done for these filters" in html
@@ -245,10 +317,15 @@ def test_the_admin_says_what_is_wrong_and_asks_again(boss: Client) -> None:
 
 def test_the_admin_dismisses_the_selected(boss: Client) -> None:
     rows = [make_delivery(state=state) for state in (DEAD, DELIVERED)]
-    html = text(boss.post(LIST, {"action": "dismiss_selected", "_selected_action": [row.pk for row in rows]}, follow=True))
-    assert "1 dismissed" in html
+    data: dict[str, Any] = {"action": "dismiss_selected", "_selected_action": [row.pk for row in rows]}
+    asked = text(boss.post(LIST, data))
+    assert "1 dead delivery will be dismissed." in asked
+    assert "Selected: 1 delivered, 1 dead. Only dead ones are dismissed." in asked
+    assert rows[0].refreshed().state == DEAD
+    assert "1 dismissed" in text(boss.post(LIST, data | {"apply": "1"}, follow=True))
     assert [row.refreshed().state for row in rows] == [CANCELLED, DELIVERED]
-    assert "nothing was dismissed" in text(boss.post(LIST, {"action": "dismiss_selected", "_selected_action": [rows[1].pk]}, follow=True))
+    assert "None of these is dead, so none can be dismissed." in text(boss.post(LIST, data | {"_selected_action": [rows[1].pk]}))
+    assert "nothing was dismissed" in text(boss.post(LIST, data | {"_selected_action": [rows[1].pk], "apply": "1"}, follow=True))
 
 
 def test_the_admin_lists_replays_and_cancels_them(boss: Client) -> None:
@@ -257,6 +334,9 @@ def test_the_admin_lists_replays_and_cancels_them(boss: Client) -> None:
     for url in ("/admin/delivery/replay/", f"/admin/delivery/replay/?q={wish.public_id}", reverse("admin:delivery_replay_change", args=[wish.pk])):
         assert wish.public_id in text(boss.get(url))
     assert wish.public_id not in text(boss.get("/admin/delivery/replay/?q=x"))
-    html = text(boss.post("/admin/delivery/replay/", {"action": "cancel_selected", "_selected_action": [wish.pk]}, follow=True))
+    data = {"action": "cancel_selected", "_selected_action": [wish.pk]}
+    assert "1 running replay of 1 selected will be cancelled." in text(boss.post("/admin/delivery/replay/", data))
+    assert wish.refreshed().running
+    html = text(boss.post("/admin/delivery/replay/", data | {"apply": "1"}, follow=True))
     assert "1 cancelled. What they have done so far stays done." in html
     assert (wish.refreshed().state, wish.ended_by) == ("cancelled", "ada")

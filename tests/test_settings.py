@@ -75,7 +75,7 @@ def test_it_needs_nothing(tmp_path: Path) -> None:
     assert (found["JETSTREAM_COLLECTIONS"], found["JETSTREAM_DIDS"], found["JETSTREAM_KINDS"]) == ([], [], ["commit"])
     assert (found["WEBHOOK_URL"], found["WEBHOOK_SECRET"], found["WEBHOOK_BEARER_TOKEN"]) == ("", "", "")
     assert found["JETRELAY_ALLOWED_NETWORKS"] == []
-    assert (found["JETRELAY_RETENTION_DAYS"], found["JETRELAY_DEAD_LETTER_DAYS"]) == (7, 30)
+    assert (found["JETRELAY_RETENTION_DAYS"], found["JETRELAY_DEAD_LETTER_DAYS"], found["JETRELAY_AUDIT_DAYS"]) == (7, 30, 365)
     assert found["JETRELAY_VERIFY_ENDPOINTS"] is True
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
 
@@ -92,6 +92,7 @@ def test_it_takes_an_empty_variable_for_none(tmp_path: Path) -> None:
         "JETRELAY_LANES",
         "JETRELAY_RETENTION_DAYS",
         "JETRELAY_DEAD_LETTER_DAYS",
+        "JETRELAY_AUDIT_DAYS",
         "JETRELAY_VERIFY_ENDPOINTS",
         "JETRELAY_DEBUG",
     )
@@ -200,6 +201,7 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
             ({"JETRELAY_RETENTION_DAYS": "0.5"}, "JETRELAY_RETENTION_DAYS is '0.5'"),
             ({"JETRELAY_DEAD_LETTER_DAYS": "3651"}, "JETRELAY_DEAD_LETTER_DAYS is '3651': use a whole number from 1 to 3650."),
             ({"JETRELAY_DEAD_LETTER_DAYS": "0"}, "JETRELAY_DEAD_LETTER_DAYS is '0'"),
+            ({"JETRELAY_AUDIT_DAYS": "3651"}, "JETRELAY_AUDIT_DAYS is '3651': use a whole number from 1 to 3650."),
             ({"PORT": "0"}, "PORT is '0': use a whole number from 1 to 65535."),
             ({"PORT": "http"}, "PORT is 'http'"),
             ({"DATABASE_URL": "mysql://localhost/x"}, "DATABASE_URL starts with 'mysql': use sqlite:///path or postgres://"),

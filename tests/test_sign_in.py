@@ -1,9 +1,17 @@
 """The page where members sign in, and the way out."""
 
-import pytest
-from django.contrib.auth.models import User
-from django.test import Client
+import re
+from datetime import timedelta
+from typing import Any
 
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.test import Client
+from django.utils import timezone
+
+from jetrelay.dashboard.people.brake import PER_ADDRESS, PER_NAME, WINDOW_S
 from tests.builders import make_member
 
 pytestmark = pytest.mark.django_db
@@ -18,7 +26,8 @@ def sign_in(client: Client, **data: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _grace() -> None:
+def _grace(cheap_passwords: None) -> None:
+    cache.clear()
     make_member(username="grace", password=PASSWORD)
 
 
@@ -54,6 +63,12 @@ def test_it_lets_only_our_own_files_run_and_is_kept_by_no_cache(client: Client) 
     assert "<nav" not in html
 
 
+def test_no_script_and_no_other_site_gets_at_the_session(client: Client) -> None:
+    sign_in(client)
+    cookie = client.cookies["sessionid"]
+    assert (cookie["httponly"], cookie["samesite"]) == (True, "Lax")
+
+
 def test_it_wants_its_token() -> None:
     assert Client(enforce_csrf_checks=True).post("/login/", {"username": "grace", "password": PASSWORD}).status_code == 403
 
@@ -76,3 +91,85 @@ def test_a_session_of_the_admin_opens_the_pages_too(client: Client) -> None:
     User.objects.create_superuser("ada", password=PASSWORD)
     client.post("/admin/login/", {"username": "ada", "password": PASSWORD})
     assert client.get("/").status_code == 200
+
+
+# --- The brake -----------------------------------------------------------------------------------------------------------
+
+PAGES = ["/login/", "/admin/login/"]
+NOON = timezone.now().replace(hour=12, minute=0, second=0, microsecond=0)
+
+
+def guess(client: Client, page: str = "/login/", name: str = "grace", password: str = "wrong", **from_where: Any) -> Any:
+    return client.post(page, {"username": name, "password": password}, **from_where)
+
+
+@pytest.fixture
+def one_window() -> Any:
+    """A time at which no window ends."""
+    with time_machine.travel(NOON, tick=False) as clock:
+        yield clock
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", ["grace", "nobody"])
+def test_it_lets_nobody_guess_on_and_on(client: Client, one_window: Any, page: str, name: str) -> None:
+    assert {guess(client, page, name).status_code for _ in range(PER_NAME)} == {200}
+    # Not even by the right one, else guessing would go on.
+    response = guess(client, page, name, PASSWORD)
+    assert (response.status_code, response["Retry-After"]) == (429, str(WINDOW_S))
+    assert "Wait 5 minutes" in response.content.decode()
+    assert "no-store" in response["Cache-Control"]
+    assert client.get("/").status_code == 302
+
+
+def test_it_says_the_same_of_a_name_that_there_is_not(client: Client, one_window: Any) -> None:
+    answers = []
+    for name in ("grace", "nobody"):
+        answers.append([re.sub(r'value="\w+"', "", guess(client, name=name).content.decode()).replace(name, "") for _ in range(PER_NAME + 1)])
+    assert answers[0] == answers[1]
+
+
+def test_both_pages_share_the_brake(client: Client, one_window: Any) -> None:
+    for number in range(PER_NAME):
+        guess(client, PAGES[number % 2])
+    assert [guess(client, page).status_code for page in PAGES] == [429, 429]
+
+
+def test_it_lets_the_right_password_through_from_elsewhere_and_later(client: Client, one_window: Any) -> None:
+    for _ in range(PER_NAME + 1):
+        guess(client, REMOTE_ADDR="192.0.2.1")
+    assert guess(Client(), password=PASSWORD, REMOTE_ADDR="192.0.2.2").status_code == 302
+    assert guess(client, password=PASSWORD, REMOTE_ADDR="192.0.2.1").status_code == 429
+    one_window.move_to(NOON + timedelta(seconds=WINDOW_S))
+    assert guess(client, password=PASSWORD, REMOTE_ADDR="192.0.2.1").status_code == 302
+
+
+def test_a_right_password_starts_the_count_afresh(client: Client, one_window: Any) -> None:
+    for _ in range(3):
+        for _ in range(PER_NAME - 1):
+            guess(client)
+        assert guess(client, password=PASSWORD).status_code == 302
+
+
+def test_another_spelling_is_no_other_name(client: Client, one_window: Any) -> None:
+    for spelling in [" grace", "grace ", "ｇrace", "grace"] * 3:
+        last = guess(client, name=spelling)
+    assert last.status_code == 429
+
+
+def test_an_address_does_not_go_through_names(client: Client, one_window: Any) -> None:
+    statuses = [guess(client, name=f"name{number}").status_code for number in range(PER_ADDRESS + 1)]
+    assert statuses == [200] * PER_ADDRESS + [429]
+
+
+def test_a_network_of_addresses_is_one(client: Client, one_window: Any) -> None:
+    for number in range(PER_NAME):
+        guess(client, REMOTE_ADDR=f"2001:db8::{number}")
+    assert guess(client, REMOTE_ADDR="2001:db8::ffff").status_code == 429
+    assert guess(client, REMOTE_ADDR="2001:db8:0:1::1").status_code == 200
+
+
+def test_people_get_in_while_the_cache_is_down(client: Client, settings: Any) -> None:
+    # Nobody listens on this port.
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
+    assert guess(client, password=PASSWORD).status_code == 302

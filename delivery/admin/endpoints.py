@@ -4,9 +4,9 @@ Nothing here shows a secret, but for the messages of `signing_secrets`: a signin
 whether there is one, a header its name.
 """
 
+from collections import Counter
 from collections.abc import Callable
-from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from django.contrib import admin, messages
@@ -15,40 +15,67 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.safestring import SafeString
 
 from delivery import endpoints, verification
-from delivery.admin import acts, signing_secrets
-from delivery.models import Delivery
-from delivery.standing import Standing, standing
+from delivery.admin import acts, links, rotating, signing_secrets
+from delivery.models import Delivery, EndpointHealth, Replay
+from delivery.standing import Standing, has_trouble, standing
 from subscriptions.admin import ChoosesTheOnlyOne, NeverDeleted, SearchById, SubscriptionInline
-from subscriptions.forms import EndpointActionForm, EndpointForm
-from subscriptions.models import Endpoint, EndpointQuerySet
+from subscriptions.confirming import ask, confirmed, counted
+from subscriptions.forms import EndpointForm
+from subscriptions.models import AuditEntry, Endpoint, EndpointPastState, EndpointQuerySet, Subscription
+from subscriptions.table_filters import chosen
+from subscriptions.tables import PicksRows
 
 # What would be cancelled is counted no further than this.
 PENDING_LIMIT = 100_000
+State = Endpoint.State
 _SECRETS = ("previous_secret", "previous_secret_expires_at")
 
 
+class Effect(NamedTuple):
+    """What an act means for endpoints, said before it is done."""
+
+    concerns: Callable[[Endpoint], bool]
+    what: str
+    happens: str
+
+
+_GENTLY = "What waits for them is sent, gently: one request at first."
+EFFECTS = {
+    "pause": Effect(lambda each: each.state == State.ACTIVE, "active, to be paused.", "Their deliveries wait until they are resumed."),
+    "resume": Effect(lambda each: each.state == State.PAUSED, "paused, to be resumed.", _GENTLY),
+    "disable": Effect(lambda each: each.state in (State.ACTIVE, State.PAUSED), "to be disabled.", "Their deliveries wait until they are enabled."),
+    "enable": Effect(lambda each: each.state == State.DISABLED, "disabled, to be enabled.", _GENTLY),
+    "reset_breaker": Effect(
+        lambda each: hasattr(each, "health") and has_trouble(each.health), "in trouble, to be forgotten.", f"Failures and Retry-After are forgotten. {_GENTLY}"
+    ),
+}
+
+
 @admin.register(Endpoint)
-class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted):
+class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted, PicksRows):
     form = EndpointForm
     list_display = ("name", "state", "state_reason", "breaker", "failing_since", "last_failure", "url", "origin", "tenant", "lane", "public_id")
-    list_filter = ("state", "origin", "tenant")
+    list_filter = ("state", "origin", chosen("tenant"))
+    list_per_page = 50
+    list_max_show_all = 200
     list_select_related = ("tenant", "health")
     search_fields = ("name", "url")
     search_help_text = "A part of the name or the URL, or an id (ep_…)."
+    autocomplete_fields = ("tenant",)
     readonly_fields = (
-        *("public_id", "origin", "state", "state_reason", "state_changed_at", "lane", "created_at"),
+        *("public_id", "related", "origin", "state", "state_reason", "state_changed_at", "lane", "created_at"),
         *("breaker", "failing_since", "last_failure", "secret_hint", "bearer_hint"),
     )
     inlines = (SubscriptionInline,)
     actions = (
         *("pause", "resume", "disable", "enable", "reset_breaker", "verify", "send_test"),
-        *("rotate_secret", "reveal_secret", "delete_endpoints"),
+        *("rotate_secrets", "reveal_secret", "delete_endpoints"),
     )
-    action_form = EndpointActionForm
     fieldsets = (
-        (None, {"fields": ("tenant", "name", "url", "public_id", "origin")}),
+        (None, {"fields": ("tenant", "name", "url", "public_id", "origin", "related")}),
         (
             "State",
             {
@@ -76,7 +103,7 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted):
         return rows if request.resolver_match and request.resolver_match.kwargs else rows.without_secrets()
 
     def view_on_site(self, obj: Endpoint) -> str:
-        return f"{reverse('deliveries')}?endpoint={obj.public_id}"
+        return reverse("endpoint", args=[obj.pk])
 
     def save_model(self, request: HttpRequest, obj: Endpoint, form: Any, change: bool) -> None:
         if change:
@@ -100,25 +127,25 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted):
 
     # --- actions -----------------------------------------------------------------------------------------------------
 
-    @admin.action(description="Pause selected endpoints (their deliveries wait)", permissions=["change"])
-    def pause(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
-        self._act(request, "pause", queryset)
+    @admin.action(description="Pause selected endpoints…", permissions=["change"])
+    def pause(self, request: HttpRequest, queryset: EndpointQuerySet) -> HttpResponse | None:
+        return self._act(request, "pause", queryset)
 
-    @admin.action(description="Resume selected endpoints that are paused", permissions=["change"])
-    def resume(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
-        self._act(request, "resume", queryset)
+    @admin.action(description="Resume selected endpoints…", permissions=["change"])
+    def resume(self, request: HttpRequest, queryset: EndpointQuerySet) -> HttpResponse | None:
+        return self._act(request, "resume", queryset)
 
-    @admin.action(description="Disable selected endpoints (their deliveries wait)", permissions=["change"])
-    def disable(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
-        self._act(request, "disable", queryset)
+    @admin.action(description="Disable selected endpoints…", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: EndpointQuerySet) -> HttpResponse | None:
+        return self._act(request, "disable", queryset)
 
-    @admin.action(description="Enable selected endpoints that are disabled", permissions=["change"])
-    def enable(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
-        self._act(request, "enable", queryset)
+    @admin.action(description="Enable selected endpoints…", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: EndpointQuerySet) -> HttpResponse | None:
+        return self._act(request, "enable", queryset)
 
-    @admin.action(description="Reset the breaker of selected endpoints", permissions=["change"])
-    def reset_breaker(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
-        self._act(request, "reset_breaker", queryset)
+    @admin.action(description="Reset the breaker of selected endpoints…", permissions=["change"])
+    def reset_breaker(self, request: HttpRequest, queryset: EndpointQuerySet) -> HttpResponse | None:
+        return self._act(request, "reset_breaker", queryset)
 
     @admin.action(description="Verify the selected endpoint by a challenge", permissions=["change"])
     def verify(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
@@ -128,10 +155,10 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted):
     def send_test(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
         self._with_one(request, queryset, acts.send_test, "Its answer is waited for.")
 
-    @admin.action(description="Rotate the signing secret of the selected endpoint", permissions=["change"])
-    def rotate_secret(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
-        rotate = partial(signing_secrets.rotate, choice=request.POST.get("overlap_h") or "24")
-        self._with_one(request, queryset, rotate, "Its new secret is shown once, to be given to its receiver.")
+    @admin.action(description="Rotate the signing secrets of selected endpoints…", permissions=["change"])
+    def rotate_secrets(self, request: HttpRequest, queryset: EndpointQuerySet) -> HttpResponse:
+        """Asks for the overlap, then shows each new secret once, on the page that answers: a message would be stored."""
+        return rotating.answer(self, request, queryset)
 
     @admin.action(description="Reveal the signing secret of the selected endpoint (this is logged)", permissions=["change"])
     def reveal_secret(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
@@ -151,8 +178,18 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted):
             self._tell(request, acts.delete(request.user, endpoint))
         return None
 
-    def _act(self, request: HttpRequest, name: str, chosen: EndpointQuerySet) -> None:
-        self._tell(request, acts.ACTS[name].carry_out(request.user, chosen, "in the admin"))
+    def _act(self, request: HttpRequest, name: str, chosen: EndpointQuerySet) -> HttpResponse | None:
+        if confirmed(request):
+            self._tell(request, acts.ACTS[name].carry_out(request.user, chosen, "in the admin"))
+            return None
+        effect = EFFECTS[name]
+        rows = list(chosen)
+        concerned = sum(effect.concerns(endpoint) for endpoint in rows)
+        lines = [f"{concerned:,} of {counted(len(rows), 'endpoint')} selected: {effect.what}" if concerned else acts.ACTS[name].nothing]
+        states = Counter(endpoint.get_state_display().lower() for endpoint in rows)
+        lines.append(f"Selected: {', '.join(f'{count:,} {state}' for state, count in states.items())}.")
+        label = acts.ACTS[name].label
+        return ask(self, request, f"{label}: endpoints", lines, chosen, possible=bool(concerned), happens=effect.happens, button=label)
 
     def _with_one(self, request: HttpRequest, chosen: EndpointQuerySet, do: Callable[[Any, UUID], acts.Told], why: str) -> None:
         ids = list(chosen.values_list("pk", flat=True)[:2])
@@ -162,6 +199,21 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted):
         self.message_user(request, told.words, told.level)
 
     # --- columns -----------------------------------------------------------------------------------------------------
+
+    @admin.display(description="related")
+    def related(self, endpoint: Endpoint) -> SafeString | str:
+        if endpoint._state.adding:
+            return "–"
+        mine, id = {"endpoint": endpoint.public_id}, {"q": endpoint.public_id}
+        return links.several(
+            links.to_list(Delivery, "Deliveries", mine),
+            links.to_list(Delivery, "Dead letters", mine | {"state": "dead"}),
+            links.to_list(Subscription, "Subscriptions", mine),
+            links.to_list(Replay, "Replays", mine),
+            links.to_list(EndpointPastState, "Past states", mine),
+            links.to_list(EndpointHealth, "Health", id),
+            links.to_list(AuditEntry, "Audit entries", id),
+        )
 
     @admin.display(description="breaker")
     def breaker(self, endpoint: Endpoint) -> str:

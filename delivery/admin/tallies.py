@@ -1,12 +1,17 @@
 """What the processes share, to look at: leases, tallies, the health of endpoints."""
 
 from django.contrib import admin
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest
 
 from delivery.models import AttemptTally, EndpointHealth, EventTally, Lease
 from subscriptions.models import Endpoint
-from subscriptions.tables import ReadOnlyAdmin
+from subscriptions.table_filters import PeriodFilter, chosen, words
+from subscriptions.tables import BigTable, ReadOnlyAdmin
+
+_KINDS = [(kind, kind, Q(kind=kind)) for kind in ("commit", "identity", "account", "sync", "api")]
+# As lanes and replays count them.
+_OUTCOMES = [(outcome, outcome, Q(outcome=outcome)) for outcome in ("delivered", "retry", "dead", "cancelled")]
 
 
 @admin.register(Lease)
@@ -16,18 +21,30 @@ class LeaseAdmin(ReadOnlyAdmin):
 
 
 @admin.register(EventTally)
-class EventTallyAdmin(ReadOnlyAdmin):
+class EventTallyAdmin(BigTable):
     list_display = ("minute", "source", "kind", "type", "received", "stored", "duplicate", "unmatched", "invalid")
-    list_filter = ("source",)
+    list_filter = (PeriodFilter, chosen("source"), words("kind", _KINDS))
     list_select_related = ("source",)
+    search_fields = ("type",)
+    search_help_text = "A whole collection or type, such as app.bsky.feed.post."
+    period_column = "minute"
+    window = 20_000
     # Along the index of its unique constraint.
     ordering = ("-minute", "-source_id", "-kind", "-type")
 
+    def found(self, rows: "QuerySet[EventTally]", term: str, prefix: str) -> "QuerySet[EventTally]":
+        return rows.filter(type=term)
+
+    def bounded(self, shown, rows):  # type: ignore[no-untyped-def]
+        return self.windowed(shown, rows) if shown.filtered or shown.query.strip() else rows
+
 
 @admin.register(AttemptTally)
-class AttemptTallyAdmin(ReadOnlyAdmin):
+class AttemptTallyAdmin(BigTable):
     list_display = ("minute", "endpoint", "outcome", "attempts", "mean_ms")
-    list_filter = ("outcome",)
+    list_filter = (PeriodFilter, words("outcome", _OUTCOMES), chosen("endpoint"))
+    period_column = "minute"
+    window = 20_000
     ordering = ("-minute", "-endpoint_id", "-outcome")
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[AttemptTally]":
@@ -43,6 +60,8 @@ class EndpointHealthAdmin(ReadOnlyAdmin):
     """The columns as lanes read them. What they mean in words is on the endpoint's own page."""
 
     list_display = ("endpoint", "failures", "failing_since", "trips", "open_until", "ramp", "paused_until", "reason")
+    search_fields = ("endpoint__name", "endpoint__url")
+    search_help_text = "A part of an endpoint's name or URL."
     ordering = ("-endpoint",)
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[EndpointHealth]":

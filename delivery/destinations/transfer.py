@@ -70,12 +70,13 @@ class Transfer:
 
         Raises pycurl.error, ValueError or UnicodeError where libcurl does not take the URL or a header.
         """
+        now = time()
         self.request, self.waited_ms = request, waited_ms
-        self.started_at = time() - waited_ms / 1000
+        self.started_at = now - waited_ms / 1000
         curl = self.curl
         curl.setopt(pycurl.URL, request.url)
         # An empty list would leave those of the request before.
-        curl.setopt(pycurl.HTTPHEADER, (request.headers() if callable(request.headers) else request.headers) or None)
+        curl.setopt(pycurl.HTTPHEADER, (request.headers(now) if callable(request.headers) else request.headers) or None)
         curl.setopt(pycurl.POSTFIELDS, request.body)
         curl.setopt(pycurl.TIMEOUT_MS, max(1, round(request.timeout_ms - waited_ms)))
         if known or self.told:

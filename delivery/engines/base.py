@@ -51,6 +51,8 @@ class AttemptRow(NamedTuple):
     error_detail: str
     response_headers: str
     response_body: bytes
+    # Of one that travelled in a batch: see `delivery/parcels.py`.
+    batch: UUID | None = None
 
 
 class Want(NamedTuple):

@@ -20,7 +20,7 @@ from delivery.models import Delivery
 
 _EVENT_TYPES = ("uuid", "uuid", "bytea", "text", "text", "text", "text", "text", "int8", "timestamptz", "timestamptz", "bytea")
 _DELIVERY_TYPES = ("uuid", "uuid", "uuid", "int8", "int2", "timestamptz", "int4", "int4", "text", "timestamptz")
-_ATTEMPT_TYPES = ("uuid", "uuid", "int4", "timestamptz", *["float8"] * 5, "int2", "text", "text", "text", "bytea")
+_ATTEMPT_TYPES = ("uuid", "uuid", "int4", "timestamptz", *["float8"] * 5, "int2", "text", "text", "text", "bytea", "uuid")
 
 _EVENT_COLUMNS = ", ".join(EventRow._fields)
 

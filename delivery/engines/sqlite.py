@@ -63,7 +63,7 @@ class SQLite(Engine):
         with connection.cursor() as cursor:
             cursor.executemany(
                 f"INSERT INTO delivery_attempt ({', '.join(AttemptRow._fields)}) VALUES ({marks})",
-                [(row.id.hex, row.delivery_id.hex, row.number, _time(row.started_at), *row[4:]) for row in rows],
+                [(row.id.hex, row.delivery_id.hex, row.number, _time(row.started_at), *row[4:-1], row.batch and row.batch.hex) for row in rows],
             )
 
     def claim(self, wants: Sequence[Want], now: datetime) -> list[Due]:

@@ -6,7 +6,7 @@ foreign key constraints in the database: rows are written in one transaction by 
 constraint would look up the parent of every row again.
 """
 
-from delivery.models.flow import MAX_KEPT_RESPONSE, Attempt, Delivery, DeliveryQuerySet, Event
+from delivery.models.flow import BATCH_PREFIX, MAX_KEPT_RESPONSE, Attempt, Delivery, DeliveryQuerySet, Event
 from delivery.models.health import EndpointHealth
 from delivery.models.lease import Lease
 from delivery.models.replays import Replay
@@ -14,6 +14,7 @@ from delivery.models.stream import MAX_REJECTED, RejectedFrame, StreamGap, Strea
 from delivery.models.tallies import LATENCY_BOUNDS_MS, AttemptTally, EventTally
 
 __all__ = [
+    "BATCH_PREFIX",
     "LATENCY_BOUNDS_MS",
     "MAX_KEPT_RESPONSE",
     "MAX_REJECTED",

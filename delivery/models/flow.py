@@ -6,10 +6,12 @@ from typing import Self
 from django.db import models
 from django.utils import timezone
 
-from subscriptions.ids import PublicModel
+from subscriptions.ids import PublicModel, to_public
 from subscriptions.models import Endpoint, Source, Tenant, Tenants
 
 MAX_KEPT_RESPONSE = 4096
+# No row has it: a batch is named by what is in it.
+BATCH_PREFIX = "bat"
 
 
 class EventQuerySet(models.QuerySet["Event"]):
@@ -136,13 +138,22 @@ class Attempt(PublicModel):
     error_detail = models.CharField(max_length=300, blank=True)
     response_headers = models.TextField(blank=True)
     response_body = models.BinaryField(max_length=MAX_KEPT_RESPONSE, blank=True)
+    # The digest of the batch that it travelled in; null where it travelled as itself. See `delivery/parcels.py`.
+    batch = models.UUIDField(null=True)
 
     class Meta:
         ordering = ("id",)
         indexes = [
             # read by the delivery page: its attempts in order; also by pruning
             models.Index(fields=["delivery", "id"], name="attempt_delivery"),
+            # read by the attempt's page: what went along in one request. Those that travelled alone are not in it.
+            models.Index(fields=["batch"], name="attempt_batch", condition=models.Q(batch__isnull=False)),
         ]
+
+    @property
+    def batch_id(self) -> str | None:
+        """The `webhook-id` of its batch."""
+        return to_public(BATCH_PREFIX, self.batch) if self.batch else None
 
     @property
     def succeeded(self) -> bool:

@@ -15,6 +15,8 @@ from subscriptions.models import Endpoint, Tenant, Tenants
 # More than this nobody chooses from a list; others come by a link, with their id.
 _ENDPOINTS = 200
 _NO_TIME = "This is not a time: write a date and a time in UTC, such as 2026-11-22 10:00:00."
+# As browsers send a time, and as people write one. In UTC.
+TIME_FORMATS = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
 _STATES = {state.label: state for state in Delivery.State}
 
 
@@ -59,7 +61,7 @@ class ReplayForm(forms.Form):
         for name in ("since", "until"):
             field = self.fields[name]
             assert isinstance(field, forms.DateTimeField)
-            field.input_formats = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
+            field.input_formats = TIME_FORMATS
             field.widget = forms.DateTimeInput(attrs={"type": "datetime-local", "step": 1}, format="%Y-%m-%dT%H:%M:%S")
         self.fields["endpoint"].widget.choices = self._endpoints()
 

@@ -164,7 +164,7 @@ class Deliveries(Walk):
             rows = rows.filter(endpoint__in=Endpoint.objects.filter(tenant=wish.tenant_id).order_by().values("pk"))
         if wish.endpoint_id:
             rows = rows.filter(endpoint=wish.endpoint_id)
-        return rows.filter(Exists(Event.objects.filter(_named(wish.collections), pk=OuterRef("event_id")))) if wish.collections else rows
+        return rows.filter(Exists(Event.objects.filter(named(wish.collections), pk=OuterRef("event_id")))) if wish.collections else rows
 
 
 class Missed(Walk):
@@ -249,7 +249,7 @@ class Missed(Walk):
         return {id: order_key(subject) for id, subject in rows}
 
 
-def _named(patterns: Sequence[str]) -> Q:
+def named(patterns: Sequence[str]) -> Q:
     """The condition for an event's type, with the wildcards of subscriptions. No LIKE: to SQLite, a and A are alike there."""
     found = Q(type__in=[pattern for pattern in patterns if not pattern.endswith("*")])
     for prefix in (pattern[:-1] for pattern in patterns if pattern.endswith("*")):

@@ -1,6 +1,6 @@
 """`/deliveries` and `/dead-letters`: what is owed, what became of it, and trying again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -9,15 +9,15 @@ from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from delivery.engines import engine
 from delivery.explain import explain
 from delivery.models import Attempt, Delivery, Event
 from delivery.replay import dismiss, replay
 from jetrelay.api.fields import Moment, Nothing, id_of
 from jetrelay.api.filters import id_range, moments, prefix_or_exact
-from jetrelay.api.pages import PARAMETERS, Look, page_of
+from jetrelay.api.pages import PARAMETERS, page_of
 from jetrelay.api.problems import Problem, bad_query
 from jetrelay.api.views import ApiView, one
+from jetrelay.newest import Look, newest
 from subscriptions.ids import to_public
 from subscriptions.models import Endpoint
 
@@ -71,6 +71,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "timings_ms": {name: round(getattr(attempt, f"{name}_ms"), 3) for name in ("dns", "connect", "tls", "first_byte", "total")},
         "response_headers": attempt.response_headers,
         "response_body": attempt.response_text(),
+        "batch_id": attempt.batch_id,
     }
 
 
@@ -100,7 +101,7 @@ class _Deliveries(ApiView):
             found = Delivery.objects.filter(event=id, endpoint__in=endpoints).order_by("-pk")
             found = found.dead() if dead else found
             return page_of(request, partial(_of_event, found), rows, show_all, conditions or Q())
-        look = partial(_within, id_range(wanted), partial(_newest, endpoints, dead=dead or wanted.get("state") == "dead"))
+        look = partial(_newest, endpoints, id_range(wanted), Delivery.State.DEAD if dead or wanted.get("state") == "dead" else None)
         return page_of(request, look, rows, show_all, conditions if conditions or timed else None)
 
 
@@ -173,34 +174,10 @@ def _conditions(wanted: Any) -> Q:
     return found & Q(Exists(Event.objects.filter(events, pk=OuterRef("event_id")))) if events else found
 
 
-def _within(ids: tuple[UUID | None, UUID | None], look: Callable[[UUID | None, int], Look], after: UUID | None, most: int) -> Look:
-    """What `look` finds between two ids, and nothing of what lies on the way there or behind."""
+def _newest(endpoints: Sequence[UUID], ids: tuple[UUID | None, UUID | None], state: int | None, after: UUID | None, most: int) -> Look:
+    """The newest of these endpoints between two ids."""
     floor, ceiling = ids
-    found = look(min(filter(None, (after, ceiling)), default=None), most)
-    inside = [id for id in found.ids if floor is None or id > floor]
-    return Look(inside, found.more and len(inside) == len(found.ids))
-
-
-def _newest(endpoints: Sequence[UUID], after: UUID | None, most: int, *, dead: bool) -> Look:
-    """The newest deliveries of all these endpoints, by the index of each.
-
-    Of each so many are read. Where one has more than that, what lies behind its last one is left for the next page: another
-    endpoint's may lie in between.
-    """
-    if not endpoints:
-        return Look([], False)
-    each = max(_LEAST_OF_EACH, most // len(endpoints)) if most > _LEAST_OF_EACH else most + 1
-    found = engine().newest(endpoints, after, each, Delivery.State.DEAD if dead else None)
-    counts: dict[UUID, list[UUID]] = {}
-    for endpoint, id in found:
-        counts.setdefault(endpoint, []).append(id)
-    horizon = max((min(ids) for ids in counts.values() if len(ids) == each), default=None)
-    ids = sorted((id for _, id in found if horizon is None or id >= horizon), reverse=True)
-    return Look(ids[:most], len(ids) > most or horizon is not None)
-
-
-# Enough for a page of the largest size, and to know whether there is more.
-_LEAST_OF_EACH = 201
+    return newest(endpoints, min(filter(None, (after, ceiling)), default=None), most, state).above(floor)
 
 
 def _of_event(found: "QuerySet[Delivery]", after: UUID | None, most: int) -> Look:

@@ -6,7 +6,7 @@ has no index, a page looks at so many rows at most; it may then hold few of them
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db.models import Model, Q, QuerySet
@@ -15,6 +15,7 @@ from rest_framework.response import Response
 
 from delivery.replay.moves import among
 from jetrelay.api.problems import bad_query
+from jetrelay.newest import Look
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -23,13 +24,6 @@ MAX_LOOKED_AT = 20_000
 PARAMETERS = ("limit", "cursor")
 
 M = TypeVar("M", bound=Model)
-
-
-class Look(NamedTuple):
-    """The next ids, the newest first, and whether there are more behind them."""
-
-    ids: list[UUID]
-    more: bool
 
 
 def page(request: Request, rows: "QuerySet[M]", show: Callable[[Sequence[M]], list[Any]], narrow: Q | None = None) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from delivery.destinations.exchange import Error
-from delivery.models import Attempt, Delivery, Event, Replay, StreamGap
+from delivery.models import BATCH_PREFIX, Attempt, Delivery, Event, Replay, StreamGap
 from delivery.outcomes import MISSING_EVENT
 from delivery.standing import Kind
 from delivery.why import Verdict
@@ -220,6 +220,7 @@ ATTEMPT = exactly(
     timings_ms=ref("Timings"),
     response_headers=TEXT,
     response_body=words(TEXT, "Its beginning. Bytes that are not UTF-8 are shown as replacement characters."),
+    batch_id=words(nullable(public_id(BATCH_PREFIX)), "Of the request's batch, which is then its webhook-id. null: the event travelled as itself."),
 )
 
 _INDEX = words(COUNT, "Its place in the batch, from 0.")

@@ -37,7 +37,7 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     kind, help = get_args(hint)
     if get_origin(kind) is Literal:
         return Option(name, str, get_args(kind), default, help)
-    return Option(name, _positive(kind), None, default, help)
+    return Option(name, kind if kind is str else _positive(kind), None, default, help)
 
 
 def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -1,6 +1,6 @@
 """The benchmarks by name. To add one, write a module with a `measure` and give it a line here."""
 
-from jetrelay.bench import depth, fanout, gateway, ingest, intake, isolation, limit, matching, pipeline
+from jetrelay.bench import depth, fanout, gateway, ingest, intake, isolation, limit, matching, pages, pipeline
 from jetrelay.bench.interface import Measure
 
 BENCHMARKS: dict[str, Measure] = {
@@ -13,4 +13,5 @@ BENCHMARKS: dict[str, Measure] = {
     "fanout": fanout.measure,
     "matching": matching.measure,
     "depth": depth.measure,
+    "pages": pages.measure,
 }

@@ -46,9 +46,14 @@ def database(like: str = "") -> Iterator[str]:
         except psycopg.errors.InsufficientPrivilege as error:
             raise CommandError("DATABASE_URL: this role may not make databases, and a benchmark needs one of its own: ALTER ROLE … CREATEDB.") from error
         try:
-            yield urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+            yield beside(name)
         finally:
             _drop(server, name)
+
+
+def beside(name: str) -> str:
+    """The URL of another database on the configured server."""
+    return urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}"))
 
 
 def _drop(server: psycopg.Connection[Any], name: str) -> None:

@@ -1,6 +1,7 @@
 """Who is asking, whose rows they see, and what they may do there; and what a browser may do with a page.
 
-Every page of the dashboard is a `members_page`. Its view asks `request.access`, its template `access`: nothing else decides.
+Every page of the dashboard is a `members_page`; those about oneself are a `signed_in_page`. Its view asks `request.access`, its template
+`access`: nothing else decides.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
+from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRefresh
 from django_htmx.middleware import HtmxDetails
 
@@ -32,12 +34,14 @@ _ACT = (Membership.Role.OWNER, Membership.Role.MEMBER)
 
 @dataclass(frozen=True)
 class Access:
-    """What one user may see and do. `sees` and `acts_in`: in these tenants; None, of a superuser, is in all of them."""
+    """What one user may see and do. `sees`, `acts_in` and `owns_in`: in these tenants; None, of a superuser, is in all of them."""
 
     sees: Tenants = ()
     acts_in: Tenants = ()
     # The admin is for staff; Django's permissions say what they may do there.
     admin: bool = False
+    # An owner has a tenant's members and keys in hand.
+    owns_in: Tenants = ()
 
     @classmethod
     def of(cls, user: AbstractBaseUser | AnonymousUser) -> Self:
@@ -45,9 +49,10 @@ class Access:
             return cls()
         admin = bool(getattr(user, "is_staff", False))
         if getattr(user, "is_superuser", False):
-            return cls(None, None, admin)
+            return cls(None, None, admin, None)
         found = list(Membership.objects.filter(user=user.pk).select_related("tenant").order_by("tenant__name", "tenant"))
-        return cls([each.tenant for each in found], [each.tenant for each in found if each.role in _ACT], admin)
+        owned = [each.tenant for each in found if each.role == Membership.Role.OWNER]
+        return cls([each.tenant for each in found], [each.tenant for each in found if each.role in _ACT], admin, owned)
 
     @property
     def admitted(self) -> bool:
@@ -60,12 +65,20 @@ class Access:
         return self.acts_in is None or bool(self.acts_in)
 
     @property
+    def owns(self) -> bool:
+        """Whether there is a tenant whose members and keys they have in hand."""
+        return self.owns_in is None or bool(self.owns_in)
+
+    @property
     def steers(self) -> bool:
         """Whether they may change what all tenants share, which is the stream."""
         return self.acts_in is None
 
     def may_act_in(self, tenant: UUID) -> bool:
         return self.acts_in is None or any(each.pk == tenant for each in self.acts_in)
+
+    def may_own(self, tenant: UUID) -> bool:
+        return self.owns_in is None or any(each.pk == tenant for each in self.owns_in)
 
     def require(self, allowed: bool) -> None:
         """Raises PermissionDenied, which is a 403. What they may not even see is no matter of this: it is not there (404)."""
@@ -87,6 +100,24 @@ def confined(response: R) -> R:
     return response
 
 
+def confine_pages(get_response: View) -> View:
+    """Middleware: no page goes without a policy, whoever made it, the admin and error pages included."""
+
+    def wrapped(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        return response
+
+    return wrapped
+
+
+def way_back(request: HttpRequest) -> str:
+    """The page of ours that a form came from, as its `next` says; empty where that is none of ours."""
+    target = (request.POST if request.method == "POST" else request.GET).get("next", "")
+    return target if url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()) else ""
+
+
 def members_page(view: View) -> View:
     """For members of a tenant, and for superusers. Strangers are sent to sign in; a fragment reloads its whole page, which then asks."""
 
@@ -101,9 +132,24 @@ def members_page(view: View) -> View:
             return HttpResponseClientRefresh()
         if request.user.is_active:
             return confined(render(request, "dashboard/people/no_tenant.html", status=403))
-        return redirect_to_login(request.get_full_path() if request.method == "GET" else reverse("overview"))
+        return _to_sign_in(request)
 
     return wrapped
+
+
+def signed_in_page(view: View) -> View:
+    """For everybody who is signed in, whatever they may see: for pages about nobody but themselves."""
+
+    @wraps(view)
+    def wrapped(request: HtmxRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        request.access = Access.of(request.user)
+        return confined(view(request, *args, **kwargs)) if request.user.is_active else _to_sign_in(request)
+
+    return wrapped
+
+
+def _to_sign_in(request: HtmxRequest) -> HttpResponseBase:
+    return redirect_to_login(request.get_full_path() if request.method == "GET" else reverse("overview"))
 
 
 def access(request: HttpRequest) -> dict[str, Any]:

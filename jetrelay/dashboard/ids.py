@@ -4,7 +4,7 @@ import uuid
 
 from django.urls import register_converter
 
-from delivery.models import Delivery, Event, Replay
+from delivery.models import Attempt, Delivery, Event, Replay
 from subscriptions.ids import PublicModel, to_public
 from subscriptions.models import ApiKey, Endpoint, Subscription, Tenant
 
@@ -24,6 +24,7 @@ class PublicId:
 
 _MODELS: dict[str, type[PublicModel]] = {
     "delivery": Delivery,
+    "attempt": Attempt,
     "event": Event,
     "endpoint": Endpoint,
     "subscription": Subscription,

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from delivery.models import Delivery
+from delivery.retry import Policy
 from delivery.standing import Kind, standing
 from subscriptions.models import Endpoint
 
@@ -59,6 +60,28 @@ def size(count: float) -> str:
 def rate(count: float) -> str:
     """`0`, `0.4`, `450`."""
     return f"{count:,.0f}" if count >= 9.95 or round(count, 1) == 0 else f"{count:.1f}"
+
+
+def after_that(delivery: Delivery, policy: Policy, most: int = 6) -> str:
+    """What follows if the next attempt fails: `5 min later, then after 30 min and 2 h; then it is dead`. Empty once it is settled."""
+    if delivery.state != Delivery.State.PENDING or delivery.endpoint.state == Endpoint.State.DELETED:
+        return ""
+    waits = policy.schedule_s[delivery.tries :]
+    if not waits:
+        return "If that fails, it is dead: its retries are used up."
+    shown = [duration(timedelta(seconds=wait)) if wait >= 1 else f"{wait:g} s" for wait in waits[:most]]
+    more = f" and {len(waits) - most:,} more" if len(waits) > most else ""
+    listed = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if not more else ", ".join(shown)
+    refusal = " A plain refusal (such as 400) ends it at once." if policy.transient_only else ""
+    return f"If that fails, again after {listed}{more}; then it is dead.{refusal}"
+
+
+def is_dismissed(delivery: Delivery) -> bool:
+    """Whether somebody dismissed it. What is cancelled besides was pending when its endpoint was deleted."""
+    endpoint = delivery.endpoint
+    if delivery.state != Delivery.State.CANCELLED:
+        return False
+    return endpoint.state != Endpoint.State.DELETED or bool(delivery.settled_at and delivery.settled_at < endpoint.state_changed_at)
 
 
 def next_step(delivery: Delivery, now: datetime) -> str:

@@ -32,6 +32,15 @@ class Tenant(PublicModel):
 Tenants = Sequence[Tenant] | None
 
 
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    def for_tenants(self, tenants: Tenants) -> Self:
+        return self if tenants is None else self.filter(tenant__in=tenants)
+
+    def owners(self) -> Self:
+        """Those who may do everything, and can sign in to do it."""
+        return self.filter(role=Membership.Role.OWNER, user__is_active=True)
+
+
 class Membership(models.Model):
     """What a user of the dashboard may do in a tenant. Superusers need none: they see all."""
 
@@ -45,6 +54,8 @@ class Membership(models.Model):
     role = models.CharField(max_length=16, choices=Role.choices, default=Role.MEMBER)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
+    objects = MembershipQuerySet.as_manager()
+
     class Meta:
         ordering = ("tenant", "user")
         constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="membership_once")]
@@ -56,6 +67,15 @@ class Membership(models.Model):
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def for_tenant(self, tenant: Tenant) -> Self:
         return self.filter(tenant=tenant)
+
+    def for_tenants(self, tenants: Tenants) -> Self:
+        return self if tenants is None else self.filter(tenant__in=tenants)
+
+    def expired(self, now: datetime | None = None) -> Self:
+        return self.filter(revoked_at=None, expires_at__lte=now or timezone.now())
+
+    def revoked(self) -> Self:
+        return self.exclude(revoked_at=None)
 
     def live(self, now: datetime | None = None) -> Self:
         """Those that open the API now."""

@@ -14,7 +14,8 @@ from delivery.prune import BUDGET_S, Pruner, trial
 class Command(BaseCommand):
     help = (
         "Delete events and settled deliveries older than JETRELAY_RETENTION_DAYS, dead ones older than JETRELAY_DEAD_LETTER_DAYS, "
-        "and old tallies, in small steps while everything runs. An event stays as long as one of its deliveries does."
+        "entries of the audit log older than JETRELAY_AUDIT_DAYS, and old tallies, in small steps while everything runs. "
+        "An event stays as long as one of its deliveries does."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """Filters and badges of the pages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,9 @@ _BADGES = {
     "unverified": ("wait", "alert"),
     "running": ("wait", "repeat"),
     "finished": ("good", "check"),
+    "live": ("good", "check"),
+    "expired": ("still", "clock"),
+    "revoked": ("still", "minus"),
 }
 _STANDINGS = {
     Kind.WELL: ("good", "check"),
@@ -53,6 +57,16 @@ class Phase:
 @register.filter
 def may_act_in(access: Access, tenant: UUID) -> bool:
     return access.may_act_in(tenant)
+
+
+@register.filter
+def may_own(access: Access, tenant: UUID) -> bool:
+    return access.may_own(tenant)
+
+
+@register.filter
+def get(mapping: Mapping[Any, Any], key: Any) -> Any:
+    return mapping.get(key)
 
 
 @register.filter
@@ -155,6 +169,13 @@ def state_badge(row: Any) -> dict[str, str]:
     """The state of a delivery or an endpoint: a colour, an icon and a word."""
     tone, icon = _BADGES.get(row.state, ("still", "minus"))
     return {"tone": tone, "icon": icon, "label": row.get_state_display()}
+
+
+@register.inclusion_tag("_badge.html")
+def delivery_badge(delivery: Delivery) -> dict[str, str]:
+    """As `state_badge`, of a delivery that is read together with its endpoint: a dismissed one is called so."""
+    badge: dict[str, str] = state_badge(delivery)
+    return badge | {"label": "dismissed"} if words.is_dismissed(delivery) else badge
 
 
 @register.inclusion_tag("_badge.html")

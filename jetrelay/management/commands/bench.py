@@ -29,6 +29,18 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(figures))
             return
+        tables = {key: value for key, value in figures.items() if isinstance(value, dict)}
         width = max(map(len, figures))
         for key, value in figures.items():
-            self.stdout.write(f"{key.ljust(width)}  {value}")
+            if key not in tables:
+                self.stdout.write(f"{key.ljust(width)}  {value}")
+        for key, table in tables.items():
+            self._write_table(key, table)
+
+    def _write_table(self, name: str, table: dict[str, dict[str, Any]]) -> None:
+        """A line for each of its rows, the columns as the first row has them."""
+        columns = list(next(iter(table.values()), {}))
+        width = max(map(len, [name, *table]))
+        self.stdout.write("  ".join([f"\n{name.ljust(width)}", *(column.rjust(8) for column in columns)]))
+        for key, row in table.items():
+            self.stdout.write("  ".join([key.ljust(width), *(str(row[column]).rjust(8) for column in columns)]))

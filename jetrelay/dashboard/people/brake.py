@@ -1,0 +1,91 @@
+"""A brake on guessing passwords: so many tries in five minutes, for one name from one address, and for one address.
+
+Nobody is locked out by others: a right password goes through from any other address. The counts are in the cache, which
+is shared by all web processes where there is a Redis; else each counts for itself. While the cache is down nothing is braked.
+"""
+
+import unicodedata
+from collections.abc import Callable
+from functools import wraps
+from hashlib import sha256
+from ipaddress import IPv6Address, ip_address, ip_network
+from time import time
+from typing import Any
+
+from django.core.cache import cache
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import render
+
+from jetrelay.dashboard.access import confined
+
+WINDOW_S = 300
+# Somebody who has three passwords in mind, and a keyboard of another language.
+PER_NAME = 10
+# An office, or everybody who comes through the same proxy.
+PER_ADDRESS = 100
+
+View = Callable[..., HttpResponseBase]
+
+
+def take(request: HttpRequest, name: str) -> int:
+    """Count one try, before it is known whether it is right: guesses that come together are braked too. Returns for how long to wait, in seconds."""
+    by_name, by_address = _counters(request, name)
+    if _add(by_name) <= PER_NAME and _add(by_address) <= PER_ADDRESS:
+        return 0
+    return WINDOW_S - int(time()) % WINDOW_S
+
+
+def give_back(request: HttpRequest, name: str) -> None:
+    """It was right: that was no guess, nor were the ones before."""
+    by_name, by_address = _counters(request, name)
+    try:
+        cache.delete(by_name)
+        cache.decr(by_address)
+    except Exception:  # noqa: BLE001 - as in `_add`
+        return
+
+
+def braked(view: View) -> View:
+    """A page that takes a name and a password, and leads away from itself once they are right."""
+
+    @wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method != "POST":
+            return view(request, *args, **kwargs)
+        name = request.POST.get("username", "")
+        if wait_s := take(request, name):
+            return too_many(request, wait_s)
+        response = view(request, *args, **kwargs)
+        if response.status_code == 302:
+            give_back(request, name)
+        return response
+
+    return wrapped
+
+
+def too_many(request: HttpRequest, wait_s: int, what: str = "passwords") -> HttpResponseBase:
+    """The same words whether there is such an account or not. `what`: what there were too many wrong ones of."""
+    response = confined(render(request, "too_many.html", {"wait_min": -(-wait_s // 60), "what": what}, status=429))
+    response["Retry-After"] = str(wait_s)
+    return response
+
+
+def _counters(request: HttpRequest, name: str) -> tuple[str, str]:
+    window = int(time()) // WINDOW_S
+    try:
+        address = ip_address(request.META.get("REMOTE_ADDR", ""))
+        # Whoever has one IPv6 address has a whole network of them.
+        of = str(ip_network((address, 64), strict=False) if isinstance(address, IPv6Address) else address)
+    except ValueError:
+        of = "none"
+    # As the forms read it, which take several spellings for one name.
+    spelled = sha256(unicodedata.normalize("NFKC", name).strip().encode()).hexdigest()[:32]
+    return f"jetrelay:tries:{window}:{of}:{spelled}", f"jetrelay:tries:{window}:{of}"
+
+
+def _add(counter: str) -> int:
+    try:
+        cache.add(counter, 0, timeout=2 * WINDOW_S)
+        return int(cache.incr(counter))
+    except Exception:  # noqa: BLE001 - whatever the cache's client raises, people are to get in
+        return 0
