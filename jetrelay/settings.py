@@ -168,6 +168,8 @@ INSTALLED_APPS = [
     "jetrelay.dashboard",
 ]
 MIDDLEWARE = [
+    # First, so that it sees what the others answer themselves.
+    "jetrelay.dashboard.access.confine_pages",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -178,7 +180,6 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "jetrelay.dashboard.audit.addressed",
-    "jetrelay.dashboard.access.confine_pages",
 ]
 ROOT_URLCONF = "jetrelay.urls"
 WSGI_APPLICATION = "jetrelay.wsgi.application"

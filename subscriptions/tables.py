@@ -116,7 +116,7 @@ class BigTable(ReadOnlyAdmin):
 
     change_list_template = "admin/big_table.html"
     list_filter: ClassVar[Any] = (PeriodFilter,)
-    ordering: Any = ("-id",)
+    ordering: ClassVar[Any] = ("-id",)
     list_per_page = 50
     # As one page, and no further.
     list_max_show_all = 200

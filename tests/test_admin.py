@@ -392,7 +392,8 @@ def test_beat_keeps_what_the_settings_say_of_each_schedule_and_enables_it(schedu
     assert set(schedules) == {*settings.CELERY_BEAT_SCHEDULE, "mine"}
     PeriodicTask.objects.update(enabled=False)
     write_schedules()
-    for name, entry in settings.CELERY_BEAT_SCHEDULE.items():
+    entries: dict[str, Any] = settings.CELERY_BEAT_SCHEDULE
+    for name, entry in entries.items():
         task = PeriodicTask.objects.get(name=name)
         assert (task.enabled, task.expire_seconds, task.queue) == (True, entry["options"]["expire_seconds"], "default"), name
         assert ModelEntry(task, app=current_app).options["expires"] == entry["options"]["expire_seconds"]
@@ -455,6 +456,12 @@ def test_every_page_has_a_strict_policy(staff: Client, url: str) -> None:
     assert policy.startswith("default-src 'self';")
     assert "unsafe" not in policy
     assert "http" not in policy
+
+
+def test_a_form_that_was_refused_has_a_policy_too() -> None:
+    refused = Client(enforce_csrf_checks=True).post("/login/", {"username": "ada", "password": "x"})
+    assert refused.status_code == 403
+    assert refused["Content-Security-Policy"].startswith("default-src 'self';")
 
 
 def test_what_is_no_page_has_no_policy(client: Client) -> None:

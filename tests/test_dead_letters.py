@@ -178,10 +178,9 @@ def test_it_shows_which_endpoint_is_chosen_even_if_it_is_deleted(boss: Client) -
 
 
 def test_a_name_leads_to_no_endpoint_of_others() -> None:
-    mine, theirs = (make_delivery(endpoint=make_endpoint(name="orders", tenant=make_tenant(slug=slug))) for slug in ("a", "b"))
+    mine, _ = (make_delivery(endpoint=make_endpoint(name="orders", tenant=make_tenant(slug=slug))) for slug in ("a", "b"))
     assert listed(text(member_of(mine.endpoint.tenant).get(LIST, {"endpoint": "orders"}))) == ids(mine)
     assert "No endpoint is called" in text(member_of(make_tenant(slug="c")).get(LIST, {"endpoint": "orders"}))
-    assert theirs.pk
 
 
 def test_a_row_leads_to_its_event_and_its_endpoint(boss: Client) -> None:
@@ -234,7 +233,8 @@ def test_it_asks_little_however_much_is_filtered(boss: Client, django_assert_max
         make_delivery(state=DEAD, last_status=500, endpoint=make_endpoint(name=f"orders {number}"))
     with django_assert_max_num_queries(9):
         text(boss.get(LIST, {"state": "dead"}))
-    with django_assert_max_num_queries(9):
+    # On PostgreSQL the planner is told what to do, in a transaction of its own.
+    with django_assert_max_num_queries(13):
         text(boss.get(LIST, {"state": "dead", "outcome": "500", "type": "app.*", "since": "2026-01-01"}))
     with django_assert_max_num_queries(10):
         text(boss.get(LIST, {"state": "dead", "endpoint": "orders", "outcome": "500"}))

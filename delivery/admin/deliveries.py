@@ -78,8 +78,8 @@ class DeliveryAdmin(BigTable):
         period = shown.period
         if endpoints is None:
             endpoints = list(Endpoint.objects.order_by().values_list("pk", flat=True))
-        found = engine().newest(endpoints, period.before, LISTED + 1, state) if endpoints else []
-        ids = sorted((id for _, id in found if not period.first or id >= period.first), reverse=True)
+        found = engine().newest(endpoints, period.before, LISTED + 1, state, together=True) if endpoints else []
+        ids = [id for _, id in found if not period.first or id >= period.first]
         if len(ids) > LISTED:
             shown.notes.append(f"There are more: the newest {LISTED} of these are listed. Choose an endpoint or an earlier time to see others.")
         return rows.filter(pk__in=ids[:LISTED])

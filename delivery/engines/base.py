@@ -140,8 +140,11 @@ class Engine(Pruning, Replaying):
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]: ...
 
     @abstractmethod
-    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, state: int | None = None) -> list[tuple[UUID, UUID]]:
-        """(endpoint, delivery) of the newest so many deliveries of each endpoint, or of those in a state, in no order."""
+    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, state: int | None = None, together: bool = False) -> list[tuple[UUID, UUID]]:
+        """(endpoint, delivery) of the newest so many deliveries of each endpoint, or of those in a state, in no order.
+
+        `together`: of these, the newest so many of all endpoints, in order; what is not among them never leaves the database.
+        """
 
     @abstractmethod
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:

@@ -126,7 +126,7 @@ class PostgreSQL(Engine):
             cursor.execute("SELECT id, body FROM delivery_event WHERE id = ANY(%s)", [list(event_ids)], prepare=True)
             return dict(cursor.fetchall())
 
-    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, state: int | None = None) -> list[tuple[UUID, UUID]]:
+    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, state: int | None = None, together: bool = False) -> list[tuple[UUID, UUID]]:
         with _cursor(binary=True) as cursor:
             # A number in the text: a parameter would keep the planner from the index of dead ones.
             in_state = "" if state is None else f" AND state = {state:d}"
@@ -135,7 +135,10 @@ class PostgreSQL(Engine):
                 f"SELECT id FROM delivery_delivery WHERE endpoint_id = wanted.id AND id < %s{in_state} ORDER BY id DESC LIMIT %s"
                 ") AS newest"
             )
-            cursor.execute(sql, [list(endpoints), before or LAST_ID, most], prepare=True)
+            values: list[Any] = [list(endpoints), before or LAST_ID, most]
+            if together:
+                sql, values = f"{sql} ORDER BY newest.id DESC LIMIT %s", [*values, most]
+            cursor.execute(sql, values, prepare=True)
             return cursor.fetchall()
 
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:

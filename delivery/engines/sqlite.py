@@ -101,13 +101,14 @@ class SQLite(Engine):
         rows = self._where_in("SELECT id, body FROM delivery_event WHERE id IN", event_ids)
         return {UUID(hex=id): bytes(body) for id, body in rows}
 
-    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, state: int | None = None) -> list[tuple[UUID, UUID]]:
+    def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, state: int | None = None, together: bool = False) -> list[tuple[UUID, UUID]]:
         in_state = "" if state is None else f" AND state = {state:d}"
         newest = f"SELECT id FROM delivery_delivery WHERE endpoint_id = wanted.id AND id < %s{in_state} ORDER BY id DESC LIMIT %s"
         sql = f"SELECT wanted.id, owed.id FROM subscriptions_endpoint AS wanted JOIN delivery_delivery AS owed ON owed.id IN ({newest})"
         where, values = self.among("wanted.id", endpoints)
         with connection.cursor() as cursor:
-            cursor.execute(f"{sql} WHERE {where}", [(before or LAST_ID).hex, most, *values])
+            ordered, last = (" ORDER BY owed.id DESC LIMIT %s", [most]) if together else ("", [])
+            cursor.execute(f"{sql} WHERE {where}{ordered}", [(before or LAST_ID).hex, most, *values, *last])
             return [(UUID(hex=endpoint), UUID(hex=id)) for endpoint, id in cursor.fetchall()]
 
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:
