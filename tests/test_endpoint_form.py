@@ -277,14 +277,18 @@ def test_it_looks_at_no_events_of_others(grace: Client) -> None:
 # --- Changing its terms ----------------------------------------------------------------------------------------------
 
 
+# An endpoint's form as it comes, but for its name and its URL.
+TERMS: dict[str, Any] = {
+    "signature_scheme": "standard", "bearer_token": "", "extra_headers": "",
+    "timeout_s": 30, "max_in_flight": 32, "rate_limit_per_s": "", "priority": 1, "batch_size": 1, "batch_wait_ms": 1000,
+    "retry_strategy": "schedule", "retry_schedule_s": "[30, 300, 1800, 7200]", "retry_first_s": 30, "retry_factor": 4, "retry_step_s": 300,
+    "retry_longest_s": 7200, "retry_count": 5, "retry_jitter_percent": 0, "retry_on": "any",
+}  # fmt: skip
+
+
 def terms(endpoint: Endpoint, **over: Any) -> dict[str, Any]:
     """The form as it comes, with something changed in it."""
-    shown = {
-        "name": endpoint.name, "url": endpoint.url, "signature_scheme": endpoint.signature_scheme, "bearer_token": "", "extra_headers": "",
-        "timeout_s": 30, "max_in_flight": 32, "rate_limit_per_s": "", "priority": 1, "batch_size": 1, "batch_wait_ms": 1000,
-        "retry_strategy": "schedule", "retry_schedule_s": "[30, 300, 1800, 7200]", "retry_first_s": 30, "retry_factor": 4, "retry_step_s": 300,
-        "retry_longest_s": 7200, "retry_count": 5, "retry_jitter_percent": 0, "retry_on": "any",
-    }  # fmt: skip
+    shown = TERMS | {"name": endpoint.name, "url": endpoint.url}
     # With each field goes what it was when the form was opened.
     return shown | {f"initial-{name}": value for name, value in shown.items() if name != "bearer_token"} | over
 

@@ -16,6 +16,7 @@ from django.http import HttpResponse
 from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, reverse
 from django.utils import timezone
+from pytest_django import Settings
 
 from delivery import verification
 from delivery.models import AttemptTally, Delivery, EndpointHealth, EventTally, Replay, StreamHost
@@ -39,6 +40,7 @@ from tests.builders import (
     make_subscription,
     make_tenant,
 )
+from tests.test_endpoint_form import TERMS
 
 pytestmark = pytest.mark.django_db
 
@@ -450,6 +452,14 @@ NEW_PASSWORD = {"old_password": PASSWORD, "new_password1": f"{PASSWORD}er", "new
 SAID: dict[str, dict[str, Any]] = {
     "deliveries_selected": {"action": "dismiss", "delivery": "{dlv}"},
     "replay_new": {"action": "replay"},
+    "endpoint_new": {"url": "https://new.example/hook", "source": "api", "collections": "order.*"},
+    "endpoint_edit": TERMS | {"name": "another name", "url": f"https://{OURS}.example/hook"},
+    "endpoint_delete": {"sure": "yes"},
+    "endpoint_secret": {"password": PASSWORD},
+    "endpoint_rotate": {"password": PASSWORD, "overlap_h": "24"},
+    "subscription_new": {"source": "{src}", "collections": "order.*"},
+    "subscription_edit": {"collections": "order.*"},
+    "subscription_remove": {"sure": "yes"},
     "stream_rewind": {"to": "2026-01-01T00:00:00"},
     "key_new": {"name": "a key", "scopes": ["events:read"]},
     "key_rotate": {"overlap_h": "24"},
@@ -461,7 +471,7 @@ SAID: dict[str, dict[str, Any]] = {
     "account_sessions": {"password": PASSWORD},
 }
 # These ask and change nothing.
-ONLY_ASKS: set[str] = set()
+ONLY_ASKS = {"endpoint_signature"}
 # The state that something has to be in for it to be done.
 BEFORE: dict[str, Callable[[House], object]] = {
     "endpoint_resume": lambda house: Endpoint.objects.update(state=Endpoint.State.PAUSED),
@@ -470,14 +480,19 @@ BEFORE: dict[str, Callable[[House], object]] = {
 
 
 @pytest.mark.parametrize("name", sorted(name for name, methods in METHODS.items() if "post" in methods and name not in ONLY_ASKS))
-def test_whatever_is_done_on_a_page_is_written_down(name: str, ours: House, cheap_passwords: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "send_test", lambda endpoint: verification.Outcome(True, "It answered."))
+def test_whatever_is_done_on_a_page_is_written_down(name: str, ours: House, cheap_passwords: None, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    for act in ("send_test", "verify"):
+        monkeypatch.setattr(verification, act, lambda endpoint: verification.Outcome(True, "It answered."))
+    # A challenge would be another act, with an entry of its own.
+    settings.JETRELAY_VERIFY_ENDPOINTS = name == "endpoint_verify"
     make_host(reached_at=timezone.now())
     BEFORE.get(name, lambda house: None)(ours)
     client = sign_in(User.objects.create_superuser("ada", password=PASSWORD))
     (pattern,) = [each for each in every_pattern(urls.urlpatterns) if each.name == name]
     before = set(AuditEntry.objects.values_list("pk", flat=True))
-    said = {field: ours.row("dlv").public_id if value == "{dlv}" else value for field, value in SAID.get(name, {}).items()}
+    # A row of ours is named by its prefix.
+    rows = {f"{{{row.prefix}}}": row.public_id for row in ours.rows}
+    said = {field: rows.get(value, value) if isinstance(value, str) else value for field, value in SAID.get(name, {}).items()}
     response = client.post(reverse(name, kwargs=ours.arguments(pattern)), said, REMOTE_ADDR="192.0.2.7")
     assert response.status_code in (200, 302)
     (entry,) = AuditEntry.objects.exclude(pk__in=before)

@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("delivery", "0005_event_subject"),
+        ("delivery", "0006_attempt_batch"),
     ]
 
     operations = [
