@@ -78,7 +78,7 @@ def verify(secrets: Sequence[str], headers: Mapping[str, str], body: bytes, now:
 
     Under `hookstream`, which signs no time, an old request passes like a new one. Raises ValueError where `Signer` does.
     """
-    id_header, timestamp_header, signature_header, separator = _NAMES[scheme]
+    id_header, timestamp_header, signature_header, separator = NAMES[scheme]
     lowered = {name.lower(): value for name, value in headers.items()}
     missing = [name for name in (id_header, timestamp_header, signature_header) if name and not lowered.get(name.lower())]
     if missing:
@@ -116,7 +116,7 @@ def _hookstream(keys: Sequence[bytes], _id: str, _timestamp: int, body: bytes) -
 # Each ends with the signature's line.
 _LINES = {Scheme.STANDARD: _standard, Scheme.TIMESTAMPED: _timestamped, Scheme.HOOKSTREAM: _hookstream}
 # Headers of id, time and signature, and what separates several signatures.
-_NAMES = {
+NAMES = {
     Scheme.STANDARD: ("webhook-id", "webhook-timestamp", "webhook-signature", " "),
     Scheme.TIMESTAMPED: ("webhook-id", "X-Webhook-Timestamp", "X-Webhook-Signature", ","),
     Scheme.HOOKSTREAM: ("webhook-id", "", "X-Hookstream-Signature", ","),

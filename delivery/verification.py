@@ -11,13 +11,16 @@ import json
 import secrets
 import threading
 from http import HTTPStatus
+from ipaddress import ip_address
 from time import time
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.utils import timezone
 
 from delivery import endpoints
+from delivery.destinations.addresses import Door
 from delivery.destinations.exchange import Error, Inbox, Request, Result, Timings
 from delivery.destinations.http import sender
 from delivery.envelope import Envelope
@@ -52,6 +55,49 @@ class Outcome(NamedTuple):
 def needs_verification() -> bool:
     """Whether endpoints that are not the operator's own have to answer a challenge before they receive."""
     return bool(settings.JETRELAY_VERIFY_ENDPOINTS)
+
+
+def first_state() -> Endpoint.State:
+    """Of an endpoint that a member or a program makes."""
+    return Endpoint.State.UNVERIFIED if needs_verification() else Endpoint.State.ACTIVE
+
+
+class NotMovable(Exception):
+    """The endpoint's URL has to stay; the message says why and what to do."""
+
+
+class OperatorsUrl(NotMovable):
+    """It is the environment's."""
+
+
+class NotAnswered(NotMovable):
+    """Nobody at the new URL answered the challenge."""
+
+
+def check_move(before: Endpoint, after: Endpoint) -> None:
+    """Raise NotMovable unless the endpoint may take the URL of `after`, which is the endpoint as it is wished for, not saved.
+
+    One that receives must not be sent to a stranger's address by mistake, nor fall back to unverified.
+    """
+    if after.url == before.url:
+        return
+    if before.origin != Endpoint.Origin.PERSON:
+        raise OperatorsUrl("This URL comes from the operator's environment: change WEBHOOK_URL, or make another endpoint.")
+    if before.state == Endpoint.State.UNVERIFIED or not needs_verification():
+        return
+    outcome = challenge(after)
+    if not outcome.passed:
+        raise NotAnswered(f"The new URL did not answer the challenge, so the old one stays. {outcome.words}")
+
+
+def refused_address(endpoint: Endpoint) -> str:
+    """Why the address in the endpoint's URL may not be connected to. Of a name that shows only when it is looked up."""
+    host = urlsplit(endpoint.url).hostname or ""
+    try:
+        ip_address(host)
+    except ValueError:
+        return ""
+    return Door(everything=endpoint.url_is_operators, allowed=tuple(settings.JETRELAY_ALLOWED_NETWORKS)).refusal(host) or ""
 
 
 def verify(endpoint: Endpoint) -> Outcome:

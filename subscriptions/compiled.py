@@ -15,6 +15,12 @@ def filters_of(source: Source, endpoint: UUID | None = None) -> Iterator[Filter]
         yield Filter(endpoint, tuple(collections), tuple(dids), tuple(operations), tuple(kinds))
 
 
+def filter_of(subscription: Subscription) -> Filter:
+    """Of one subscription, saved or not, active or not."""
+    each = subscription
+    return Filter(each.endpoint_id, tuple(each.collections), tuple(each.dids), tuple(each.operations), tuple(each.kinds))
+
+
 class Compiled:
     """What one source's subscriptions want. `refresh` costs one small query while nothing changed."""
 

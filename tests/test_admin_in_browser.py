@@ -16,6 +16,7 @@ from delivery.models import AttemptTally, Delivery, EventTally, Lease
 from jetrelay.api.models import IdempotentRequest
 from jetrelay.inbox.models import Inbox, InboxMessage
 from subscriptions.models import AuditEntry, Endpoint, EndpointPastState, Membership
+from tests.browser import CHROMIUM, PASSWORD, REFUSED, chromium
 from tests.builders import (
     make_api_key,
     make_attempt,
@@ -31,7 +32,6 @@ from tests.builders import (
     make_subscription,
     make_tenant,
 )
-from tests.test_browser import CHROMIUM, PASSWORD, REFUSED, chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, expect

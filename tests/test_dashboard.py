@@ -285,7 +285,7 @@ def test_it_lists_endpoints_with_their_backlog_and_no_secrets(boss: Client, djan
     make_endpoint(name="Idle", state=Endpoint.State.PAUSED, state_reason="under repair")
     for state in (PENDING, PENDING, DEAD):
         make_delivery(endpoint=busy, state=state)
-    with django_assert_max_num_queries(4):
+    with django_assert_max_num_queries(6):
         html = page(boss, "/endpoints/")
     assert 'data-label="Backlog" class="number">2<' in html
     assert "under repair" in html
@@ -294,7 +294,7 @@ def test_it_lists_endpoints_with_their_backlog_and_no_secrets(boss: Client, djan
 
 
 def test_it_counts_a_backlog_no_further_than_the_limit(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jetrelay.dashboard.endpoints.views.BACKLOG_LIMIT", 1)
+    monkeypatch.setattr("jetrelay.dashboard.endpoints.figures.BACKLOG_LIMIT", 1)
     endpoint = make_endpoint()
     for _ in range(3):
         make_delivery(endpoint=endpoint)

@@ -1,6 +1,8 @@
 """The page of the endpoints: how they stand, and what may be asked of them there."""
 
+from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -8,7 +10,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
+from delivery.models import AttemptTally
 from jetrelay.dashboard import words
+from jetrelay.dashboard.endpoints import listing
 from subscriptions.models import Endpoint, Membership
 from tests.builders import make_delivery, make_endpoint, make_health, make_member
 from tests.receiver import Receiver
@@ -73,11 +77,102 @@ def test_it_shows_how_an_endpoint_stands(over: dict[str, Any], tone: str, shown:
         assert words_ in html
 
 
+def listed(client: Client, query: str) -> list[str]:
+    """The names in the list, in their order."""
+    response = client.get(f"/endpoints/?{query}")
+    return [row.endpoint.name for row in response.context["rows"]]
+
+
+def test_it_finds_endpoints_by_name_url_and_id(boss: Client) -> None:
+    mine = make_endpoint(name="Orders", url="https://shop.example/hook")
+    make_endpoint(name="Search")
+    for search in ("order", "SHOP.EXAMPLE", mine.public_id, str(mine.pk)):
+        assert listed(boss, urlencode({"q": search})) == ["Orders"], search
+    assert listed(boss, "q=nothing-like-it") == []
+    assert "No endpoint matches" in boss.get("/endpoints/?q=nothing-like-it").content.decode()
+
+
+def test_it_lists_those_in_a_state_and_those_that_fail(boss: Client) -> None:
+    make_endpoint(name="paused", state=State.PAUSED)
+    make_health(endpoint=make_endpoint(name="failing"))
+    make_endpoint(name="well")
+    assert listed(boss, "state=paused") == ["paused"]
+    assert listed(boss, "state=failing") == ["failing"]
+    assert listed(boss, "state=active") == ["failing", "well"]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("state=asleep", "There is no state “asleep”"),
+        ("state=deleted", "There is no state “deleted”"),
+        ("after=x", "“x” is not an endpoint&#x27;s id"),
+    ],
+)
+def test_it_says_what_of_the_url_it_did_not_understand(query: str, said: str, boss: Client) -> None:
+    make_endpoint(name="Mine")
+    html = boss.get(f"/endpoints/?{query}").content.decode()
+    assert said in html
+    assert "Mine" in html
+
+
+def test_it_goes_through_all_of_them_page_by_page_even_past_one_that_is_deleted(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PAGE", 2)
+    names = ["a", "b", "b", "c", "d"]
+    made = [make_endpoint(name=name) for name in names]
+    found, query = [], ""
+    for number in range(3):
+        response = boss.get(f"/endpoints/?{query}")
+        found += [row.endpoint.pk for row in response.context["rows"]]
+        query = response.context["next"]
+        if number == 0:
+            made[1].__class__.objects.filter(pk=made[1].pk).update(state=State.DELETED)
+    assert found == [each.pk for each in made]
+    assert query == ""
+    assert "There are no more" in boss.get(f"/endpoints/?after={made[-1].public_id}").content.decode()
+
+
+def test_it_shows_how_the_last_hour_went_and_the_last_day(boss: Client) -> None:
+    endpoint, now = make_endpoint(), timezone.now()
+    for age, outcome, attempts in ((0, "delivered", 3), (0, "retry", 1), (0, "cancelled", 50), (5, "dead", 6), (30, "delivered", 1000)):
+        AttemptTally.objects.create(endpoint=endpoint, minute=now - timedelta(hours=age), outcome=outcome, attempts=attempts)
+    AttemptTally.objects.create(endpoint=make_endpoint(), minute=now, outcome="dead", attempts=99)
+    trend = next(row.trend for row in boss.get("/endpoints/").context["rows"] if row.endpoint.pk == endpoint.pk)
+    assert trend.success == 0.75
+    assert (trend.attempts, trend.failures) == (10, 7)
+    assert (trend.delivered[-1], trend.failed[-1], trend.failed[-6]) == (3, 1, 6)
+    # What is over is not read again; what is under way is.
+    AttemptTally.objects.create(endpoint=endpoint, minute=now - timedelta(hours=9), outcome="dead", attempts=1)
+    AttemptTally.objects.filter(endpoint=endpoint, outcome="retry").update(attempts=3)
+    trend = next(row.trend for row in boss.get("/endpoints/").context["rows"] if row.endpoint.pk == endpoint.pk)
+    assert (trend.attempts, trend.failures, trend.success) == (12, 9, 0.5)
+    html = page(boss)
+    assert "50 %" in html
+    assert "9 failed" in html
+    assert '<svg class="spark"' in html
+
+
+def test_names_and_urls_are_text_whatever_stands_in_them(boss: Client) -> None:
+    make_endpoint(name="<script>alert(1)</script>\u202e", url="javascript:alert(1)", state_reason="<img src=x>")
+    html = page(boss)
+    assert "<script>alert" not in html
+    assert "<img" not in html.replace('<img src="/static', "")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\u202e</bdi>" in html
+    assert 'href="javascript' not in html
+    assert "<bdi>javascript:alert(1)</bdi>" in html
+
+
+def test_an_act_leads_back_to_the_page_that_asked_for_it(boss: Client) -> None:
+    url = f"/endpoints/{make_endpoint().public_id}/pause/"
+    assert boss.post(url, {"next": "/endpoints/?state=active&q=a"})["Location"] == "/endpoints/?state=active&q=a"
+    assert boss.post(url, {"next": "https://evil.example/"})["Location"] == "/endpoints/"
+
+
 def test_it_reads_the_page_in_few_queries_however_many_endpoints(boss: Client, django_assert_max_num_queries: Any) -> None:
     for _ in range(5):
         make_delivery(endpoint=make_health().endpoint)
         make_endpoint()
-    with django_assert_max_num_queries(4):
+    with django_assert_max_num_queries(6):
         page(boss)
 
 
@@ -118,7 +213,7 @@ def test_it_knows_no_deleted_endpoint_and_no_other_act(boss: Client) -> None:
     endpoint = make_endpoint(name="Gone", state=State.DELETED)
     assert "Gone" not in page(boss)
     assert boss.post(f"/endpoints/{endpoint.public_id}/resume/").status_code == 404
-    assert boss.post(f"/endpoints/{make_endpoint().public_id}/disable/").status_code == 404
+    assert boss.post(f"/endpoints/{make_endpoint().public_id}/explode/").status_code == 404
     assert boss.post("/endpoints/ep_1/pause/").status_code == 404
 
 

@@ -77,12 +77,26 @@ ACTS = {
 
 def verify(user: Any, id: UUID) -> Told:
     """Challenge one endpoint, and wait for its answer."""
-    return _tried(user, id, "endpoint.verify", "Challenged", verification.verify)
+    endpoint = Endpoint.objects.present().get(pk=id)
+    return told(endpoint, challenged(user, endpoint))
 
 
 def send_test(user: Any, id: UUID) -> Told:
     """Send one endpoint a test event, and wait for its answer."""
-    return _tried(user, id, "endpoint.test", "Sent a test event", verification.send_test)
+    endpoint = Endpoint.objects.present().get(pk=id)
+    return told(endpoint, tested(user, endpoint))
+
+
+def challenged(user: Any, endpoint: Endpoint) -> verification.Outcome:
+    return _logged(user, endpoint, "endpoint.verify", "Challenged", verification.verify(endpoint))
+
+
+def tested(user: Any, endpoint: Endpoint) -> verification.Outcome:
+    return _logged(user, endpoint, "endpoint.test", "Sent a test event", verification.send_test(endpoint))
+
+
+def told(endpoint: Endpoint, outcome: verification.Outcome) -> Told:
+    return Told(messages.SUCCESS if outcome.passed else messages.ERROR, f"{endpoint.name}: {outcome.words}")
 
 
 def delete(user: Any, endpoint: Endpoint) -> Told:
@@ -102,9 +116,7 @@ def log(user: Any, endpoint: Endpoint, message: str, flag: int = CHANGE, *, acti
         AuditEntry.note_by(user, endpoint.tenant_id, action, endpoint.public_id, detail)
 
 
-def _tried(user: Any, id: UUID, action: str, what: str, how: Callable[[Endpoint], verification.Outcome]) -> Told:
-    endpoint = Endpoint.objects.present().get(pk=id)
-    outcome = how(endpoint)
+def _logged(user: Any, endpoint: Endpoint, action: str, what: str, outcome: verification.Outcome) -> verification.Outcome:
     came = "passed" if outcome.passed else "failed"
     log(user, endpoint, f"{what}: {came}.", action=action, detail=came)
-    return Told(messages.SUCCESS if outcome.passed else messages.ERROR, f"{endpoint.name}: {outcome.words}")
+    return outcome

@@ -6,12 +6,9 @@ whether there is one, a header its name.
 
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any, NamedTuple, cast
-from urllib.parse import urlsplit
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -20,9 +17,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from delivery import endpoints
+from delivery import endpoints, verification
 from delivery.admin import acts, links, rotating, signing_secrets
-from delivery.destinations.addresses import Door
 from delivery.models import Delivery, EndpointHealth, Replay
 from delivery.standing import Standing, has_trouble, standing
 from subscriptions.admin import ChoosesTheOnlyOne, NeverDeleted, SearchById, SubscriptionInline
@@ -126,7 +122,7 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted, PicksRows):
         endpoint: Endpoint = form.instance
         if not endpoint.subscriptions.active().exists():
             self.message_user(request, f"{endpoint.name} has no active subscription yet: nothing will be sent to it. Add one below.", messages.WARNING)
-        if refusal := _refusal(endpoint):
+        if refusal := verification.refused_address(endpoint):
             self.message_user(request, f"Nothing can be sent to {endpoint.url}: {refusal}. JETRELAY_ALLOWED_NETWORKS may open its network.", messages.WARNING)
 
     # --- actions -----------------------------------------------------------------------------------------------------
@@ -258,13 +254,3 @@ def _standing(endpoint: Endpoint) -> Standing:
 def _pending(endpoint: Endpoint) -> str:
     count = Delivery.objects.pending().filter(endpoint=endpoint).order_by()[: PENDING_LIMIT + 1].count()
     return f"{count:,}" if count <= PENDING_LIMIT else f"more than {PENDING_LIMIT:,}"
-
-
-def _refusal(endpoint: Endpoint) -> str:
-    """Why the address in the endpoint's URL may not be connected to. Of a name that shows only when it is looked up."""
-    host = urlsplit(endpoint.url).hostname or ""
-    try:
-        ip_address(host)
-    except ValueError:
-        return ""
-    return Door(everything=endpoint.url_is_operators, allowed=tuple(settings.JETRELAY_ALLOWED_NETWORKS)).refusal(host) or ""

@@ -77,6 +77,10 @@ class AttemptTally(models.Model):
             # read by the upserts of tallies and, by its first column, by the dashboard
             models.UniqueConstraint(fields=["minute", "endpoint", "outcome"], name="attempt_tally_row"),
         ]
+        indexes = [
+            # read by the pages of endpoints: the last hour and day of a few, however many others are busy
+            models.Index(fields=["endpoint", "minute"], name="attempt_tally_endpoint"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.minute:%F %H:%M} {self.outcome}"

@@ -236,8 +236,8 @@ class EndpointList(Endpoints):
 
     def post(self, request: Request) -> Response:
         wish = self.body(NewEndpoint)
-        challenged = verification.needs_verification()
-        endpoint = Endpoint(tenant=self.tenant, state=State.UNVERIFIED if challenged else State.ACTIVE)
+        endpoint = Endpoint(tenant=self.tenant, state=verification.first_state())
+        challenged = endpoint.state == State.UNVERIFIED
         wish.setdefault("name", (urlsplit(wish["url"]).hostname or "")[:100])
         check(put(wish, endpoint))
         endpoint.save()
@@ -291,13 +291,9 @@ class EndpointDetail(Endpoints):
         return Response({"id": endpoint.public_id, "cancelled": done.cancelled, "finished": done.finished})
 
     def _check_new_url(self, wish: Mapping[str, Any], endpoint: Endpoint) -> None:
-        """One that receives must not be sent to a stranger's address by mistake, nor fall back to unverified."""
-        if endpoint.origin != Endpoint.Origin.PERSON:
-            words = "This URL comes from the operator's environment: change WEBHOOK_URL, or make another endpoint."
-            raise Problem(409, "operators_url", words, [("/url", words)])
-        if endpoint.state == State.UNVERIFIED or not verification.needs_verification():
-            return
-        outcome = verification.challenge(put(wish, self.mine(endpoint.public_id)))
-        if not outcome.passed:
-            words = f"The new URL did not answer the challenge, so the old one stays. {outcome.words}"
-            raise Problem(422, "not_verified", words, [("/url", words)])
+        try:
+            verification.check_move(endpoint, put(wish, self.mine(endpoint.public_id)))
+        except verification.OperatorsUrl as refusal:
+            raise Problem(409, "operators_url", str(refusal), [("/url", str(refusal))]) from refusal
+        except verification.NotAnswered as refusal:
+            raise Problem(422, "not_verified", str(refusal), [("/url", str(refusal))]) from refusal

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -14,9 +13,9 @@ from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import not_found
 from jetrelay.api.views import ApiView, check_match, etag, one
 from subscriptions.models import Source, Tenant
+from subscriptions.models.sources import POSTED_NAME
 
-# The one that events go to if they name none.
-DEFAULT_NAME = "HTTP API"
+DEFAULT_NAME = POSTED_NAME
 
 
 class SourceBody(Strict):
@@ -29,16 +28,7 @@ def visible_sources(tenant: Tenant) -> "QuerySet[Source]":
 
 
 def api_source_of(tenant: Tenant) -> Source:
-    """The tenant's source of posted events; made when it is first asked for."""
-    mine = Source.objects.filter(tenant=tenant, kind=Source.Kind.API).order_by("id")
-    found = mine.first()
-    if found is None:
-        try:
-            with transaction.atomic():
-                found = Source.objects.create(tenant=tenant, kind=Source.Kind.API, name=DEFAULT_NAME, keep_unmatched=True)
-        except IntegrityError:
-            found = mine.get()
-    return found
+    return Source.of_posts(tenant)
 
 
 def show(source: Source) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from jetrelay.api.problems import bad_query
 from jetrelay.api.sources import api_source_of, visible_sources
 from jetrelay.api.views import ApiView, check_match, etag, one
 from subscriptions import validation
-from subscriptions.matching import Filter
+from subscriptions.compiled import filter_of
 from subscriptions.models import Endpoint, Source, Subscription, Tenant
 
 MAX_DIDS = validation.MAX_WANTED_DIDS
@@ -205,10 +205,8 @@ class SubscriptionPreview(_Subscriptions):
     def post(self, request: Request) -> Response:
         wish = self.body(PreviewRequest)
         with transaction.atomic():
-            endpoint = Endpoint(tenant=self.tenant)
-            tried = new(wish, endpoint, self.tenant)
-        wanted = Filter(endpoint.pk, tuple(tried.collections), tuple(tried.dids), tuple(tried.operations), tuple(tried.kinds))
-        found = trial(tried.source, wanted, wish.get("last", 1000))
+            tried = new(wish, Endpoint(tenant=self.tenant), self.tenant)
+        found = trial(tried.source, filter_of(tried), wish.get("last", 1000))
         return Response(
             {
                 "source": tried.source.public_id,

@@ -6,7 +6,7 @@ from django.urls import register_converter
 
 from delivery.models import Attempt, Delivery, Event, Replay
 from subscriptions.ids import PublicModel, to_public
-from subscriptions.models import ApiKey, Endpoint, Tenant
+from subscriptions.models import ApiKey, Endpoint, Subscription, Tenant
 
 
 class PublicId:
@@ -23,7 +23,14 @@ class PublicId:
 
 
 _MODELS: dict[str, type[PublicModel]] = {
-    "delivery": Delivery, "attempt": Attempt, "event": Event, "endpoint": Endpoint, "replay": Replay, "key": ApiKey, "tenant": Tenant,
-}  # fmt: skip
+    "delivery": Delivery,
+    "attempt": Attempt,
+    "event": Event,
+    "endpoint": Endpoint,
+    "subscription": Subscription,
+    "replay": Replay,
+    "key": ApiKey,
+    "tenant": Tenant,
+}
 for name, model in _MODELS.items():
     register_converter(type(f"{name.title()}Id", (PublicId,), {"prefix": model.prefix, "regex": f"{model.prefix}_[0-9a-f]{{32}}"}), f"{name}_id")

@@ -2,12 +2,15 @@
 
 from typing import Self
 
-from django.db import models
+from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from subscriptions.models.config import ConfigModel
 from subscriptions.models.tenants import Tenant, Tenants
+
+# Of the source that posted events go to if they name none.
+POSTED_NAME = "HTTP API"
 
 
 class SourceQuerySet(models.QuerySet["Source"]):
@@ -42,3 +45,16 @@ class Source(ConfigModel):
 
     def __str__(self) -> str:
         return self.name
+
+    @classmethod
+    def of_posts(cls, tenant: Tenant) -> "Source":
+        """The tenant's source of posted events; made when it is first asked for."""
+        mine = cls.objects.filter(tenant=tenant, kind=cls.Kind.API).order_by("id")
+        found = mine.first()
+        if found is None:
+            try:
+                with transaction.atomic():
+                    found = cls.objects.create(tenant=tenant, kind=cls.Kind.API, name=POSTED_NAME, keep_unmatched=True)
+            except IntegrityError:
+                found = mine.get()
+        return found
