@@ -6,7 +6,7 @@ from uuid import UUID
 
 from delivery.engines import engine
 
-# Enough for a page of the largest size, and to know whether there is more.
+# Enough for a page of the API's largest size, and to know whether there is more.
 _LEAST_OF_EACH = 201
 
 
@@ -22,15 +22,16 @@ class Look(NamedTuple):
         return Look(inside, self.more and len(inside) == len(self.ids))
 
 
-def newest(endpoints: Sequence[UUID], after: UUID | None, most: int, state: int | None = None) -> Look:
+def newest(endpoints: Sequence[UUID], after: UUID | None, most: int, state: int | None = None, least: int | None = None) -> Look:
     """The newest deliveries of all these endpoints that are older than `after`: so many, or fewer where there are many endpoints.
 
-    Of each so many are read. Where one has more than that, what lies behind its last one is left for the next look: another
+    Of each so many are read, or `least` where many endpoints share them: as many as a page has. Where one has more than that, what lies behind its last one is left for the next look: another
     endpoint's may lie in between. A state has to have an index of its own, as dead has; with any other this reads on until it has enough.
     """
     if not endpoints:
         return Look([], False)
-    each = max(_LEAST_OF_EACH, most // len(endpoints)) if most > _LEAST_OF_EACH else most + 1
+    least = least or _LEAST_OF_EACH
+    each = max(least, most // len(endpoints)) if most > least else most + 1
     found = engine().newest(endpoints, after, each, state)
     counts: dict[UUID, list[UUID]] = {}
     for endpoint, id in found:

@@ -15,9 +15,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from delivery.models import Delivery, Event
+from delivery import interpreter
+from delivery.models import Delivery, Event, Replay
 from subscriptions.ids import new_id, to_public
-from subscriptions.models import Endpoint
+from subscriptions.models import ApiKey, Endpoint
 
 # Who asks: a superuser, who sees all tenants, and an owner in one of them.
 ADA, GRACE = "ada", "grace"
@@ -25,7 +26,7 @@ ADA, GRACE = "ada", "grace"
 
 @dataclass(frozen=True)
 class Page:
-    """A page by the name of its URL. `row` names one of the `rows()` that it is about; `{…}` in the query stands for the public id of another."""
+    """A page by the name of its URL. `row` names those of the `rows()` that stand in its path; `{…}` in the query stands for the public id of another."""
 
     name: str
     query: str = ""
@@ -36,38 +37,70 @@ class Page:
 # The dashboard's pages. One that is added to its URLs gets a line here.
 PAGES: tuple[Page, ...] = (
     Page("overview"),
+    Page("overview", "span=week"),
     Page("events_fragment"),
     Page("outcomes_fragment"),
+    Page("charts_fragment", "span=day"),
     Page("collections_fragment"),
     Page("events"),
+    Page("events", "type=app.bsky.nothing"),
+    Page("events", "q=found+nowhere"),
+    Page("events", "subject={subject}"),
+    Page("events", "last=1d&operation=delete"),
     Page("event", row="event"),
+    Page("event_fragment", row="event"),
+    Page("event_body", row="event"),
     Page("tail"),
+    Page("tail_fragment"),
     Page("deliveries"),
     Page("deliveries", "state=dead"),
     Page("deliveries", "state=pending"),
     Page("deliveries", "state=cancelled"),
+    Page("deliveries", "type=app.bsky.nothing"),
     Page("deliveries", "before={middle}"),
     Page("deliveries", "endpoint={busy}"),
     Page("deliveries", "endpoint={busy}&state=dead"),
     Page("deliveries", "endpoint={quiet}&state=pending"),
     Page("deliveries", "q={event}"),
+    Page("deliveries_selected"),
     Page("delivery", row="delivery"),
     Page("delivery", row="dead"),
     Page("delivery_fragment", row="dead"),
+    Page("delivery_attempt", row="dead attempt"),
+    Page("delivery_attempt_body", row="dead attempt"),
     Page("endpoints"),
+    Page("endpoints", "state=paused"),
+    Page("endpoints", "q=receiver-7"),
     Page("endpoint", row="busy"),
     Page("endpoint", row="quiet"),
+    Page("endpoint_fragment", row="busy"),
+    Page("endpoint_new"),
+    Page("endpoint_edit", row="busy"),
+    Page("endpoint_delete", row="busy"),
+    Page("endpoint_secret", row="busy"),
+    Page("endpoint_rotate", row="busy"),
+    Page("endpoint_signature", row="busy"),
+    Page("subscription_new", row="busy"),
+    Page("subscription_edit", row="busy subscription"),
+    Page("subscription_remove", row="busy subscription"),
     Page("replays"),
     Page("replays_fragment"),
-    Page("replay_new", who=(ADA,)),
-    Page("replay_new", "action=replay&delivery_state=dead", who=(ADA,)),
+    Page("replay", row="replay"),
+    Page("replay_fragment", row="replay"),
+    Page("replay_new"),
+    Page("replay_new", "action=replay&delivery_state=dead"),
     Page("stream"),
     Page("hosts_fragment"),
     Page("gaps_fragment"),
     Page("rejected_fragment"),
     Page("keys"),
+    Page("key_new"),
+    Page("key", row="key"),
     Page("members"),
+    Page("member_new"),
+    Page("member", row="membership"),
     Page("audit"),
+    Page("audit", "action=endpoint.pause"),
     Page("account"),
 )
 # The admin's lists and rows are found by themselves; these are what may be asked of its long lists.
@@ -126,6 +159,8 @@ def walk(rounds: int, path: str) -> None:
     visits = list(_visits())
     for visit in visits:
         visit.look()
+    # As `wsgi.py` does.
+    interpreter.collect_rarely()
     for _ in range(rounds):
         for visit in visits:
             visit.measure()
@@ -141,7 +176,19 @@ def rows() -> dict[str, Any]:
     first, last = Delivery.objects.order_by("id")[0].pk.int, newest.pk.int
     busy = endpoints[0]
     found = {"delivery": newest, "event": event, "dead": dead, "busy": busy, "quiet": endpoints.reverse()[0], "tenant": busy.tenant, "source": event.source}
-    return found | {"attempt": dead.attempts.all()[0], "subject": event.subject, "middle": to_public(Delivery.prefix, type(new_id())(int=(first + last) // 2))}
+    found |= {"attempt": dead.attempts.all()[0], "subject": event.subject, "middle": to_public(Delivery.prefix, type(new_id())(int=(first + last) // 2))}
+    return found | _of_tenant(busy)
+
+
+def _of_tenant(endpoint: Endpoint) -> dict[str, Any]:
+    """A subscription of this endpoint; and of its tenant a replay, a key and a membership."""
+    tenant = endpoint.tenant
+    return {
+        "subscription": endpoint.subscriptions.all()[0],
+        "replay": Replay.objects.for_tenant(tenant)[0],
+        "key": ApiKey.objects.for_tenant(tenant)[0],
+        "membership": tenant.memberships.all()[0],
+    }
 
 
 def _visits() -> Iterator[Visit]:
@@ -150,7 +197,7 @@ def _visits() -> Iterator[Visit]:
     mine = {ADA: found, GRACE: found | _rows_of(GRACE)}
     for page in (*PAGES, *ADMIN):
         for who in page.who:
-            url = reverse(page.name, args=[mine[who][page.row].pk] if page.row else [])
+            url = reverse(page.name, args=[mine[who][row].pk for row in page.row.split()])
             query = page.query.format(**ids)
             label = f"{page.name}{f' {page.row}' if page.row else ''}{f'?{page.query}' if query else ''}"
             yield Visit(f"{label} as {who}" if len(page.who) > 1 else label, f"{url}?{query}" if query else url, clients[who])
@@ -167,7 +214,8 @@ def _rows_of(username: str) -> dict[str, Any]:
     endpoints = Endpoint.objects.filter(tenant__memberships__user__username=username).order_by("id")
     delivery = Delivery.objects.filter(endpoint=endpoints[0]).order_by("-id")[0]
     dead = Delivery.objects.filter(endpoint__in=list(endpoints.values_list("pk", flat=True)), state=Delivery.State.DEAD).order_by("endpoint", "id")[0]
-    return {"busy": endpoints[0], "quiet": endpoints.reverse()[0], "delivery": delivery, "dead": dead}
+    found = {"busy": endpoints[0], "quiet": endpoints.reverse()[0], "delivery": delivery, "dead": dead, "event": delivery.event}
+    return found | {"attempt": dead.attempts.all()[0]} | _of_tenant(endpoints[0])
 
 
 def _client(username: str) -> Client:

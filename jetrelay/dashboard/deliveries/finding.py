@@ -116,7 +116,7 @@ def _matching(ids: Sequence[UUID], filters: Filters, most: int) -> list[UUID]:
 
 def _look(endpoints: Sequence[UUID] | None, at: UUID | None, most: int, state: int | None) -> Look:
     if endpoints is not None:
-        return newest(endpoints, at, most, state)
+        return newest(endpoints, at, most, state, least=PAGE + 1)
     rows = Delivery.objects.filter(pk__lt=at) if at else Delivery.objects.all()
     ids = list(rows.order_by("-id").values_list("pk", flat=True)[: most + 1])
     return Look(ids[:most], len(ids) > most)
