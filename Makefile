@@ -58,7 +58,8 @@ clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The first Python that is new enough. Built afresh when the pins change, so that nothing old stays behind.
+# The first Python that is new enough. Built afresh when the pins change, so that nothing old stays behind; a link is replaced, and not
+# what it leads to emptied.
 $(RUNTIME): requirements.txt
 	@found=; \
 	for python in $(PYTHONS); do \
@@ -74,7 +75,7 @@ $(RUNTIME): requirements.txt
 	    exit 1; \
 	fi; \
 	echo "Installing into $(VENV) with $$($$found -V); once, for about a minute ..."; \
-	$$found -m venv --clear $(VENV)
+	rm -rf $(VENV) && $$found -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
