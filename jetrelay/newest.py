@@ -25,8 +25,9 @@ class Look(NamedTuple):
 def newest(endpoints: Sequence[UUID], after: UUID | None, most: int, state: int | None = None, least: int | None = None) -> Look:
     """The newest deliveries of all these endpoints that are older than `after`: so many, or fewer where there are many endpoints.
 
-    Of each so many are read, or `least` where many endpoints share them: as many as a page has. Where one has more than that, what lies behind its last one is left for the next look: another
-    endpoint's may lie in between. A state has to have an index of its own, as dead has; with any other this reads on until it has enough.
+    Of each so many are read, or `least` where many endpoints share them: as many as a page has. Where one has more than that, what lies
+    behind its last one is left for the next look: another endpoint's may lie in between. A state has to have an index of its own, as dead
+    has; with any other this reads on until it has enough.
     """
     if not endpoints:
         return Look([], False)
