@@ -14,7 +14,7 @@ else:
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     expect, sync_playwright = playwright.expect, playwright.sync_playwright
 
-__all__ = ["CHROMIUM", "PASSWORD", "REFUSED", "browser_marks", "chromium", "complaints", "expect", "page", "script", "sign_in"]
+__all__ = ["CHROMIUM", "PASSWORD", "REFUSED", "browser_marks", "chromium", "complaints", "expect", "page", "script", "sign_in", "sync_playwright"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PASSWORD = "a-long-password"

@@ -175,7 +175,8 @@ def rows() -> dict[str, Any]:
     event = Event.objects.get(pk=newest.event_id)
     first, last = Delivery.objects.order_by("id")[0].pk.int, newest.pk.int
     busy = endpoints[0]
-    found = {"delivery": newest, "event": event, "dead": dead, "busy": busy, "quiet": endpoints.reverse()[0], "tenant": busy.tenant, "source": event.source}
+    found: dict[str, Any] = {"delivery": newest, "event": event, "source": event.source, "dead": dead}
+    found |= {"busy": busy, "tenant": busy.tenant, "quiet": endpoints.reverse()[0]}
     found |= {"attempt": dead.attempts.all()[0], "subject": event.subject, "middle": to_public(Delivery.prefix, type(new_id())(int=(first + last) // 2))}
     return found | _of_tenant(busy)
 
@@ -214,7 +215,7 @@ def _rows_of(username: str) -> dict[str, Any]:
     endpoints = Endpoint.objects.filter(tenant__memberships__user__username=username).order_by("id")
     delivery = Delivery.objects.filter(endpoint=endpoints[0]).order_by("-id")[0]
     dead = Delivery.objects.filter(endpoint__in=list(endpoints.values_list("pk", flat=True)), state=Delivery.State.DEAD).order_by("endpoint", "id")[0]
-    found = {"busy": endpoints[0], "quiet": endpoints.reverse()[0], "delivery": delivery, "dead": dead, "event": delivery.event}
+    found: dict[str, Any] = {"busy": endpoints[0], "quiet": endpoints.reverse()[0], "delivery": delivery, "dead": dead, "event": delivery.event}
     return found | {"attempt": dead.attempts.all()[0]} | _of_tenant(endpoints[0])
 
 

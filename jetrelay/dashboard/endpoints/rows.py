@@ -6,10 +6,9 @@ from django.contrib.admin.models import CHANGE
 from django.db import transaction
 from django.http import Http404, HttpResponseBase
 from django.shortcuts import redirect
-from django.utils.http import url_has_allowed_host_and_scheme
 
 from delivery.admin import acts
-from jetrelay.dashboard.access import HtmxRequest
+from jetrelay.dashboard.access import HtmxRequest, way_back
 from subscriptions.models import Endpoint, EndpointQuerySet
 
 
@@ -34,5 +33,5 @@ def note(request: HtmxRequest, endpoint: Endpoint, action: str, logged: str, det
 
 def back(request: HtmxRequest, otherwise: str, *args: object) -> HttpResponseBase:
     """To the page of ours that the form came from."""
-    target = request.POST.get("next", "")
-    return redirect(target) if url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()) else redirect(otherwise, *args)
+    target = way_back(request)
+    return redirect(target) if target else redirect(otherwise, *args)
