@@ -127,7 +127,7 @@ def _differences(scheme: Scheme, recipe: Recipe, given: Given, facts: Facts, sec
         yield Finding("secret", False, f"{made}.", "Give the receiver the current one: it can be revealed on the endpoint's page.")
     other = _other_scheme(scheme, recipe)
     if other:
-        yield Finding(signature_name, False, f"It was made as the scheme {_TITLES[other]} does.", f"This endpoint signs by {_TITLES[scheme]}: change either.")
+        yield Finding(signature_name, False, f"It was made as the scheme {_TITLES[other]} does.", f"It was to be checked as {_TITLES[scheme]}: change the endpoint's scheme, or how the receiver checks.")
     else:
         if recipe.key:
             yield Finding("key", False, _KEYS[recipe.key] + _more_on_key(scheme, recipe.key))

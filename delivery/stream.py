@@ -58,13 +58,18 @@ def record_gap(source: Source, host: str, gap: Gap) -> StreamGap:
 def fill_gaps(source: Source) -> list[StreamGap]:
     """Mark the open gaps that another host has stored without a break. Returns those."""
     filled = []
-    for gap in StreamGap.objects.filter(source=source, filled_by=""):
+    for gap in StreamGap.objects.open().filter(source=source):
         covers = StreamHost.objects.filter(source=source, covered_from__lte=gap.from_at, reached_at__gte=gap.to_at).exclude(host=gap.host).first()
         if covers is not None:
             gap.filled_by, gap.filled_at = covers.host, timezone.now()
             gap.save(update_fields=["filled_by", "filled_at"])
             filled.append(gap)
     return filled
+
+
+def acknowledge(gaps: "QuerySet[StreamGap]", by: str) -> int:
+    """Say that somebody knows of these gaps. Returns how many were news; one that a host fills later is filled all the same."""
+    return StreamGap.objects.alarming().filter(pk__in=gaps.values("pk")).update(acknowledged_at=timezone.now(), acknowledged_by=by[:150])
 
 
 def record_rejects(source: Source, rejects: Sequence[Reject]) -> None:

@@ -33,7 +33,7 @@ function replay() {
 }
 
 const KEYS = {
-  "/": () => document.querySelector("[data-search]")?.focus(),
+  "/": () => (document.querySelector("[data-search]") || document.querySelector("main form[method=get] input:not([type=hidden])"))?.focus(),
   "j": () => goTo(1),
   "k": () => goTo(-1),
   "r": replay,

@@ -225,6 +225,8 @@ def _split(value: str, schemes: tuple[str, ...], example: str) -> SplitResult:
     except ValueError as error:
         detail = "" if "@" in value else f" ({error})"
         raise ValidationError(f"{_shown(value)} is not a URL{detail}: write it like {example}") from error
+    if re.search(r"[\x00-\x20\x7f]", value):
+        raise ValidationError(f"{_shown(value)} is not a URL: it has a space or a control character in it. Write %20 for a space, and it like {example}")
     if parts.scheme not in schemes or not parts.hostname or port == 0 or re.search(r"[\x00-\x20\x7f\\]", value):
         raise ValidationError(f"{_shown(value)} is not a URL of the kind wanted here ({' or '.join(schemes)}): write it like {example}")
     return parts

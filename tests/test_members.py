@@ -34,6 +34,7 @@ from tests.builders import (
     make_delivery,
     make_endpoint,
     make_event,
+    make_gap,
     make_health,
     make_host,
     make_member,
@@ -138,7 +139,7 @@ FORMS = {
     "replay_new", "deliveries_selected", "endpoint_new", "endpoint_edit", "endpoint_delete", "endpoint_secret", "endpoint_rotate", "endpoint_signature",
     "subscription_new", "subscription_edit", "subscription_remove",
 }  # fmt: skip
-STEERS = {"stream_reconnect", "stream_rewind", "stream_reset"}
+STEERS = {"stream_reconnect", "stream_rewind", "stream_reset", "gaps_acknowledge"}
 # What owners alone may look at, fill in and do. Without the data of their forms these say what is missing.
 OWNS_LOOKS = {"member"}
 OWNS_FORMS = {"key_new", "member_new"}
@@ -474,6 +475,7 @@ SAID: dict[str, dict[str, Any]] = {
 ONLY_ASKS = {"endpoint_signature"}
 # The state that something has to be in for it to be done.
 BEFORE: dict[str, Callable[[House], object]] = {
+    "gaps_acknowledge": lambda house: make_gap(),
     "endpoint_resume": lambda house: Endpoint.objects.update(state=Endpoint.State.PAUSED),
     "endpoint_enable": lambda house: Endpoint.objects.update(state=Endpoint.State.DISABLED),
 }

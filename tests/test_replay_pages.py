@@ -219,8 +219,8 @@ def test_a_replay_has_a_page_that_says_what_was_asked_and_how_far_it_is(boss: Cl
 @pytest.mark.parametrize(
     ("over", "percent", "said"),
     [
-        ({"expected": 100}, 0, "A worker takes it up within seconds."),
-        ({"expected": 100, "age_s": 31}, 0, "No worker has taken it up yet: is one running?"),
+        ({"expected": 100}, 0, "a worker takes it up within seconds"),
+        ({"expected": 100, "age_s": 31}, 0, "no worker has taken it up yet: is one running?"),
         ({"expected": 100, "looked_at": 50, "done": 40, "skipped": 10, "age_s": 10}, 50, "about 10 s left"),
         ({"expected": 100, "looked_at": 50, "done": 50, "age_s": 10, "rate_per_s": 0.5}, 50, "about 1 min left"),
         ({"expected": 100, "looked_at": 50, "done": 50, "rate_per_s": 10, "age_s": 1}, 50, "about 5 s left"),

@@ -436,3 +436,16 @@ def test_it_says_sizes_and_rates_in_words() -> None:
         "0 bytes", "1 byte", "0 bytes", "999 bytes", "1.0 kB", "10 kB", "98 kB", "1.0 MB", "7.2 GB", "3,000,000 TB",
     ]  # fmt: skip
     assert [words.rate(count) for count in (0, 0.04, 0.4, 9.96, 451.3, 79_000)] == ["0", "0", "0.4", "10", "451", "79,000"]
+
+
+def test_a_gap_that_somebody_knows_of_raises_no_alarm_and_can_still_be_filled(boss: Client) -> None:
+    known, other = make_gap(), make_gap(from_at=timezone.now() - timedelta(hours=3))
+    assert "2 gaps in the stream" in page(boss, "/")
+    html = boss.post("/stream/gaps/acknowledge/", {"gap": known.public_id}, follow=True).content.decode()
+    assert "Acknowledged: 1 gap." in html
+    assert "acknowledged by <bdi>ada</bdi>" in html
+    assert "1 gap in the stream" in page(boss, "/")
+    assert "Acknowledged: 1 gap." in boss.post("/stream/gaps/acknowledge/", follow=True).content.decode()
+    assert "in the stream" not in page(boss, "/overview/events/")
+    assert "Nothing was acknowledged" in boss.post("/stream/gaps/acknowledge/", {"gap": "gap_0"}, follow=True).content.decode()
+    assert set(StreamGap.objects.open()) == {known, other}

@@ -1,5 +1,7 @@
 """A stream as its listener sees it: its hosts, the stretches that may be missing, and what was no event."""
 
+from typing import Self
+
 from django.db import models
 from django.utils import timezone
 
@@ -58,6 +60,16 @@ class StreamHost(models.Model):
         return "v2" if self.host.endswith(V2_PATH) else "v1"
 
 
+class StreamGapQuerySet(models.QuerySet["StreamGap"]):
+    def open(self) -> Self:
+        """Those that no host has filled."""
+        return self.filter(filled_by="")
+
+    def alarming(self) -> Self:
+        """Open ones that nobody has acknowledged."""
+        return self.open().filter(acknowledged_at=None)
+
+
 class StreamGap(PublicModel):
     """A stretch of one host's stream that may be missing. Times are by that host's clock."""
 
@@ -72,6 +84,11 @@ class StreamGap(PublicModel):
     # The host that has stored this stretch without a break; empty while none has.
     filled_by = models.CharField(max_length=255, blank=True)
     filled_at = models.DateTimeField(null=True)
+    # Somebody has seen it: it stays open, and raises no alarm any more.
+    acknowledged_at = models.DateTimeField(null=True)
+    acknowledged_by = models.CharField(max_length=150, blank=True)
+
+    objects = StreamGapQuerySet.as_manager()
 
     class Meta:
         ordering = ("-id",)

@@ -146,7 +146,7 @@ class ReplayForm(forms.Form):
     def _endpoints(self) -> list[tuple[str, str]]:
         """The first by name, and the one that was asked for."""
         reachable = Endpoint.objects.for_tenants(self.tenants)
-        rows: dict[UUID, str] = dict(reachable.order_by("name", "id").values_list("pk", "name")[:_ENDPOINTS])
+        rows: dict[UUID, str] = dict(reachable.present().order_by("name", "id").values_list("pk", "name")[:_ENDPOINTS])
         asked = from_public(str(self.data.get("endpoint") or ""))
         if asked and asked not in rows:
             rows |= dict(reachable.filter(pk=asked).values_list("pk", "name"))

@@ -65,7 +65,7 @@ class StreamStatus(ApiView):
     scopes = {"GET": "stream:read"}
 
     def get(self, request: Request) -> Response:
-        gaps = StreamGap.objects.filter(filled_by="").order_by("-id")[:MAX_GAPS]
+        gaps = StreamGap.objects.open().order_by("-id")[:MAX_GAPS]
         return Response({"hosts": [show_host(host) for host in StreamHost.objects.order_by("host")], "open_gaps": [show_gap(gap) for gap in gaps]})
 
 

@@ -101,7 +101,20 @@ class StreamGapAdmin(ReadOnlyAdmin):
     date_hierarchy = "from_at"
     search_fields = ("host", "filled_by", "reason")
     search_help_text = "A gap's id (gap_…), or a part of a host's URL or of the reason."
-    fields = ("public_id", "source", "host", "from_at", "to_at", "length", "reason", "noticed_at", "filled_by", "filled_at")
+    fields = (
+        "public_id",
+        "source",
+        "host",
+        "from_at",
+        "to_at",
+        "length",
+        "reason",
+        "noticed_at",
+        "filled_by",
+        "filled_at",
+        "acknowledged_at",
+        "acknowledged_by",
+    )
     readonly_fields = ("public_id", "length")
 
     def get_search_results(self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str) -> "tuple[QuerySet[Any], bool]":

@@ -94,6 +94,8 @@ def next_step(delivery: Delivery, now: datetime) -> str:
         return f"held: its endpoint is {delivery.endpoint.get_state_display().lower()}"
     verb = "retries" if delivery.tries else "is sent"
     found = standing(delivery.endpoint, now)
-    if found.kind in (Kind.OPEN, Kind.PROBING, Kind.ASKED_TO_WAIT):
+    if found.kind in (Kind.OPEN, Kind.PROBING):
+        return f"waits: its endpoint's breaker is {found.words}"
+    if found.kind is Kind.ASKED_TO_WAIT:
         return f"waits: its endpoint is {found.words}"
     return f"{verb} in {duration(delivery.due_at - now)}" if delivery.due_at > now else f"{verb} next"

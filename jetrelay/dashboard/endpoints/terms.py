@@ -17,7 +17,7 @@ _BREAKER = {
     Kind.PROBING: "Open, for one request, which goes to see whether the receiver is back. Everything else waits.",
     Kind.ASKED_TO_WAIT: "The receiver has asked for a pause (Retry-After). Deliveries wait, and use up no attempt.",
     Kind.RECOVERING: "Closed again. The backlog goes out gently: more at once with every success.",
-    Kind.HELD: "It has nothing to do while the endpoint is held.",
+    Kind.HELD: "The breaker has nothing to do while the endpoint is held.",
 }
 
 

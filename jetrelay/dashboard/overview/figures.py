@@ -81,8 +81,8 @@ def bounded_count(rows: "QuerySet[Any]", limit: int = COUNT_LIMIT) -> Count:
 
 
 def open_gaps() -> Count:
-    """The stretches of the stream that no host has filled."""
-    return bounded_count(StreamGap.objects.filter(filled_by=""))
+    """The stretches of the stream that no host has filled and nobody has acknowledged."""
+    return bounded_count(StreamGap.objects.alarming())
 
 
 def traffic(tenants: Tenants) -> list[Traffic]:

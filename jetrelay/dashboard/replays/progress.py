@@ -56,7 +56,7 @@ def _left(replay: Replay, handled: int, rate: float | None) -> timedelta | None:
 
 def _words(replay: Replay, left: timedelta | None, took: timedelta) -> str:
     if not replay.looked_at:
-        return "No worker has taken it up yet: is one running?" if took > SOON else "A worker takes it up within seconds."
+        return "no worker has taken it up yet: is one running?" if took > SOON else "a worker takes it up within seconds"
     if left is not None:
         return f"about {words.duration(left)} left" if left >= timedelta(seconds=1) else "nearly done"
     return "there are more than were counted: how long it takes cannot be told" if replay.expected_more else ""

@@ -6,15 +6,18 @@ from django.contrib import messages
 from django.db import transaction
 from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from delivery.models import MAX_REJECTED
+from delivery import stream as steer
+from delivery.models import MAX_REJECTED, StreamGap
 from jetrelay.dashboard import audit
 from jetrelay.dashboard.access import HtmxRequest, members_page
 from jetrelay.dashboard.overview import figures
 from jetrelay.dashboard.stream import logs
 from jetrelay.dashboard.stream.hosts import Stream, streams
 from jetrelay.dashboard.stream.steering import WISHES, Wish
+from subscriptions.ids import from_public
 
 
 @require_safe
@@ -56,6 +59,27 @@ def stream_ask(request: HtmxRequest, wish: str) -> HttpResponseBase:
         messages.success(request, told)
         return redirect("stream")
     return render(request, "dashboard/stream/stream.html", _whole(request, found, form))
+
+
+@require_POST
+@members_page
+def gaps_acknowledge(request: HtmxRequest) -> HttpResponseBase:
+    """The one that the form names, or all that are open."""
+    request.access.require(request.access.steers)
+    named = request.POST.get("gap", "")
+    gaps = StreamGap.objects.filter(pk__in=[from_public(named)]) if named else StreamGap.objects.alarming()
+    with transaction.atomic():
+        count = steer.acknowledge(gaps, request.user.get_username())
+        if count:
+            audit.note(request, "gap.acknowledge", named if count == 1 else "", detail=f"{count:,} gaps" if count > 1 else "")
+    if count:
+        messages.success(
+            request,
+            f"Acknowledged: {count:,} gap{'' if count == 1 else 's'}. A host that still has the events can fill {'it' if count == 1 else 'them'} all the same.",
+        )
+    else:
+        messages.warning(request, "Nothing was acknowledged: it is filled, was acknowledged already, or is gone.")
+    return redirect(f"{reverse('stream')}#gaps")
 
 
 def _whole(request: HtmxRequest, found: list[Stream], refused: Wish | None = None) -> dict[str, Any]:
