@@ -21,6 +21,7 @@ _KEYS = {
     "text without whsec_": "The key was the text after whsec_, not decoded.",
     "decoded with whsec_": "The key was the whole secret decoded as base64: whsec_ was decoded along, as Node's Buffer does. Cut it off first.",
 }
+_OTHER = "It was to be checked as {}: change the endpoint's scheme, or how the receiver checks."
 _TEXT_KEY = " This scheme takes the whole secret as its text, whsec_ included."
 _DECODE = " Decode it as base64: the key is those bytes."
 _RAW = "Check the bytes of the request as they arrive, before anything parses them or writes them anew."
@@ -127,7 +128,7 @@ def _differences(scheme: Scheme, recipe: Recipe, given: Given, facts: Facts, sec
         yield Finding("secret", False, f"{made}.", "Give the receiver the current one: it can be revealed on the endpoint's page.")
     other = _other_scheme(scheme, recipe)
     if other:
-        yield Finding(signature_name, False, f"It was made as the scheme {_TITLES[other]} does.", f"It was to be checked as {_TITLES[scheme]}: change the endpoint's scheme, or how the receiver checks.")
+        yield Finding(signature_name, False, f"It was made as the scheme {_TITLES[other]} does.", _OTHER.format(_TITLES[scheme]))
     else:
         if recipe.key:
             yield Finding("key", False, _KEYS[recipe.key] + _more_on_key(scheme, recipe.key))

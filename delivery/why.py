@@ -126,7 +126,8 @@ def _of_delivery(delivery: Delivery) -> tuple[Verdict, str]:
         case Delivery.State.DELIVERED:
             return Verdict.DELIVERED, f"Delivered{_at(delivery.settled_at)}, at attempt {delivery.attempt_count:,}."
         case Delivery.State.DEAD:
-            return Verdict.DEAD, f"Dead{_at(delivery.settled_at)}, after {delivery.attempt_count:,} {'attempt' if delivery.attempt_count == 1 else 'attempts'}: {last}. Replay it to try again."
+            attempts = f"{delivery.attempt_count:,} {'attempt' if delivery.attempt_count == 1 else 'attempts'}"
+            return Verdict.DEAD, f"Dead{_at(delivery.settled_at)}, after {attempts}: {last}. Replay it to try again."
         case Delivery.State.CANCELLED:
             return Verdict.CANCELLED, f"Cancelled{_at(delivery.settled_at)}: it was dismissed, or the endpoint was deleted."
     return Verdict.PENDING, f"Owed, and due{_at(delivery.due_at)}: {last}."

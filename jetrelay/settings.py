@@ -270,6 +270,7 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         # Anyone may send a wrong Host, as often as they like: it is answered, and no news.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        "django.security.TooManyFieldsSent": {"level": "CRITICAL"},
         # Tasks wake lanes several times a second: a line for each would bury every other line.
         "celery": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},

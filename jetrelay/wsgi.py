@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jetrelay.settings")
@@ -17,9 +18,13 @@ _site = get_wsgi_application()
 
 from delivery import interpreter  # noqa: E402 - what these import needs Django set up
 from jetrelay.api.express import Express  # noqa: E402
+from jetrelay.intake import TakenIn  # noqa: E402
 
 # Requests take milliseconds: more threads would only hold more connections open.
 SITE_THREADS = min(8, 2 * (os.cpu_count() or 1) + 1)
+
+# Of the server's 64 threads (README, `manage.py up`), so many may wait for bodies; the rest are for requests without one.
+READERS = 56
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -34,5 +39,5 @@ def on_few_threads(site: Wsgi, threads: int) -> Wsgi:
     return application
 
 
-application = Express(on_few_threads(_site, SITE_THREADS))
+application = TakenIn(Express(on_few_threads(_site, SITE_THREADS)), READERS, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 interpreter.collect_rarely()

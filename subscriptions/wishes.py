@@ -49,7 +49,10 @@ class WishForm(forms.Form):
     collections = NamesField(
         label="Collections, or types of posted events",
         required=False,
-        help_text="One in a line, or with a space or a comma between: a full name (app.bsky.feed.post), a prefix that ends in .* (app.bsky.feed.*), or * for everything.",
+        help_text=(
+            "One in a line, or with a space or a comma between: a full name (app.bsky.feed.post), a prefix that ends in .* (app.bsky.feed.*),"
+            " or * for everything."
+        ),
     )
     operations = forms.MultipleChoiceField(
         label="Operations",

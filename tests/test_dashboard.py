@@ -345,3 +345,51 @@ def test_it_splits_an_attempt_into_its_parts() -> None:
 @pytest.mark.parametrize("text", ["", "not json", "[" * 100_000, "9" * 5000, "{\x00}"])
 def test_it_leaves_what_is_not_json_as_it_is(text: str) -> None:
     assert bodies.pretty(text) == text
+
+
+# --- what strangers may send ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"text": "' + "x" * 200_000 + '"}',
+        "[" * 800 + "1" + "]" * 800,
+        "[" * 60 + "1," * 40_000 + "1" + "]" * 60,
+        "<" * 500_000,
+    ],
+    ids=["long", "deep", "wide and deep", "of signs that are escaped"],
+)
+def test_no_body_makes_a_page_of_many_megabytes(boss: Client, body: str) -> None:
+    event = make_event(body=body.encode())
+    delivery = make_delivery(event=event, state=DEAD, attempt_count=1)
+    attempt = make_attempt(delivery=delivery, status=500, response_body=body.encode()[:4096])
+    for url in (f"/events/{event.public_id}/", f"/deliveries/{delivery.public_id}/", f"/deliveries/{delivery.public_id}/attempts/{attempt.public_id}/"):
+        html = page(boss, url)
+        assert len(html) < 2_500_000
+        assert ("cut here, after 100,000 of" in html) is (len(body) > 100_000)
+
+
+def test_it_indents_what_is_not_too_long_for_it() -> None:
+    assert bodies.pretty('{"a": [1]}') == '{\n  "a": [\n    1\n  ]\n}'
+    deep = "[" * 800 + "1" + "]" * 800
+    assert bodies.pretty(deep) == deep
+
+
+@pytest.mark.parametrize("back", ["deliveries", "foo", "%00", "?x", "https://elsewhere.example/", "//elsewhere.example/"])
+def test_it_leads_back_to_pages_of_ours_alone(boss: Client, back: str) -> None:
+    row = make_delivery(state=DEAD)
+    assert boss.post(f"/deliveries/{row.public_id}/replay/", {"next": back})["Location"] == f"/deliveries/{row.public_id}/"
+    assert boss.post("/theme/", {"theme": "dark", "next": back})["Location"] == "/"
+
+
+@pytest.mark.parametrize("url", ["/admin/delivery/lease/?pk=%00", "/admin/autocomplete/?term=%00", "/%00/"])
+def test_a_nul_in_an_address_is_refused_in_words(boss: Client, url: str) -> None:
+    response = boss.get(url)
+    assert (response.status_code, b"NUL" in response.content) == (400, True)
+
+
+@pytest.mark.parametrize("name", ["state", "endpoint", "q", "before", "type", "outcome", "since", "until"])
+def test_a_nul_in_a_filter_finds_nothing_and_breaks_nothing(boss: Client, name: str) -> None:
+    page(boss, f"/deliveries/?{name}=%00")
+    page(boss, f"/deliveries/?{name}=a%00b")

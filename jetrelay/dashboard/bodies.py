@@ -12,15 +12,36 @@ def parsed(text: str) -> Any:
         return None
 
 
+# Characters of a body that a page shows. Whoever needs more downloads it.
+MOST_SHOWN = 100_000
+# Indenting makes a body that nests deeply hundreds of times longer: past this it is shown as it is.
+_MOST_INDENTED = 3 * MOST_SHOWN
+
+
 def pretty(text: str) -> str:
-    """Indented JSON; a text that is not JSON is returned as it is."""
-    value = parsed(text)
+    """Indented JSON; a text that is not JSON, or too long or nested too deeply to be indented, is returned as `shown`."""
+    value = parsed(text) if len(text) <= MOST_SHOWN else None
     if value is None:
-        return printable(text)
+        return shown(text)
+    parts, length = [], 0
     try:
-        return printable(json.dumps(value, indent=2, ensure_ascii=False))
+        for part in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
+            parts.append(part)
+            length += len(part)
+            if length > _MOST_INDENTED:
+                return shown(text)
     except RecursionError:
-        return printable(text)
+        return shown(text)
+    return printable("".join(parts))
+
+
+def shown(text: str) -> str:
+    """The text, or as much of it as a page can show."""
+    return printable(text) if not is_cut(text) else printable(f"{text[:MOST_SHOWN]}\n… cut here, after {MOST_SHOWN:,} of {len(text):,} characters")
+
+
+def is_cut(text: str) -> bool:
+    return len(text) > MOST_SHOWN
 
 
 def printable(text: str) -> str:

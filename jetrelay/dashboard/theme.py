@@ -3,8 +3,9 @@
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
+
+from jetrelay.dashboard.access import way_back
 
 COOKIE = "theme"
 THEMES = ("system", "light", "dark")
@@ -14,8 +15,8 @@ _YEAR_S = 365 * 24 * 3600
 @require_POST
 def choose_theme(request: HttpRequest) -> HttpResponseBase:
     """For everybody, signed in or not: nothing is kept here."""
-    chosen, back = request.POST.get("theme", ""), request.POST.get("next", "")
-    response = redirect(back if url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure()) else reverse("overview"))
+    chosen = request.POST.get("theme", "")
+    response = redirect(way_back(request) or reverse("overview"))
     if chosen in THEMES:
         response.set_cookie(COOKIE, chosen, max_age=_YEAR_S, httponly=True, samesite="Lax", secure=request.is_secure())
     return response

@@ -44,7 +44,10 @@ class Filters:
 
     @classmethod
     def read(cls, query: Mapping[str, str]) -> Self:
-        given = {name: query.get(name, "").strip()[:400] for name in ("state", "endpoint", "type", "outcome", "since", "until", "q", "before")}
+        given = {
+            name: query.get(name, "").replace("\0", "\N{REPLACEMENT CHARACTER}").strip()[:400]
+            for name in ("state", "endpoint", "type", "outcome", "since", "until", "q", "before")
+        }
         if given["q"].startswith(f"{Endpoint.prefix}_") and from_public(given["q"]) and not given["endpoint"]:
             given["endpoint"], given["q"] = given["q"], ""
         state, endpoint, before = _STATES.get(given["state"]), from_public(given["endpoint"]), from_public(given["before"])

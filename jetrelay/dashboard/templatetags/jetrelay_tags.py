@@ -135,6 +135,16 @@ def pretty(text: str) -> str:
 
 
 @register.filter
+def shown(text: str) -> str:
+    return bodies.shown(text)
+
+
+@register.filter
+def is_cut(text: str) -> bool:
+    return bodies.is_cut(text)
+
+
+@register.filter
 def outcome(row: Attempt) -> Explanation:
     return explain(row.status, row.error)
 
