@@ -96,7 +96,7 @@ def unknown() -> list[str]:
 
 
 def network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """A network in CIDR notation, for JETRELAY_ALLOWED_NETWORKS."""
+    """A network in CIDR notation, for JETRELAY_ALLOWED_NETWORKS and JETRELAY_TRUSTED_PROXIES."""
     try:
         interface = ipaddress.ip_interface(value)
     except ValueError as error:

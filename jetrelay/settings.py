@@ -76,6 +76,7 @@ if WEBHOOK_URL and "commit" in JETSTREAM_KINDS and not (JETSTREAM_COLLECTIONS or
 
 JETRELAY_LANES = env.integer("JETRELAY_LANES", 8, 1, 256)
 JETRELAY_ALLOWED_NETWORKS = env.items("JETRELAY_ALLOWED_NETWORKS", env.network)
+JETRELAY_TRUSTED_PROXIES = env.items("JETRELAY_TRUSTED_PROXIES", env.network)
 # After so many days in which everything failed, an endpoint is disabled; 0: never.
 JETRELAY_DISABLE_AFTER_DAYS = env.integer("JETRELAY_DISABLE_AFTER_DAYS", 5, 0, 365)
 # There is no "for ever": such tables end with a full disk. Who wants years says how many.
@@ -169,6 +170,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     # First, so that it sees what the others answer themselves.
+    "jetrelay.proxies.behind_proxies",
     "jetrelay.dashboard.access.confine_pages",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

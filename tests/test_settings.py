@@ -74,7 +74,7 @@ def test_it_needs_nothing(tmp_path: Path) -> None:
     ]
     assert (found["JETSTREAM_COLLECTIONS"], found["JETSTREAM_DIDS"], found["JETSTREAM_KINDS"]) == ([], [], ["commit"])
     assert (found["WEBHOOK_URL"], found["WEBHOOK_SECRET"], found["WEBHOOK_BEARER_TOKEN"]) == ("", "", "")
-    assert found["JETRELAY_ALLOWED_NETWORKS"] == []
+    assert found["JETRELAY_ALLOWED_NETWORKS"] == found["JETRELAY_TRUSTED_PROXIES"] == []
     assert (found["JETRELAY_RETENTION_DAYS"], found["JETRELAY_DEAD_LETTER_DAYS"], found["JETRELAY_AUDIT_DAYS"]) == (7, 30, 365)
     assert found["JETRELAY_VERIFY_ENDPOINTS"] is True
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
