@@ -36,6 +36,9 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
+_UNREADABLE = (Finding("headers", False, "None could be read.", "Write one in a line, as `Name: value`, or paste them as a JSON object."),)
+
+
 class Diagnosis(NamedTuple):
     fits: bool
     findings: Sequence[Finding]
@@ -48,10 +51,11 @@ def read_headers(text: str) -> dict[str, str]:
     except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict):
-        pairs = [(str(name), str(each[0] if isinstance(each, list) and each else each)) for name, each in value.items()]
+        firsts = ((name, each[0] if isinstance(each, list) and each else each) for name, each in value.items())
+        pairs = [(name, str(each)) for name, each in firsts if isinstance(each, str | int | float)]
     else:
         pairs = [(name, each) for name, colon, each in (line.lstrip("<> \t").partition(":") for line in text.splitlines()) if colon]
-    return {_name(name): each.strip().strip("\"',") for name, each in pairs}
+    return {name: each.strip().strip("\"',") for name, each in ((_name(name), each) for name, each in pairs) if name}
 
 
 def _name(name: str) -> str:
@@ -62,7 +66,7 @@ def _name(name: str) -> str:
 def diagnose(scheme: Scheme, secrets: Sequence[Secret], headers: Mapping[str, str], facts: Facts, now: float) -> Diagnosis:
     """`facts` without id and time, which are in the headers. `secrets`: the current one first. `now` in Unix seconds."""
     id_name, time_name, signature_name, _ = NAMES[scheme]
-    findings = [*_missing(scheme, headers)]
+    findings = [*(_missing(scheme, headers) if headers else _UNREADABLE)]
     time = headers.get(time_name.lower(), "") if time_name else ""
     if time:
         findings.append(_time(time_name, time, now))
@@ -74,7 +78,10 @@ def diagnose(scheme: Scheme, secrets: Sequence[Secret], headers: Mapping[str, st
                 Finding(signature_name, False, "There is no HMAC-SHA256 in it, which has 32 bytes.", "It may have been cut off, or made by another hash.")
             )
         return Diagnosis(False, [*findings, *_body(facts, facts.body)])
-    match = recipes.find(scheme, secrets, facts, given)
+    match, untried = recipes.find(scheme, secrets, facts, given)
+    if len(given) > recipes.MOST_SIGNATURES:
+        words = f"It has {len(given):,} signatures: the first {recipes.MOST_SIGNATURES} were looked at."
+        findings.append(Finding(signature_name, match is not None, words))
     if match is None:
         findings.append(
             Finding(
@@ -84,6 +91,7 @@ def diagnose(scheme: Scheme, secrets: Sequence[Secret], headers: Mapping[str, st
                 "Another endpoint's secret, one that has been rotated out, or a body, id or time that was changed beyond recognition.",
             )
         )
+        findings += [Finding("body", False, words) for words in untried]
         return Diagnosis(False, [*findings, *_body(facts, facts.body)])
     findings += _differences(scheme, *match, facts, secrets)
     return Diagnosis(all(finding.good for finding in findings), findings)
@@ -174,6 +182,8 @@ def _body(facts: Facts, body: bytes) -> Iterator[Finding]:
     """How a body differs from the one that was sent under this id, if that is known."""
     stored = facts.stored
     if stored is None:
+        if not body:
+            yield Finding("body", False, "It is empty.", "Paste it, or give it as a file: the signature is made of its bytes.")
         return
     if stored == body:
         yield Finding("body", True, "It is, byte for byte, the body of the event that this id names.")

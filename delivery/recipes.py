@@ -8,15 +8,25 @@ import binascii
 import hmac
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
 from delivery.signing import Scheme
 
-# What one search hashes at most, in bytes: a tenth of a second's work.
+# What one search does at most, counted in bytes that are hashed: some tenths of a second's work.
 BUDGET = 64_000_000
+# What each attempt costs beside its content, and each comparison with a signature.
+_ATTEMPT, _COMPARISON = 1000, 50
+# Reading or writing a byte of JSON takes as long as hashing this many.
+_JSON_BYTE = 10
+# Signatures that are looked at. A rotation sends two.
+MOST_SIGNATURES = 10
+# JSON is written anew up to this size and depth: indenting what is deep makes it many times as large.
+MOST_JSON = 64 * 1024
+MOST_LEVELS = 64
+MOST_WRITTEN = 4 * MOST_JSON
 # More parts than these are not wrong at once in any program that was written with our documentation at hand.
 MOST_DIFFERENCES = 4
 
@@ -65,7 +75,49 @@ class Facts:
     times: Sequence[int] = ()
 
 
-Named = list[tuple[str | None, bytes]]
+class Search(NamedTuple):
+    """What a search found, if anything, and what it did not try."""
+
+    match: tuple[Recipe, Given] | None
+    untried: Sequence[str]
+
+
+class SpentError(Exception):
+    """The budget does not reach any further."""
+
+
+class Work:
+    """What one search may still do, and what it had to leave out."""
+
+    def __init__(self, budget: int) -> None:
+        self.left = budget
+        self.untried: list[str] = []
+
+    def charge(self, amount: int) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise SpentError
+
+
+Named = tuple[str | None, bytes]
+
+
+class _Choices:
+    """The right value first, then the others: each is made when it is first asked for, and kept. Equal ones count once."""
+
+    def __init__(self, values: Iterator[Named]) -> None:
+        self._values = values
+        self._made: list[Named] = []
+        self._seen: set[bytes] = set()
+
+    def __iter__(self) -> Iterator[Named]:
+        yield from self._made
+        for name, value in self._values:
+            if value not in self._seen:
+                self._seen.add(value)
+                self._made.append((name, value))
+                yield name, value
+
 
 DECODED, TEXT = "decoded", "text"
 _KEYS = {Scheme.STANDARD: DECODED, Scheme.TIMESTAMPED: TEXT, Scheme.HOOKSTREAM: TEXT}
@@ -90,43 +142,53 @@ def read_signatures(header: str) -> list[Given]:
     return [given for _, text in _SIGNATURE.findall(header) if (given := _decoded(text))]
 
 
-def find(scheme: Scheme, secrets: Sequence[Secret], facts: Facts, given: Sequence[Given]) -> tuple[Recipe, Given] | None:
-    """The recipe with the fewest differences that one of the given signatures was made by; None where none was, as far as the budget goes."""
-    left = BUDGET
-    for recipe, key, content in _attempts(scheme, secrets, facts):
-        left -= len(content) + 200
-        if left < 0:
-            return None
-        mac = hmac.digest(key, content, "sha256")
-        for each in given:
-            if hmac.compare_digest(mac, each.mac):
-                return recipe, each
-    return None
+def find(scheme: Scheme, secrets: Sequence[Secret], facts: Facts, given: Sequence[Given]) -> Search:
+    """The recipe with the fewest differences that one of the first signatures was made by, as far as the budget goes."""
+    given, work = given[:MOST_SIGNATURES], Work(BUDGET)
+    try:
+        for recipe, key, content in _attempts(scheme, secrets, facts, work):
+            work.charge(len(content) + _ATTEMPT + _COMPARISON * len(given))
+            mac = hmac.digest(key, content, "sha256")
+            for each in given:
+                if hmac.compare_digest(mac, each.mac):
+                    return Search((recipe, each), work.untried)
+    except SpentError:
+        work.untried.append("Not every mix of mistakes was tried: with a body of this size that takes too long.")
+    return Search(None, work.untried)
 
 
-def _attempts(scheme: Scheme, secrets: Sequence[Secret], facts: Facts) -> Iterator[tuple[Recipe, bytes, bytes]]:
-    """Recipes with their keys and contents, those with fewer differences first."""
-    keys = [(secret.name, kind, key) for secret in secrets for kind, key in _keys(scheme, secret.text)]
+def _attempts(scheme: Scheme, secrets: Sequence[Secret], facts: Facts, work: Work) -> Iterator[tuple[Recipe, bytes, bytes]]:
+    """Recipes with their keys and contents, those with fewer differences first. Each is made when it is asked for."""
+    keys: dict[bytes, tuple[str, str | None]] = {}
+    for secret in secrets:
+        for kind, key in _keys(scheme, secret.text):
+            keys.setdefault(key, (secret.name, kind))
     contents = [None, *(name for name in _ALL_CONTENTS if name != _CONTENTS[scheme])]
-    parts = list(product(contents, _ids(facts), _times(facts), _bodies(facts)))
-    seen: set[tuple[Any, ...]] = set()
-    found: list[list[tuple[Recipe, bytes, tuple[str, bytes, bytes, bytes]]]] = [[] for _ in range(MOST_DIFFERENCES + 1)]
-    for (secret, kind, key), (content, (id_, id_bytes), (time_, time_bytes), (body_, body)) in product(keys, parts):
-        template = content or _CONTENTS[scheme]
-        has_id, has_time, has_body = ("id" in template, "time" in template, "body" in template)
-        # What is not signed has no say in it.
-        same = (key, template, has_id and id_bytes, has_time and time_bytes, has_body and id(body))
-        recipe = Recipe(secret, kind, content, id_ if has_id else None, time_ if has_time else None, body_ if has_body else None)
-        if same not in seen and recipe.differences <= MOST_DIFFERENCES:
-            seen.add(same)
-            found[recipe.differences].append((recipe, key, (template, id_bytes, time_bytes, body)))
-    for rank in found:
-        for recipe, key, (template, id_bytes, time_bytes, body) in rank:
-            values = {"id": id_bytes, "time": time_bytes, "body": body}
-            yield recipe, key, b".".join(values[part] for part in template.split("."))
+    choices = {"id": _Choices(_ids(facts, work)), "time": _Choices(_times(facts)), "body": _Choices(_bodies(facts, work))}
+    for rank in range(MOST_DIFFERENCES + 1):
+        for (key, (name, kind)), content in product(keys.items(), contents):
+            # What is not signed has no say in it.
+            parts = (content or _CONTENTS[scheme]).split(".")
+            for chosen in _chosen([choices[part] for part in parts], rank - (kind is not None) - (content is not None)):
+                differences = {part: difference for part, (difference, _) in zip(parts, chosen, strict=True)}
+                yield Recipe(name, kind, content, **differences), key, b".".join(value for _, value in chosen)
 
 
-def _keys(scheme: Scheme, secret: str) -> Named:
+def _chosen(choices: Sequence[Iterable[Named]], differences: int) -> Iterator[tuple[Named, ...]]:
+    """One value of each, of which just so many are not the right one. Others than the right ones are not made before they are needed."""
+    if not 0 <= differences <= len(choices):
+        return
+    if not choices:
+        yield ()
+        return
+    for value in choices[0]:
+        for rest in _chosen(choices[1:], differences - (value[0] is not None)):
+            yield value, *rest
+        if not differences:
+            return
+
+
+def _keys(scheme: Scheme, secret: str) -> list[Named]:
     """The right one first. Node's base64 reads `whsec_` as well, as if it belonged to it."""
     bare = secret.removeprefix("whsec_")
     kinds = {DECODED: _base64(bare), TEXT: secret.encode(), "text without whsec_": bare.encode(), "decoded with whsec_": _base64(secret)}
@@ -134,63 +196,116 @@ def _keys(scheme: Scheme, secret: str) -> Named:
     return [(None if kind == right else kind, key) for kind, key in sorted(kinds.items(), key=lambda item: item[0] != right) if key]
 
 
-def _ids(facts: Facts) -> Named:
+def _ids(facts: Facts, work: Work) -> Iterator[Named]:
+    yield None, _encoded(facts.id)
     prefix, underscore, rest = facts.id.rpartition("_")
     others = {
         "without its prefix": rest if underscore and prefix else "",
         "as a dashed UUID": f"{rest[:8]}-{rest[8:12]}-{rest[12:16]}-{rest[16:20]}-{rest[20:]}" if re.fullmatch(r"[0-9a-f]{32}", rest) else "",
         "with evt_ in front": f"evt_{facts.id.replace('-', '')}" if not underscore else "",
         "in lower case": facts.id.lower(),
-        "the id in the body": _id_in(facts.body),
+        "the id in the body": _id_in(facts.body, work),
     }
-    return _named(facts.id, others)
+    yield from _named(others)
 
 
-def _times(facts: Facts) -> Named:
+def _times(facts: Facts) -> Iterator[Named]:
+    yield None, _encoded(facts.time)
     others = {}
     if facts.time.isascii() and facts.time.isdecimal():
         number = int(facts.time[:20])
         others = {"in seconds": str(number // 1000), "in milliseconds": str(number * 1000)}
-    return _named(facts.time, others | {f"the time of an attempt ({at})": str(at) for at in facts.times})
+    yield from _named(others | {f"the time of an attempt ({at})": str(at) for at in facts.times})
 
 
-def _named(right: str, others: Mapping[str, str]) -> Named:
-    return [(None, right.encode()), *((name, value.encode()) for name, value in others.items() if value and value != right)]
+def _named(others: Mapping[str, str]) -> Iterator[Named]:
+    return ((name, _encoded(value)) for name, value in others.items() if value)
 
 
-def _bodies(facts: Facts) -> Named:
+def _encoded(text: str) -> bytes:
+    """JSON can hold half a surrogate pair, which no header can: it then fits nothing."""
+    return text.encode(errors="surrogatepass")
+
+
+def _bodies(facts: Facts, work: Work) -> Iterator[Named]:
     """The body as it came, then as it may have been when it was signed."""
-    body, seen = facts.body, {facts.body}
-    found: Named = [(None, body)]
-    for name, other in _other_bodies(facts):
-        if other not in seen:
-            seen.add(other)
-            found.append((name, other))
-    return found
-
-
-def _other_bodies(facts: Facts) -> Iterator[tuple[str, bytes]]:
     body = facts.body
+    yield None, body
     if facts.stored is not None:
         yield "as it is stored", facts.stored
-    yield "without what is blank at its ends", body.strip()
-    yield "with a line end after it", body + b"\n"
-    yield "with a line end after it", body + b"\r\n"
-    yield "with other line ends", body.replace(b"\r\n", b"\n")
-    yield "with other line ends", body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    yield "without its byte order mark", body.removeprefix(b"\xef\xbb\xbf")
-    try:
-        value = json.loads(body)
-        for separators, indent in (((",", ":"), None), ((", ", ": "), None), ((",", ": "), 2)):
-            for ascii_only, in_order in product((False, True), (False, True)):
-                text = json.dumps(value, separators=separators, indent=indent, ensure_ascii=ascii_only, sort_keys=in_order)
-                yield "as the same JSON, written differently", text.encode()
-    except (ValueError, RecursionError, TypeError):
-        pass
+    for name, make in _CHANGES:
+        work.charge(len(body))
+        yield name, make(body)
+    for other in written_anew(body, work):
+        yield "as the same JSON, written differently", other
     yield "empty", b""
 
 
-def _id_in(body: bytes) -> str:
+_CHANGES: Sequence[tuple[str, Callable[[bytes], bytes]]] = (
+    ("without what is blank at its ends", bytes.strip),
+    ("with a line end after it", lambda body: body + b"\n"),
+    ("with a line end after it", lambda body: body + b"\r\n"),
+    ("with other line ends", lambda body: body.replace(b"\r\n", b"\n")),
+    ("with other line ends", lambda body: body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")),
+    ("without its byte order mark", lambda body: body.removeprefix(b"\xef\xbb\xbf")),
+)
+
+
+def written_anew(body: bytes, work: Work) -> Iterator[bytes]:
+    """The same JSON as other programs write it. What would take too long is left out, and said to be."""
+    if len(body) > MOST_JSON:
+        work.untried.append(f"{_UNTRIED}: it is larger than {MOST_JSON:,} bytes.")
+        return
+    work.charge(len(body) * _JSON_BYTE)
+    try:
+        value = json.loads(body)
+        deep = nests_deeper(value, MOST_LEVELS)
+    except ValueError:
+        return
+    except RecursionError:
+        deep = True
+    if deep:
+        work.untried.append(f"{_UNTRIED}: it nests deeper than {MOST_LEVELS} levels.")
+        return
+    for separators, indent in (((",", ":"), None), ((", ", ": "), None), ((",", ": "), 2)):
+        for ascii_only, in_order in product((False, True), (False, True)):
+            encoder = json.JSONEncoder(separators=separators, indent=indent, ensure_ascii=ascii_only, sort_keys=in_order)
+            text = _written(encoder, value, work)
+            if text is None:
+                work.untried.append(f"It was not tried in every way in which JSON is written: some make it larger than {MOST_WRITTEN:,} bytes.")
+                return
+            yield text
+
+
+_UNTRIED = "It was not tried as the same JSON, written differently"
+
+
+def _written(encoder: json.JSONEncoder, value: Any, work: Work) -> bytes | None:
+    """None as soon as it gets too large."""
+    size, pieces = 0, []
+    # Without indentation it cannot become much larger, and is written in one go, which is faster.
+    for piece in encoder.iterencode(value) if encoder.indent else [encoder.encode(value)]:
+        piece_bytes = _encoded(piece)
+        size += len(piece_bytes)
+        work.charge(len(piece_bytes) * _JSON_BYTE)
+        if size > MOST_WRITTEN:
+            return None
+        pieces.append(piece_bytes)
+    return b"".join(pieces)
+
+
+def nests_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects stand in each other more than so many times. Goes by layers: recursion is what this is to prevent."""
+    layer = [value]
+    for _ in range(levels):
+        layer = [inner for each in layer if isinstance(each, list | dict) for inner in (each.values() if isinstance(each, dict) else each)]
+    return any(isinstance(each, list | dict) for each in layer)
+
+
+def _id_in(body: bytes, work: Work) -> str:
+    if len(body) > MOST_JSON:
+        return ""
+    work.charge(len(body) * _JSON_BYTE)
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):

@@ -293,8 +293,104 @@ def test_a_large_body_costs_a_bounded_search(monkeypatch: pytest.MonkeyPatch) ->
         return b"0" * 32
 
     monkeypatch.setattr(hmac, "digest", digest)
-    assert recipes.find(Scheme.STANDARD, SECRETS, Facts(ID, str(NOW), b'{"a":1}' * 100_000), [recipes.Given(b"1" * 32, "base64")]) is None
+    assert recipes.find(Scheme.STANDARD, SECRETS, Facts(ID, str(NOW), b'{"a":1}' * 100_000), [recipes.Given(b"1" * 32, "base64")]).match is None
     assert 0 < sum(hashed) <= recipes.BUDGET
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of every content that is hashed; the MACs are true."""
+    hashed: list[int] = []
+    true = hmac.digest
+
+    def digest(key: bytes, content: bytes, name: str) -> bytes:
+        hashed.append(len(content))
+        return true(key, content, name)
+
+    monkeypatch.setattr(hmac, "digest", digest)
+    return hashed
+
+
+def nested(levels: int, size: int = 0) -> bytes:
+    return b"[" * levels + b"1," * size + b"1" + b"]" * levels
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (nested(900, 100_000), "larger than 65,536 bytes"),
+        (nested(900, 10_000), "deeper than 64 levels"),
+        (nested(30_000), "deeper than 64 levels"),
+        (nested(64, 30_000), "some make it larger than 262,144 bytes"),
+    ],
+)
+def test_json_that_would_take_long_to_write_anew_is_left_out_and_that_is_said(body: bytes, said: str, work: list[int]) -> None:
+    budget = recipes.Work(recipes.BUDGET)
+    written = list(recipes.written_anew(body, budget))
+    assert sum(map(len, written)) <= 8 * recipes.MOST_WRITTEN
+    assert [said in words for words in budget.untried] == [True]
+    assert said in repr(ask(headers(secret=new_secret()), body))
+    assert sum(work) <= recipes.BUDGET
+    # Where something fits, nobody needs to know what else was not tried.
+    assert ask(headers(body=body), body).fits
+
+
+def test_writing_json_anew_is_paid_for_while_it_is_written() -> None:
+    body = nested(60, 500)
+    paid = recipes.Work(recipes.BUDGET)
+    written = list(recipes.written_anew(body, paid))
+    assert len(written) == 12
+    assert recipes.BUDGET - paid.left >= len(body) + sum(map(len, written))
+    short = recipes.Work((recipes.BUDGET - paid.left) // 2)
+    made: list[bytes] = []
+    with pytest.raises(recipes.SpentError):
+        made.extend(iter(recipes.written_anew(body, short)))
+    assert short.left < 0
+
+
+@pytest.mark.parametrize(("levels", "deeper"), [(0, False), (63, False), (64, False), (65, True), (900, True)])
+def test_levels_are_counted_in_lists_and_in_objects(levels: int, deeper: bool) -> None:
+    for inside in (list, dict):
+        value: Any = 1
+        for _ in range(levels):
+            value = [0, value] if inside is list else {"a": 0, "b": value}
+        assert recipes.nests_deeper(value, 64) == deeper
+
+
+def test_nothing_is_made_of_a_body_that_fits_as_it_is(monkeypatch: pytest.MonkeyPatch, work: list[int]) -> None:
+    monkeypatch.setattr(recipes, "written_anew", lambda *_: pytest.fail("It was written anew."))
+    given = headers()
+    work.clear()
+    assert diagnose(Scheme.STANDARD, SECRETS, given, Facts("", "", BODY), NOW).fits
+    assert work == [len(SIGNED)]
+
+
+def test_more_than_ten_signatures_are_not_looked_at_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    others = [f"v1,{b64(mac(b'', str(number).encode()))}" for number in range(1350)]
+    right = headers()["webhook-signature"]
+    found = ask(headers() | {"webhook-signature": " ".join([*others, right])})
+    assert not found.fits
+    assert "It has 1,351 signatures: the first 10 were looked at." in repr(found)
+    assert len(set(compared)) == 10
+    found = ask(headers() | {"webhook-signature": " ".join([*others[:9], right, *others[9:]])})
+    assert found.fits
+    assert "the first 10 were looked at" in repr(found)
+
+
+def test_that_a_search_ended_early_is_said() -> None:
+    assert "Not every mix of mistakes was tried" in repr(ask(headers(secret=new_secret()), b"x" * 1_000_000))
+
+
+def test_headers_that_cannot_be_read_are_one_finding_and_so_is_an_empty_body() -> None:
+    assert wrong(ask(read_headers("rubbish"), b"")) == {"headers": "None could be read.", "body": "It is empty."}
+    assert ask(headers(body=b""), b"").fits
 
 
 # --- The page --------------------------------------------------------------------------------------------------------
@@ -379,6 +475,41 @@ def test_the_page_shows_what_was_pasted_as_text_and_says_what_it_lacks(grace: Cl
     big = SimpleUploadedFile("body", b"x" * (1024 * 1024 + 1))
     assert "at most 1,048,576 are looked at" in paste(grace, endpoint, "a: b", body_file=big)
     assert "It differs" not in paste(grace, endpoint, "webhook-id: evt_" + "f" * 32, body_file=SimpleUploadedFile("body", b"\xff\xfe"))
+
+
+@pytest.mark.parametrize(("levels", "size"), [(900, 100_000), (900, 250_000), (900, 10_000), (64, 30_000), (100_000, 0)])
+def test_the_page_bears_a_body_that_is_made_to_keep_it_busy(grace: Client, work: list[int], levels: int, size: int) -> None:
+    endpoint = make_endpoint()
+    html = paste(grace, endpoint, sent_to(endpoint, ID, b"", new_secret()), nested(levels, size).decode())
+    assert "It was not tried " in html
+    assert sum(work) <= recipes.BUDGET
+
+
+def test_the_page_bears_many_signatures(grace: Client) -> None:
+    many = " ".join(f"v1,{b64(mac(b'', str(number).encode()))}" for number in range(1350))
+    html = paste(grace, make_endpoint(), f"webhook-id: {ID}\nwebhook-timestamp: 5\nwebhook-signature: {many}", "{}")
+    assert "It has 1,350 signatures: the first 10 were looked at." in html
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_the_page_bears_half_a_surrogate_pair(grace: Client, name: str) -> None:
+    given = {"webhook-id": ID, "webhook-timestamp": str(NOW), "webhook-signature": f"v1,{b64(mac(b'', b''))}"}
+    assert "This is what differs" in paste(grace, make_endpoint(), json.dumps(given | {name: "\ud800" + given[name]}), "{}")
+    everywhere = given | {"webhook-id": "\ud800", "webhook-timestamp": "\ud800", "\ud800": "\ud800"}
+    assert "This is what differs" in paste(grace, make_endpoint(), json.dumps(everywhere), '{"id": "\\ud800", "b": "\\ud800"}')
+
+
+@pytest.mark.parametrize("levels", [100, 900, 990, 5000])
+def test_the_page_bears_headers_that_nest(grace: Client, levels: int) -> None:
+    pasted = '{"webhook-id": ' + nested(levels).decode() + ', "webhook-timestamp": 5}'
+    assert "This is what differs" in paste(grace, make_endpoint(), pasted, "{}")
+
+
+def test_the_page_says_that_nothing_of_it_could_be_read(grace: Client) -> None:
+    html = paste(grace, make_endpoint(), "rubbish")
+    assert "None could be read." in html
+    assert "It is empty." in html
+    assert "It is missing." not in html
 
 
 def test_a_viewer_may_not_ask(client: Client, db: None) -> None:
