@@ -6,14 +6,14 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.test import Client
-from pytest_django.plugin import SettingsWrapper
+from pytest_django import Settings
 
 from jetrelay.dashboard.people.brake import PER_ADDRESS
 from jetrelay.proxies import asker
 
 
 @pytest.fixture(autouse=True)
-def _proxies(settings: SettingsWrapper) -> None:
+def _proxies(settings: Settings) -> None:
     cache.clear()
     settings.JETRELAY_TRUSTED_PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 
