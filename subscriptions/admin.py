@@ -151,8 +151,11 @@ class ApiKeyAdmin(SearchById, NeverDeleted, PicksRows):
     list_select_related = ("tenant",)
     search_fields = ("name", "visible_prefix")
     search_help_text = "A part of the name or of the visible beginning (jr_…), or an id (key_…)."
-    fields = ("tenant", "name", "visible_prefix", "scopes", "rate_limit_per_s", "created_at", "created_by", "expires_at", "last_used_at", "revoked_at")
-    readonly_fields = ("tenant", "visible_prefix", "scopes", "created_at", "created_by", "last_used_at", "revoked_at")
+    fields = (
+        *("tenant", "name", "visible_prefix", "scopes", "rate_limit_per_s"),
+        *("created_at", "created_by", "expires_at", "last_used_at", "rotated_at", "revoked_at"),
+    )
+    readonly_fields = ("tenant", "visible_prefix", "scopes", "created_at", "created_by", "last_used_at", "rotated_at", "revoked_at")
     actions = ("revoke",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -92,16 +92,21 @@ def issue(
 
 @transaction.atomic
 def rotate(key: ApiKey, overlap: timedelta = OVERLAP, by: str = "") -> tuple[ApiKey, str]:
-    """Make a key like this one, which itself ends after the overlap. Raises ValidationError if it has ended already."""
+    """Make a key like this one, which itself ends after the overlap. Raises ValidationError if it has ended, or was rotated, already."""
     locked = ApiKey.objects.select_for_update().get(pk=key.pk)
     now = timezone.now()
     if locked.state(now) != ApiKey.State.LIVE:
         raise ValidationError(f"This key is {locked.state(now)} already: make a new one.")
+    if locked.rotated_at:
+        # It ends soon, and so would a key like it. Two requests at once, as of a double click, come here too.
+        at = f"{locked.rotated_at:%Y-%m-%d %H:%M:%S} UTC"
+        raise ValidationError(f"This key was rotated at {at}: rotate the key that replaced it, or revoke this one and make a new one.")
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
         raise ValidationError(f"An overlap is 0 to {MAX_OVERLAP.days} days.")
     made = issue(locked.tenant, locked.name, locked.scopes, expires_at=locked.expires_at, rate_limit_per_s=locked.rate_limit_per_s, by=by)
     locked.expires_at = min(filter(None, (locked.expires_at, now + overlap)))
-    locked.save(update_fields=["expires_at"])
+    locked.rotated_at = now
+    locked.save(update_fields=["expires_at", "rotated_at"])
     forget()
     return made
 

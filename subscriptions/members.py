@@ -1,7 +1,8 @@
 """Who is in a tenant, and as what: let in, given another role, taken out.
 
 A tenant keeps an owner who can sign in, because nobody else of it could let one in. Each act locks the tenant's row, so
-that two owners cannot remove each other at the same moment.
+that two owners cannot remove each other at the same moment. One who has no password yet gets it by a link, whose holder
+becomes that user: links end with whatever changes who may hand them out.
 """
 
 from typing import Any
@@ -24,10 +25,14 @@ class Refused(Exception):
 @transaction.atomic
 def add(tenant: Tenant, user: Any, role: str) -> Membership:
     """Let somebody in who has an account. Raises Refused if they are in already."""
-    _lock(tenant)
-    if Membership.objects.filter(tenant=tenant, user=user).exists():
-        raise Refused(f"{user.get_username()} is in {tenant} already: change their role instead.")
-    return Membership.objects.create(tenant=tenant, user=user, role=role)
+    held = hold(tenant, user)
+    if held is None:
+        raise Refused(f"{user.get_username()} has no account any more: add them as somebody new.")
+    if Membership.objects.filter(tenant=tenant, user=held).exists():
+        raise Refused(f"{held.get_username()} is in {tenant} already: change their role instead.")
+    # Whoever holds a link from before, such as an owner of their other tenant, was not let in here.
+    end_links(held)
+    return Membership.objects.create(tenant=tenant, user=held, role=role)
 
 
 @transaction.atomic
@@ -62,23 +67,54 @@ def change_role(membership: Membership, role: str, by: Any) -> str:
 
 
 @transaction.atomic
-def remove(membership: Membership) -> None:
-    """Their account stays, and what they made. Raises Refused where the tenant would be without an owner."""
-    _lock(membership.tenant)
+def remove(membership: Membership) -> bool:
+    """What they made stays. Returns whether their account does. Raises Refused where the tenant would be without an owner."""
+    user = hold(membership.tenant, membership.user)
     _refresh(membership)
     _keep_an_owner(membership)
     membership.delete()
+    if user is None:
+        return False
+    end_links(user)
+    # One that nobody has used, and that no tenant has any more, would keep its name from the person whose it is.
+    unused = not user.has_usable_password() and user.last_login is None
+    if unused and user.is_active and not _in_the_admins_hands(user) and not Membership.objects.filter(user=user).exists():
+        user.delete()
+        return False
+    return True
+
+
+def hold(tenant: Tenant, user: Any) -> Any:
+    """The user as they are now, until the transaction ends; None if they are gone. The tenant first, always: else two acts wait for each other."""
+    _lock(tenant)
+    return get_user_model()._default_manager.select_for_update().filter(pk=user.pk).first()
+
+
+def end_links(held: Any) -> None:
+    """No link to a first password that was made before works any more."""
+    if held.has_usable_password() or _in_the_admins_hands(held):
+        return
+    # A link is signed with the password's hash, and what stands for none is random, another one each time.
+    held.set_unusable_password()
+    held.save(update_fields=["password"])
 
 
 def theirs_alone(user: Any, tenants: Tenants) -> bool:
-    """Whether an account that has never been used is in no other tenants than these: then their owners may hand it out.
+    """Whether an account that has never been used is in these tenants and in no others: then their owners may hand it out.
 
-    Whoever holds its link becomes that user, everywhere. So never one that has a password, or that may be in the admin.
+    Whoever holds its link becomes that user, everywhere. So never one that has a password, or that may be in the admin;
+    nor one that is in no tenant, because nobody knows who was given a link to it.
     """
-    if user.has_usable_password() or user.is_staff or user.is_superuser or not user.is_active:
+    if user.has_usable_password() or _in_the_admins_hands(user) or not user.is_active:
         return False
-    elsewhere = Membership.objects.filter(user=user)
-    return tenants is None or not elsewhere.exclude(tenant__in=tenants).exists()
+    if tenants is None:
+        return True
+    places = Membership.objects.filter(user=user)
+    return places.filter(tenant__in=tenants).exists() and not places.exclude(tenant__in=tenants).exists()
+
+
+def _in_the_admins_hands(user: Any) -> bool:
+    return bool(user.is_staff or user.is_superuser)
 
 
 def _lock(tenant: Tenant) -> None:

@@ -121,6 +121,16 @@ def test_a_key_is_rotated_with_an_overlap(api: Api) -> None:
         assert api.post(f"keys/{old.public_id}/rotate", {"overlap_s": overlap}).pointers == ["/overlap_s"]
 
 
+def test_a_key_is_rotated_once(api: Api) -> None:
+    old, _ = make_api_key()
+    made = api.post(f"keys/{old.public_id}/rotate")
+    ends = old.refreshed().expires_at
+    again = api.post(f"keys/{old.public_id}/rotate")
+    assert again.problem == (409, "wrong_state")
+    assert "rotate the key that replaced it" in again.json["detail"]
+    assert (made.json["expires_at"], old.refreshed().expires_at, ApiKey.objects.count()) == (None, ends, 3)
+
+
 @pytest.mark.parametrize("over", [{"revoked_at": timezone.now()}, {"expires_at": timezone.now() - DAY}])
 def test_a_key_that_has_ended_is_not_rotated(over: dict[str, Any], api: Api) -> None:
     key, _ = make_api_key(**over)

@@ -117,6 +117,17 @@ def test_both_keys_open_during_an_overlap() -> None:
     assert timedelta(minutes=59) < ends - timezone.now() <= timedelta(hours=1)
 
 
+def test_it_is_rotated_once_also_by_somebody_who_read_it_before() -> None:
+    old, _ = make_api_key()
+    new, _ = rotate(old)
+    ends = old.refreshed().expires_at
+    with pytest.raises(ValidationError, match=r"was rotated at .* UTC: rotate the key that replaced it"):
+        rotate(old)
+    assert (old.refreshed().expires_at, ApiKey.objects.count()) == (ends, 2)
+    newest, _ = rotate(new)
+    assert newest.expires_at is None
+
+
 def test_no_overlap_ends_the_old_key_at_once() -> None:
     old, old_text = make_api_key()
     assert find(old_text)

@@ -103,6 +103,22 @@ def test_it_rotates_with_an_overlap(owner: Client) -> None:
     assert list(AuditEntry.objects.values_list("action", "target", "detail")) == [("key.rotate", old.public_id, f"by {made.public_id}")]
 
 
+def test_a_second_click_hands_out_no_key_that_dies_with_the_old_one(owner: Client) -> None:
+    old, _ = make_api_key(scopes=["events:read"])
+    owner.post(f"/keys/{old.public_id}/rotate/", {"overlap_h": "24"})
+    made, ends = ApiKey.objects.exclude(pk=old.pk).get(), old.refreshed().expires_at
+    html = text(owner.post(f"/keys/{old.public_id}/rotate/", {"overlap_h": "24"}))
+    assert "This key was rotated at" in html
+    assert "rotate the key that replaced it, or revoke this one and make a new one" in html
+    assert "/rotate/" not in text(owner.get(f"/keys/{old.public_id}/"))
+    assert (ApiKey.objects.count(), old.refreshed().expires_at, AuditEntry.objects.count()) == (2, ends, 1)
+    # The way out for whoever never saw the first one's answer.
+    secret = shown_in(text(owner.post(f"/keys/{made.public_id}/rotate/", {"overlap_h": "0"})))
+    found = keys.find(secret)
+    assert found is not None
+    assert found.expires_at is None
+
+
 def test_a_rotation_without_overlap_ends_the_old_one(owner: Client) -> None:
     old, before = make_api_key(scopes=["events:read"])
     owner.post(f"/keys/{old.public_id}/rotate/", {"overlap_h": "0"})

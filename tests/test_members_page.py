@@ -59,6 +59,14 @@ def act(client: Client, membership: Membership, name: str, **data: str) -> Any:
     return client.post(f"/members/{membership.pk}/{name}/", data)
 
 
+def act_and_follow(client: Client, membership: Membership, name: str, **data: str) -> Any:
+    return client.post(f"/members/{membership.pk}/{name}/", data, follow=True)
+
+
+def opens(link: str) -> bool:
+    return "Choose your password" in text(Client().get(link, follow=True))
+
+
 def link_in(html: str) -> str:
     (found,) = re.findall(r'<code id="secret" data-hides-s="\d+">http://testserver(/welcome/[^<]+)</code>', html)
     return str(found)
@@ -135,6 +143,77 @@ def test_an_owner_gives_out_another_link_before_the_first_sign_in_alone(owner: C
     assert "does not work (any more)" in text(Client().get(link, follow=True))
 
 
+def test_a_new_link_ends_those_before_it(owner: Client) -> None:
+    first = link_in(text(owner.post(NEW, {"account": "new", "username": "alan", "role": MEMBER})))
+    alan = of(User.objects.get(username="alan"))
+    second, third = (link_in(text(act(owner, alan, "link"))) for _ in range(2))
+    assert [opens(link) for link in (first, second, third)] == [False, False, True]
+
+
+def test_a_form_that_is_open_already_sets_no_password_once_its_link_has_ended(owner: Client) -> None:
+    link = link_in(text(owner.post(NEW, {"account": "new", "username": "alan", "role": MEMBER})))
+    visitor = Client()
+    form = visitor.get(link)["Location"]
+    act(owner, of(User.objects.get(username="alan")), "link")
+    assert "does not work (any more)" in text(visitor.post(form, {"new_password1": PASSWORD, "new_password2": PASSWORD}))
+    assert not User.objects.get(username="alan").has_usable_password()
+
+
+def test_an_old_link_takes_over_nobody_in_the_next_tenant(owner: Client, client: Client) -> None:
+    """The account goes with its last tenant, and its name is free: whoever is called this next is somebody else."""
+    link = link_in(text(owner.post(NEW, {"account": "new", "username": "carol", "role": MEMBER})))
+    visitor = Client()
+    form = visitor.get(link)["Location"]
+    html = text(act_and_follow(owner, of(User.objects.get(username="carol")), "remove", sure="on"))
+    assert "Their account was never used and is gone too" in html
+    assert not User.objects.filter(username="carol").exists()
+    theirs = Client()
+    theirs.force_login(make_member(make_tenant(slug="theirs"), OWNER, username="bob", password=PASSWORD))
+    assert "Nobody who signs in here is called" in text(theirs.post(NEW, {"account": "existing", "username": "carol", "role": OWNER}))
+    fresh = link_in(text(theirs.post(NEW, {"account": "new", "username": "carol", "role": OWNER})))
+    visitor.post(form, {"new_password1": PASSWORD, "new_password2": PASSWORD})
+    assert not User.objects.get(username="carol").has_usable_password()
+    assert visitor.get("/").status_code == 302
+    assert [opens(each) for each in (link, fresh)] == [False, True]
+
+
+def test_an_account_without_a_password_is_let_in_by_nobody_who_does_not_have_it_already(owner: Client) -> None:
+    """One that is in no tenant may have a link that somebody else holds."""
+    User.objects.create_user("carol")
+    assert "Nobody who signs in here is called" in text(owner.post(NEW, {"account": "existing", "username": "carol", "role": OWNER}))
+    assert set(roles()) == {"grace"}
+
+
+def test_letting_in_to_a_second_tenant_ends_the_link_of_the_first(owner: Client, grace: User, tenant: Tenant) -> None:
+    """Another owner of the first one may hold it."""
+    second = make_tenant(slug="second", name="Second")
+    Membership.objects.create(tenant=second, user=grace, role=OWNER)
+    old = link_in(text(owner.post(NEW, {"account": "new", "username": "alan", "role": MEMBER, "tenant": tenant.public_id})))
+    new = link_in(text(owner.post(NEW, {"account": "existing", "username": "alan", "role": OWNER, "tenant": second.public_id})))
+    assert [opens(link) for link in (old, new)] == [False, True]
+    # Out of one of them: the account stays, and the link ends all the same.
+    act(owner, Membership.objects.get(user__username="alan", tenant=tenant), "remove", sure="on")
+    assert User.objects.filter(username="alan").exists()
+    assert not opens(new)
+
+
+@pytest.mark.parametrize(
+    "over", [{"password": PASSWORD}, {"last_login": timezone.now()}, {"is_staff": True}, {"is_superuser": True}, {"is_active": False}], ids=str
+)
+def test_an_account_that_is_more_than_a_link_stays(owner: Client, tenant: Tenant, over: dict[str, Any]) -> None:
+    alan = make_member(tenant, MEMBER, username="alan", **over)
+    assert "gone too" not in text(act_and_follow(owner, of(alan), "remove", sure="on"))
+    stays = User.objects.get(username="alan")
+    assert stays.has_usable_password() == ("password" in over)
+
+
+def test_whoever_lost_their_account_meanwhile_is_not_let_in(tenant: Tenant) -> None:
+    alan = User.objects.create_user("alan")
+    User.objects.filter(pk=alan.pk).delete()
+    with pytest.raises(members.Refused, match="no account any more"):
+        members.add(tenant, alan, MEMBER)
+
+
 def test_an_owner_takes_over_nobody_by_a_link(owner: Client, tenant: Tenant) -> None:
     elsewhere = make_tenant(slug="theirs")
     shared = make_member(tenant, VIEWER)
@@ -189,8 +268,19 @@ def test_names_cannot_be_tried_one_after_another(owner: Client) -> None:
         text(owner.post(NEW, {"account": "existing", "username": f"name{number}", "role": MEMBER}))
     User.objects.create_user("alan", password=PASSWORD)
     answer = owner.post(NEW, {"account": "existing", "username": "alan", "role": MEMBER})
-    assert "too many wrong usernames" in text(answer, 429)
+    assert "too many usernames" in text(answer, 429)
     assert "alan" not in roles()
+
+
+@pytest.mark.parametrize("account", ["new", "existing"])
+def test_one_name_that_goes_well_does_not_pay_for_the_tries_before_it(owner: Client, account: str) -> None:
+    """Neither for names that are taken, which tells as much as one that is not."""
+    User.objects.create_user("there", password=PASSWORD)
+    for number in range(PER_NAME - 1):
+        name = "there" if account == "new" else f"name{number}"
+        text(owner.post(NEW, {"account": account, "username": name, "role": MEMBER}))
+    text(owner.post(NEW, {"account": "new", "username": "alan", "role": MEMBER}))
+    text(owner.post(NEW, {"account": account, "username": "there", "role": MEMBER}), 429)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +302,7 @@ def test_it_says_what_of_a_wish_cannot_be(owner: Client, over: dict[str, str], w
 
 
 def test_an_owner_changes_roles_and_takes_out(owner: Client, tenant: Tenant) -> None:
-    alan = of(make_member(tenant, VIEWER, username="alan"))
+    alan = of(make_member(tenant, VIEWER, username="alan", password=PASSWORD))
     assert act(owner, alan, "role", role=OWNER)["Location"] == "/members/"
     assert roles()["alan"] == OWNER
     assert "Tick the box" in text(act(owner, alan, "remove"))
@@ -324,7 +414,7 @@ def test_an_owner_of_several_says_in_which_one(owner: Client, grace: User) -> No
     assert Membership.objects.get(user__username="alan").tenant == second
     # In the other one too: all of that account is in her hands.
     first = make_tenant(slug="ours")
-    owner.post(NEW, {"account": "existing", "username": "alan", "role": MEMBER, "tenant": first.public_id})
+    link_in(text(owner.post(NEW, {"account": "existing", "username": "alan", "role": MEMBER, "tenant": first.public_id})))
     assert Membership.objects.filter(user__username="alan").count() == 2
 
 

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ValidationError as Refusal
 from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework import serializers
@@ -103,9 +104,10 @@ class KeyRotate(_Keys):
         if beyond := [scope for scope in key.scopes if scope not in self.bearer.scopes]:
             raise Problem(403, "missing_scope", f"This key has {', '.join(beyond)}, which yours has not.")
         _within({"expires_at": key.expires_at, "rate_limit_per_s": key.rate_limit_per_s}, self.bearer)
-        if key.state(timezone.now()) != ApiKey.State.LIVE:
-            raise Problem(409, "wrong_state", f"This key is {key.state(timezone.now()).value}: make a new one.")
-        made, text = keys.rotate(key, keys.OVERLAP if seconds is None else timedelta(seconds=seconds), by=self.bearer.actor)
+        try:
+            made, text = keys.rotate(key, keys.OVERLAP if seconds is None else timedelta(seconds=seconds), by=self.bearer.actor)
+        except Refusal as refusal:
+            raise Problem(409, "wrong_state", " ".join(refusal.messages)) from None
         self.note("key.rotate", key.public_id, f"by {made.public_id}")
         return Response(show(made) | {"key": text}, 201)
 

@@ -250,7 +250,7 @@ OPERATIONS: dict[tuple[type[ApiView], HTTPMethod], Operation] = {
         {CREATED: "MadeKey"},
         "The old one stays valid for the overlap.",
         keys.KeyOverlap,
-        {CONFLICT: "It has expired or was revoked."},
+        {CONFLICT: "It has expired, was revoked, or was rotated already."},
     ),
 }
 

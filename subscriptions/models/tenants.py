@@ -106,6 +106,8 @@ class ApiKey(PublicModel):
     # To the minute: a write for every request would cost more than the request.
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    # When another key took its place; that one is rotated from then on.
+    rotated_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = ApiKeyQuerySet.as_manager()
 

@@ -64,7 +64,7 @@ def braked(view: View) -> View:
 
 
 def too_many(request: HttpRequest, wait_s: int, what: str = "passwords") -> HttpResponseBase:
-    """The same words whether there is such an account or not. `what`: what there were too many wrong ones of."""
+    """The same words whether there is such an account or not. `what`: what there were too many of."""
     response = confined(render(request, "too_many.html", {"wait_min": -(-wait_s // 60), "what": what}, status=429))
     response["Retry-After"] = str(wait_s)
     return response

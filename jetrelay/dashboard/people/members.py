@@ -106,7 +106,8 @@ def member_new(request: HtmxRequest) -> HttpResponseBase:
     posted = request.method == "POST"
     form = Added(access.owns_in, request.POST if posted else None, initial={"tenant": request.GET.get("tenant", "")})
     if posted and form.is_valid():
-        # Names that are refused are counted, so that nobody goes through a list of them.
+        # Every answer says whether a name is taken. So all are counted, and none is given back: else one that goes well would
+        # pay for the guesses before it.
         if wait_s := brake.take(request, f"names of {request.user.pk}"):
             return brake.too_many(request, wait_s, "usernames")
         try:
@@ -114,8 +115,7 @@ def member_new(request: HtmxRequest) -> HttpResponseBase:
         except people.Refused as refusal:
             form.add_error("username", str(refusal))
         else:
-            brake.give_back(request, f"names of {request.user.pk}")
-            if form.cleaned_data["account"] == Added.NEW:
+            if not added.user.has_usable_password():
                 return _link_once(request, added)
             messages.success(request, f"{added.user} is in {added.tenant} now, as {added.role}.")
             return redirect("members")
@@ -128,7 +128,8 @@ def _add(request: HtmxRequest, form: Added) -> Membership:
     if form.cleaned_data["account"] == Added.NEW:
         added = people.add_new(tenant, username, role)
     else:
-        user = get_user_model()._default_manager.filter(username=username).first()
+        named = get_user_model()._default_manager.filter(username=username).first()
+        user = named and people.hold(tenant, named)
         # One that was never used belongs to whoever holds its link: nobody lets in what another tenant has handed out.
         if user is None or not (user.has_usable_password() or people.theirs_alone(user, request.access.owns_in)):
             raise people.Refused(f"Nobody who signs in here is called {username}: look at how it is written, upper and lower case included.")
@@ -169,12 +170,13 @@ def member_remove(request: HtmxRequest, id: int) -> HttpResponseBase:
     if form.is_valid():
         try:
             with transaction.atomic():
-                people.remove(found)
+                stays = people.remove(found)
                 audit.note(request, "member.remove", found.tenant.public_id, found.tenant, f"{found.user}, who was {found.role}")
         except people.Refused as refusal:
             form.add_error(None, str(refusal))
         else:
-            messages.success(request, f"{found.user} is not in {found.tenant} any more.")
+            gone = "" if stays else " Their account was never used and is gone too: the name is free again."
+            messages.success(request, f"{found.user} is not in {found.tenant} any more.{gone}")
             return redirect("members")
     return _page(request, found, removal=form)
 
@@ -182,10 +184,15 @@ def member_remove(request: HtmxRequest, id: int) -> HttpResponseBase:
 @require_POST
 @members_page
 def member_link(request: HtmxRequest, id: int) -> HttpResponseBase:
-    """Another link to a first password, for somebody who let the last one run out."""
+    """Another link to a first password, for somebody who let the last one run out. It ends those before it."""
     found = _owned(request, id)
-    request.access.require(people.theirs_alone(found.user, request.access.owns_in))
-    audit.note(request, "member.link", found.tenant.public_id, found.tenant, f"for {found.user}")
+    with transaction.atomic():
+        # As they are now: they may be choosing their password at this moment.
+        user = people.hold(found.tenant, found.user)
+        request.access.require(user is not None and people.theirs_alone(user, request.access.owns_in))
+        people.end_links(user)
+        audit.note(request, "member.link", found.tenant.public_id, found.tenant, f"for {user}")
+    found.user = user
     return _link_once(request, found)
 
 
@@ -214,7 +221,7 @@ def _page(request: HtmxRequest, found: Membership, *, roles: Roles | None = None
 
 
 def _link_once(request: HtmxRequest, found: Membership) -> HttpResponse:
-    """The link is in this answer alone. It is signed by Django, and dies with the first password, or after PASSWORD_RESET_TIMEOUT."""
+    """The link is in this answer alone. It is signed by Django, and dies with the first password, with `end_links`, or after PASSWORD_RESET_TIMEOUT."""
     uid = urlsafe_base64_encode(force_bytes(found.user.pk))
     link = request.build_absolute_uri(reverse("welcome", args=[uid, default_token_generator.make_token(found.user)]))
     until = timezone.now() + timedelta(seconds=settings.PASSWORD_RESET_TIMEOUT)

@@ -28,7 +28,8 @@ class Welcome(PasswordResetConfirmView):
     post_reset_login = True
 
     def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        response = confined(super().dispatch(*args, **kwargs))
+        with transaction.atomic():
+            response = confined(super().dispatch(*args, **kwargs))
         if response.status_code == 302:
             # The address that is left here has the token in it. The form's has none, and needs its referrer: no browser says
             # where a form comes from without one, and Django asks.
@@ -39,6 +40,9 @@ class Welcome(PasswordResetConfirmView):
     def get_user(self, uidb64: str) -> User | None:
         """Only somebody who has no password yet, and is not in the admin's hands."""
         user = super().get_user(uidb64)
+        if user is not None and self.request.method == "POST":
+            # Until the password is set: an owner may be ending the link at this moment, or taking the account away.
+            user = User.objects.select_for_update().filter(pk=user.pk).first()
         fits = user is not None and user.is_active and not (user.is_staff or user.is_superuser or user.has_usable_password())
         return user if fits else None
 
