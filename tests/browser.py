@@ -63,6 +63,8 @@ def page(script: bool, chromium: "Browser", live_server: Any, complaints: list[s
     page.goto("/")
     sign_in(page, "ada")
     page.get_by_role("heading", name="Overview").wait_for()
+    # Its scripts run once all of it is there.
+    page.wait_for_load_state()
     yield page
     context.close()
     assert complaints == []

@@ -58,7 +58,12 @@ class Person:
     def open(self, name: str) -> None:
         """A page, by its link at the top."""
         self.press(self.page.get_by_role("navigation", name="Pages").get_by_role("link", name=name, exact=True))
-        self.page.get_by_role("heading", level=1, name=name).wait_for()
+        self.loaded(name)
+
+    def loaded(self, heading: str) -> None:
+        """Wait for the page with this heading, its scripts included."""
+        self.page.get_by_role("heading", level=1, name=heading).wait_for()
+        self.page.wait_for_load_state()
 
     def sees(self, where: str, words: str | re.Pattern[str], *, renews: bool = True) -> None:
         """Wait until it says so there; by itself, or after reloads."""
@@ -116,7 +121,7 @@ def test_it_leads_from_the_first_sign_in_to_a_replay(person: Person, tmp_path: P
             person.write(page.get_by_label("Password"), password)
             person.press(page.get_by_role("button", name="Sign in"))
 
-            page.get_by_role("heading", level=1, name="Overview").wait_for()
+            person.loaded("Overview")
             watch_events_arrive(person)
             find_an_event(person)
             make_an_endpoint(person, receiver)
@@ -143,6 +148,7 @@ def find_an_event(person: Person) -> None:
     person.write(page.get_by_label("Collection or type"), "app.bsky.feed.*")
     person.press(page.get_by_role("button", name="Show"))
     page.wait_for_url("**/events/?*type=app.bsky.feed.**")
+    page.wait_for_load_state()
     row = page.locator("[data-row]").first
     expect(row).to_contain_text("app.bsky.feed.")
     if person.script:
@@ -174,14 +180,14 @@ def make_an_endpoint(person: Person, receiver: Receiver) -> None:
     person.press(page.locator("summary", has_text="Retries"))
     person.write(page.get_by_label("Retry schedule"), "[]")
     person.press(page.get_by_role("button", name="Save"))
-    page.get_by_role("heading", level=1, name="Mine").wait_for()
+    person.loaded("Mine")
 
 
 def replay_a_dead_letter(person: Person) -> None:
     page = person.page
     person.open("Deliveries")
     person.press(page.get_by_role("link", name="Dead letters", exact=True))
-    page.get_by_role("heading", level=1, name="Dead letters").wait_for()
+    person.loaded("Dead letters")
     person.sees("main", "500 Internal Server Error", renews=False)
     row = page.locator("tr[data-row]").first
     dead = str(row.get_attribute("id"))
