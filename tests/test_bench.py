@@ -90,6 +90,16 @@ def test_it_measures_the_pipeline_on_postgresql_and_redis(tmp_path: Path) -> Non
 
 
 @pytest.mark.whole
+@pytest.mark.parametrize("kind", ["embedded", "postgres+redis"])
+def test_it_measures_a_backlog_beside_one_task_for_each_delivery(kind: str, tmp_path: Path) -> None:
+    with engines(kind, tmp_path / "data") as env:
+        found = bench(env, "drain", tmp_path / "tmp", "--deliveries", "2000", "--baseline", "100")
+    assert found["ratio"] == pytest.approx(found["drain_per_s"] / found["limit_requests_per_s"], abs=0.01)
+    assert found["times_the_baseline"] == pytest.approx(found["drain_per_s"] / found["baseline_per_s"], abs=0.1, rel=0.02)
+    assert found["baseline_per_s"] == max(found["baseline_prefork_per_s"], found["baseline_threads_per_s"]) > 0
+
+
+@pytest.mark.whole
 @pytest.mark.parametrize(("kind", "wire"), [("embedded", "v1"), ("postgres+redis", "v2")])
 def test_it_measures_the_intake(kind: str, wire: str, tmp_path: Path) -> None:
     with engines(kind, tmp_path / "data") as env:

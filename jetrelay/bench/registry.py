@@ -1,10 +1,11 @@
 """The benchmarks by name. To add one, write a module with a `measure` and give it a line here."""
 
-from jetrelay.bench import depth, fanout, gateway, ingest, intake, isolation, limit, matching, pages, pipeline
+from jetrelay.bench import depth, drain, fanout, gateway, ingest, intake, isolation, limit, matching, pages, pipeline
 from jetrelay.bench.interface import Measure
 
 BENCHMARKS: dict[str, Measure] = {
     "limit": limit.measure,
+    "drain": drain.measure,
     "pipeline": pipeline.measure,
     "intake": intake.measure,
     "ingest": ingest.measure,

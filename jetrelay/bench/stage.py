@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from django.db import transaction
+from django.utils import timezone
 
+from delivery.models import Delivery, Event
+from subscriptions.ids import new_id
 from subscriptions.models import SHARDS, ConfigVersion, Endpoint, Source, Subscription, Tenant
 
 # What the processes must be allowed, for such endpoints.
@@ -24,9 +27,11 @@ class Group:
     port: int
     state: str = "active"
     timeout_s: float = 30.0
+    # One address for all of them, where clients take part that know nothing of names below localhost.
+    address: str = ""
 
     def url(self, number: int) -> str:
-        return f"http://{self.name}-{number}.localhost:{self.port}/sink"
+        return self.address or f"http://{self.name}-{number}.localhost:{self.port}/sink"
 
 
 def collection(group: str, number: int) -> str:
@@ -57,6 +62,37 @@ def build(groups: list[Group]) -> None:
         for endpoint, (group, number) in zip(endpoints, cast, strict=True)
     )
     ConfigVersion.bump()
+
+
+@transaction.atomic
+def owe(group: str, bodies: list[bytes], deliveries: int) -> None:
+    """Store so many events, with these bodies in turn; each is owed to one of the group's endpoints, and due now."""
+    source, endpoints, now = Source.objects.get(), ids(group), timezone.now()
+    for first in range(0, deliveries, 5000):
+        numbers = range(first, min(first + 5000, deliveries))
+        events = [
+            Event(
+                id=new_id(),
+                source=source,
+                dedup_key=number.to_bytes(16),
+                kind="commit",
+                type="example.bench",
+                operation="create",
+                subject=f"did:plc:{number:024}",
+                occurred_at=now,
+                received_at=now,
+                body=bodies[number % len(bodies)],
+            )
+            for number in numbers
+        ]
+        Event.objects.bulk_create(events, batch_size=500)
+        Delivery.objects.bulk_create(
+            [
+                Delivery(id=new_id(), event=event, endpoint_id=endpoints[number % len(endpoints)], due_at=now, created_at=now)
+                for event, number in zip(events, numbers, strict=True)
+            ],
+            batch_size=500,
+        )
 
 
 def resume() -> None:
