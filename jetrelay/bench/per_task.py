@@ -13,7 +13,7 @@ from uuid import UUID
 
 import django
 import requests
-from celery import Celery
+from celery import Celery, shared_task
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jetrelay.settings")
 app = Celery("per_task")
@@ -31,7 +31,7 @@ from delivery.models import Attempt, Delivery  # noqa: E402
 _kept = local()
 
 
-@app.task(name="bench.per_task.deliver", ignore_result=True)
+@shared_task(name="bench.per_task.deliver", ignore_result=True)
 def deliver(id: str) -> None:
     delivery = Delivery.objects.select_related("event", "endpoint").get(pk=UUID(id))
     if delivery.state != Delivery.State.PENDING:
