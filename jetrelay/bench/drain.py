@@ -64,7 +64,7 @@ def measure(
         return {
             "name": "drain",
             "ratio": round(drain_per_s / limit_per_s, 3),
-            "times_the_baseline": round(drain_per_s / pools[best], 1),
+            "baseline_ratio": round(drain_per_s / pools[best], 1),
             "drain_per_s": round(drain_per_s),
             "limit_requests_per_s": round(limit_per_s),
             "baseline_per_s": round(pools[best]),
