@@ -12,6 +12,9 @@ from typing import Any
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
+# The server's threads, as `manage.py up`, the README and docker-compose.yml start it; and how many of them may wait for bodies.
+SERVER_THREADS = 64
+READERS = SERVER_THREADS - 8
 # A body that has arrived is read in no time: whoever waits so long for leave to read one waits behind those that dawdle.
 _PATIENCE_S = 1.0
 

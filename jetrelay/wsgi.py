@@ -18,13 +18,10 @@ _site = get_wsgi_application()
 
 from delivery import interpreter  # noqa: E402 - what these import needs Django set up
 from jetrelay.api.express import Express  # noqa: E402
-from jetrelay.intake import TakenIn  # noqa: E402
+from jetrelay.intake import READERS, TakenIn  # noqa: E402
 
 # Requests take milliseconds: more threads would only hold more connections open.
 SITE_THREADS = min(8, 2 * (os.cpu_count() or 1) + 1)
-
-# Of the server's 64 threads (README, `manage.py up`), so many may wait for bodies; the rest are for requests without one.
-READERS = 56
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 

@@ -1,17 +1,23 @@
 """Bodies are taken in before anybody works on their requests: clients that dawdle keep nobody else waiting."""
 
+import re
+import socket
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from io import BytesIO
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
+import requests
 
-from jetrelay.intake import TakenIn
+from jetrelay.intake import READERS, SERVER_THREADS, TakenIn
+from tests.whole import ROOT, engines, up
 
 MOST = 1000
-READERS = 3
+FEW = 3
 
 
 class Site:
@@ -37,12 +43,12 @@ class Dawdling(BytesIO):
 
 @pytest.fixture
 def front() -> TakenIn:
-    return TakenIn(Site(), READERS, MOST)
+    return TakenIn(Site(), FEW, MOST)
 
 
 @pytest.fixture
 def clients() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(READERS + 2) as pool:
+    with ThreadPoolExecutor(FEW + 2) as pool:
         yield pool
 
 
@@ -59,7 +65,7 @@ def test_a_body_comes_through_as_it_is(front: TakenIn) -> None:
 
 
 def test_clients_that_dawdle_keep_no_page_waiting(front: TakenIn, clients: ThreadPoolExecutor) -> None:
-    slow = [Dawdling(b"abc") for _ in range(READERS)]
+    slow = [Dawdling(b"abc") for _ in range(FEW)]
     waiting = [clients.submit(ask, front, body, 3) for body in slow]
     assert all(body.asked.wait(30) for body in slow)
     assert ask(front, BytesIO()) == ("200 OK", b"")
@@ -67,7 +73,7 @@ def test_clients_that_dawdle_keep_no_page_waiting(front: TakenIn, clients: Threa
     assert (status, b"try again" in words) == ("503 Service Unavailable", True)
     for body in slow:
         body.goes_on.set()
-    assert [each.result(30) for each in waiting] == [("200 OK", b"abc")] * READERS
+    assert [each.result(30) for each in waiting] == [("200 OK", b"abc")] * FEW
     assert ask(front, BytesIO(b"abc"), 3) == ("200 OK", b"abc")
 
 
@@ -76,7 +82,7 @@ def test_a_place_is_given_back_when_a_client_goes_away(front: TakenIn) -> None:
         def read(self, size: int | None = -1) -> bytes:
             raise ConnectionError
 
-    for _ in range(READERS + 1):
+    for _ in range(FEW + 1):
         with pytest.raises(ConnectionError):
             ask(front, Broken(), 3)
     assert ask(front, BytesIO(b"abc"), 3) == ("200 OK", b"abc")
@@ -93,3 +99,26 @@ def test_a_body_that_is_too_long_is_refused_unread(front: TakenIn) -> None:
 @pytest.mark.parametrize("length", ["", "-1", "abc", "٣", "9" * 30])
 def test_a_length_that_is_none_is_the_applications_affair(front: TakenIn, length: str) -> None:
     assert ask(front, BytesIO(b"abc"), length) == ("200 OK", b"abc")
+
+
+@pytest.mark.whole
+def test_the_site_answers_while_more_clients_dawdle_than_threads_work(tmp_path: Path) -> None:
+    begun = b"POST /login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: csrftoken=" + b"a" * 32 + b"\r\nContent-Length: 5000\r\n\r\ncsrf"
+    with (
+        engines("embedded", tmp_path / "data") as env,
+        up(env | {"JETSTREAM_HOSTS": "ws://127.0.0.1:9/subscribe"}, tmp_path / "up.log") as program,
+        ExitStack() as clients,
+    ):
+        port = int(program.wait_for_output(r"Jetrelay is running: http://127.0.0.1:(\d+)/")[1])
+        for _ in range(READERS):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+            client.sendall(begun)
+        for path in ("/health", "/login/"):
+            assert requests.get(f"http://127.0.0.1:{port}{path}", timeout=30).status_code == 200
+
+
+def test_the_server_has_threads_for_more_than_bodies() -> None:
+    assert READERS < SERVER_THREADS
+    for file in ("README.md", "docker-compose.yml"):
+        found = re.findall(r'--blocking-threads"?,? "?(\d+)', (ROOT / file).read_text())
+        assert found == [str(SERVER_THREADS)], file

@@ -14,7 +14,7 @@ from jetrelay.bench.scratch import scratch
 from jetrelay.bench.sink import sink
 from jetrelay.bench.stage import LOOPBACK
 from jetrelay.bench.web import APPLICATION, BODY, build, serving
-from jetrelay.management.commands.up import WEB_THREADS
+from jetrelay.intake import SERVER_THREADS
 
 WARM_UP_S = 2.0
 FEW_THREADS = 5
@@ -33,7 +33,7 @@ def measure(
         key = build(env, url, "paused")
         ledger, stored, found = Ledger(env["DATABASE_URL"]), 0, dict[str, Posting]()
         # Transactions of their own go best on few threads: more would wait for each other.
-        for name, application, threads in (("single", ONE_BY_ONE, FEW_THREADS), ("ingest", APPLICATION, WEB_THREADS)):
+        for name, application, threads in (("single", ONE_BY_ONE, FEW_THREADS), ("ingest", APPLICATION, SERVER_THREADS)):
             with serving(env, folder / "web.log", workers, application, threads) as target:
                 post(folder, target, key, BODY, connections, WARM_UP_S)
                 before = _stored(ledger)

@@ -8,7 +8,8 @@ from subprocess import run
 from django.core.management.base import CommandError
 
 from jetrelay.bench.processes import MANAGE, django, free_port, python, running, wait_for_port
-from jetrelay.management.commands.up import WEB_THREADS, granian
+from jetrelay.intake import SERVER_THREADS
+from jetrelay.management.commands.up import granian
 
 TYPE = "example.order.paid"
 _TEXT = "The kettle is singing again, and the rain on the tin roof has not stopped since four. " * 4
@@ -34,7 +35,7 @@ def build(env: Mapping[str, str], url: str, state: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(env: Mapping[str, str], log: Path, workers: int = 1, application: str = APPLICATION, threads: int = WEB_THREADS) -> Iterator[str]:
+def serving(env: Mapping[str, str], log: Path, workers: int = 1, application: str = APPLICATION, threads: int = SERVER_THREADS) -> Iterator[str]:
     """The URL that events are posted to, while it runs."""
     port = free_port()
     argv = granian("127.0.0.1", port, workers=workers, threads=threads, application=application)

@@ -105,7 +105,8 @@ def confine_pages(get_response: View) -> View:
 
     def wrapped(request: HttpRequest) -> HttpResponseBase:
         # PostgreSQL takes no NUL. The API and our own lists say so each in their way; the admin would ask the database.
-        odd = (not request.path.startswith("/api/") and "\0" in request.path) or (request.path.startswith("/admin/") and "%00" in request.META["QUERY_STRING"])
+        in_path = "\0" in request.path and not request.path.startswith("/api/")
+        odd = in_path or (request.path.startswith("/admin/") and "%00" in request.META["QUERY_STRING"])
         response = HttpResponseBadRequest("There is a NUL (%00) in the address: take it out.\n", "text/plain") if odd else get_response(request)
         if response.headers.get("Content-Type", "").startswith("text/html"):
             response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)

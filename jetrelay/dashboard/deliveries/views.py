@@ -7,8 +7,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db import transaction
-from django.db.models import BigIntegerField, Count
-from django.db.models.expressions import RawSQL
+from django.db.models import Count
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -23,6 +22,7 @@ from jetrelay.dashboard.access import HtmxRequest, members_page, way_back
 from jetrelay.dashboard.deliveries import outcomes
 from jetrelay.dashboard.deliveries.filters import Filters
 from jetrelay.dashboard.deliveries.finding import endpoints_named, find, listed
+from jetrelay.dashboard.endpoints.figures import count_of
 from jetrelay.dashboard.overview import figures
 from subscriptions.models import Endpoint, Tenants
 
@@ -31,10 +31,6 @@ ATTEMPTS_SHOWN = 50
 # Of one endpoint's dead letters; and endpoints that the page of all of them names.
 DEAD_LIMIT = 1000
 DEAD_SHOWN = 12
-
-# Counted by the index delivery_dead, and no further than the limit for any one endpoint.
-_DEAD = """(SELECT COUNT(*) FROM (SELECT 1 FROM delivery_delivery owed
-    WHERE owed.endpoint_id = subscriptions_endpoint.id AND owed.state = 2 LIMIT %s) few)"""
 
 
 @require_safe
@@ -158,7 +154,7 @@ def _endpoints(tenants: Tenants, chosen: uuid.UUID | None) -> list[Endpoint]:
 
 def _dead_at(endpoints: Sequence[Endpoint], filters: Filters) -> list[tuple[Endpoint, figures.Count, str]]:
     """Of these endpoints those that have the most dead letters, with the query that shows them."""
-    dead = RawSQL(_DEAD, [DEAD_LIMIT + 1], output_field=BigIntegerField())  # noqa: S611
+    dead = count_of(Delivery.State.DEAD, DEAD_LIMIT)
     rows = dict(Endpoint.objects.filter(pk__in=[each.pk for each in endpoints]).order_by().annotate(dead=dead).values_list("pk", "dead"))
     most = sorted((each for each in endpoints if rows.get(each.pk)), key=lambda each: -rows[each.pk])
     return [(each, figures.Count.up_to(DEAD_LIMIT, rows[each.pk]), filters.at(each.pk).query()) for each in most[:DEAD_SHOWN]]

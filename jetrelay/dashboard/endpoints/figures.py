@@ -35,21 +35,22 @@ _COUNTED = """(SELECT COUNT(*) FROM (SELECT 1 FROM delivery_delivery owed
 
 def with_backlog(endpoints: EndpointQuerySet) -> EndpointQuerySet:
     """Each with `pending_count`, which stops above the limit: see `backlog`."""
-    return endpoints.annotate(pending_count=_count(Delivery.State.PENDING))
+    return endpoints.annotate(pending_count=count_of(Delivery.State.PENDING))
 
 
 def with_debts(endpoints: EndpointQuerySet) -> EndpointQuerySet:
     """Each with `dead_count` as well, and `oldest_due_at` of what is pending."""
     oldest = Delivery.objects.pending().filter(endpoint=OuterRef("pk")).order_by("due_at").values("due_at")[:1]
-    return with_backlog(endpoints).annotate(dead_count=_count(Delivery.State.DEAD), oldest_due_at=Subquery(oldest))
+    return with_backlog(endpoints).annotate(dead_count=count_of(Delivery.State.DEAD), oldest_due_at=Subquery(oldest))
 
 
 def counted(endpoint: Any, name: str) -> Count:
     return Count.up_to(BACKLOG_LIMIT, vars(endpoint)[name])
 
 
-def _count(state: Delivery.State) -> RawSQL:
-    return RawSQL(_COUNTED.format(state=state.value), [BACKLOG_LIMIT + 1], output_field=BigIntegerField())  # noqa: S611
+def count_of(state: Delivery.State, limit: int = BACKLOG_LIMIT) -> RawSQL:
+    """Of each endpoint its pending or its dead deliveries, counted to one past the limit."""
+    return RawSQL(_COUNTED.format(state=state.value), [limit + 1], output_field=BigIntegerField())  # noqa: S611
 
 
 @dataclass

@@ -19,11 +19,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from jetrelay import environment, generated_secrets
+from jetrelay.intake import SERVER_THREADS
 from jetrelay.supervisor import Child, Supervisor
 from subscriptions.validation import V1_PATH, V2_PATH
 
-# Nearly all of them wait: see `jetrelay/wsgi.py`. (granian warns of more than it takes for work, so only its errors are shown.)
-WEB_THREADS = 64
 # What a demo must not take from the operator's own settings: it would show, or send, the wrong things.
 NOT_IN_A_DEMO = ("DATABASE_URL", "BROKER_URL", "WEBHOOK_URL", "WEBHOOK_SECRET", "WEBHOOK_BEARER_TOKEN", "JETSTREAM_DIDS", "JETSTREAM_ZSTD_DICTIONARY")
 
@@ -90,7 +89,8 @@ def children(env: Mapping[str, str], host: str, port: int, stream_port: int | No
     return found
 
 
-def granian(host: str, port: int, *, workers: int = 1, threads: int = WEB_THREADS, application: str = "jetrelay.wsgi:application") -> list[str]:
+def granian(host: str, port: int, *, workers: int = 1, threads: int = SERVER_THREADS, application: str = "jetrelay.wsgi:application") -> list[str]:
+    # Nearly all of its threads wait, and granian warns of more than it takes for work: only its errors are shown.
     options = ["--interface", "wsgi", "--host", host, "--port", str(port), "--workers", str(workers), "--no-ws"]
     # Shorter than the supervisor's grace, so that a request that hangs is not what makes a stop look unclean.
     options += ["--blocking-threads", str(threads), "--workers-kill-timeout", "10", "--log-level", "error", "--no-access-log"]
