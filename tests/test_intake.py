@@ -103,7 +103,8 @@ def test_a_length_that_is_none_is_the_applications_affair(front: TakenIn, length
 
 @pytest.mark.whole
 def test_the_site_answers_while_more_clients_dawdle_than_threads_work(tmp_path: Path) -> None:
-    begun = b"POST /login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: csrftoken=" + b"a" * 32 + b"\r\nContent-Length: 5000\r\n\r\ncsrf"
+    head = b"POST /login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: csrftoken=" + b"a" * 32
+    begun = head + b"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 5000\r\n\r\nusername="
     with (
         engines("embedded", tmp_path / "data") as env,
         up(env | {"JETSTREAM_HOSTS": "ws://127.0.0.1:9/subscribe"}, tmp_path / "up.log") as program,
