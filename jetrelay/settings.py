@@ -235,7 +235,8 @@ CACHES = {
         "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},
     }
     if CELERY_BROKER_URL.startswith("redis")
-    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    # More than it would keep by itself: pages remember sums for each endpoint, and must not push out the counts of who guesses passwords.
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 50_000}}
 }
 
 # The largest body that the API takes is a batch of events.

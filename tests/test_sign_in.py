@@ -173,3 +173,11 @@ def test_people_get_in_while_the_cache_is_down(client: Client, settings: Any) ->
     # Nobody listens on this port.
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
     assert guess(client, password=PASSWORD).status_code == 302
+
+
+def test_what_pages_remember_does_not_push_out_the_counts_of_guesses(client: Client) -> None:
+    for _ in range(PER_NAME):
+        assert client.post("/login/", {"username": "grace", "password": "wrong"}).status_code == 200
+    for number in range(1000):
+        cache.set(f"trend.{number}", [], 60)
+    assert client.post("/login/", {"username": "grace", "password": "wrong"}).status_code == 429
