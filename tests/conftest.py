@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.cache import cache
 from django.db import connection
+from django.utils import timezone
 
 from delivery import ingest, lanes
 from delivery.destinations import http
@@ -61,6 +63,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(lanes, "CONFIG_EVERY_S", 0.02)
     yield
     lanes.stopping.clear()
+
+
+@pytest.fixture
+def one_window() -> Iterator[Any]:
+    """A time at which no window in which guesses are counted ends."""
+    with time_machine.travel(timezone.now().replace(hour=12, minute=0, second=0, microsecond=0), tick=False) as clock:
+        yield clock
 
 
 @pytest.fixture

@@ -84,6 +84,7 @@ def test_it_signs_out_everywhere_else_with_the_same_password(here: Client, elsew
     assert [entry.action for entry in AuditEntry.objects.all()] == ["account.sign-out-elsewhere"]
 
 
+@pytest.mark.usefixtures("one_window")
 @pytest.mark.parametrize(("url", "wrong"), [("/account/password/", CHANGE | {"old_password": "wrong"}), ("/account/sessions/", {"password": "wrong"})])
 def test_an_open_session_is_no_place_to_guess(here: Client, url: str, wrong: dict[str, str]) -> None:
     assert {here.post(url, wrong).status_code for _ in range(PER_NAME)} == {200}

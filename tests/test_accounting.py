@@ -14,11 +14,11 @@ from delivery.outbox import Outbox, Progress
 from delivery.replay import replay
 from delivery.sources.incoming import Incoming
 from tests.builders import make_endpoint, make_incoming, make_source, make_subscription
+from tests.draining import LANE, drain_all
 from tests.receiver import Handler, Received, Receiver
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-LANE = 3
 LIKE = "app.bsky.feed.like"
 
 
@@ -61,14 +61,14 @@ def test_it_accounts_for_a_mixture(receiver: Receiver) -> None:
     unwanted = [incoming(number, "app.bsky.graph.follow") for number in range(20)]
     first = outbox.publish([*wanted[:40], *unwanted[:5], *wanted[:10]], rejected=3)
     assert first == (58, 40, 10, 5, 3)
-    lanes.drain(LANE)
+    drain_all()
     assert_all_is_accounted_for()
 
     second = outbox.publish([*wanted[30:], *unwanted], rejected=1)
     assert second == (51, 20, 10, 20, 1)
     assert outbox.publish([]) == (0, 0, 0, 0, 0)
     assert outbox.publish([], rejected=2) == (2, 0, 0, 0, 2)
-    lanes.drain(LANE)
+    drain_all()
     assert_all_is_accounted_for()
 
     states = Delivery.objects.order_by().values_list("endpoint", "state").annotate(Count("id"))
@@ -86,7 +86,7 @@ def test_it_accounts_for_a_mixture(receiver: Receiver) -> None:
     receiver.answer = lambda handler, _: handler.reply(200)
     assert replay(Delivery.objects.dead().values_list("id", flat=True)) == thirds
     Delivery.objects.pending().update(due_at=timezone.now() - timedelta(seconds=1))
-    lanes.drain(LANE)
+    drain_all()
     assert_all_is_accounted_for()
     totals = dict(Delivery.objects.order_by().values_list("state").annotate(Count("id")))
     assert totals == {Delivery.State.DELIVERED: 90, Delivery.State.CANCELLED: 30}

@@ -150,5 +150,5 @@ def test_what_waits_for_company_goes_back_at_the_end_of_a_turn(receiver: Receive
     assert lanes.drain(LANE) is True
     assert states(endpoint) == {"pending": 3}
     Delivery.objects.update(due_at=timezone.now() - timedelta(minutes=2))
-    lanes.drain(LANE)
+    drain_all()
     assert sizes(receiver) == [3]

@@ -64,7 +64,7 @@ def test_an_outage_stops_the_claimed_backlog_within_what_was_in_flight(receiver:
 def test_while_it_is_open_another_owner_sends_nothing_either(receiver: Receiver) -> None:
     endpoint = broken(receiver)
     retry_now(endpoint)
-    lanes.drain(LANE)
+    drain_all()
     assert receiver.requests == []
     assert states(endpoint) == {"pending": 20}
 
@@ -151,7 +151,7 @@ def test_it_recovers_one_request_at_a_time_first(receiver: Receiver, hanging: Re
 def test_its_state_outlives_the_owner_and_its_recovery_goes_on_where_it_was(receiver: Receiver) -> None:
     endpoint = broken(receiver, max_in_flight=8)
     before = health(endpoint)
-    lanes.drain(LANE)
+    drain_all()
     assert health(endpoint).open_until == before.open_until
     cool(endpoint)
     receiver.answer = UP
@@ -211,7 +211,7 @@ def test_an_owner_that_lost_the_lane_says_nothing_about_its_endpoints(receiver: 
 
     receiver.answer = answer
     owe(endpoint, 1)
-    lanes.drain(LANE)
+    drain_all()
     assert Attempt.objects.count() == 1
     assert not EndpointHealth.objects.exists()
 

@@ -57,7 +57,7 @@ def test_it_counts_attempts_in_the_tallies(receiver: Receiver) -> None:
     receiver.answer = lambda handler, received: handler.reply(500 if "bad" in received.path else 200)
     owe(good, 3)
     owe(bad, 2)
-    lanes.drain(LANE)
+    drain_all()
     counts: Counter[tuple[UUID, str]] = Counter()
     for row in AttemptTally.objects.all():
         counts[row.endpoint_id, row.outcome] += row.attempts
@@ -71,7 +71,7 @@ def test_it_sends_the_body_byte_for_byte_and_signed(receiver: Receiver) -> None:
     body = '{"text":"Wörtchen  日本語 🎈","n": 1.0}\n'.encode()
     endpoint = endpoint_at(receiver, bearer_token="a-token")
     delivery = make_delivery(endpoint=endpoint, event=make_event(body=body))
-    lanes.drain(LANE)
+    drain_all()
     (request,) = receiver.requests
     assert request.body == body
     assert request.webhook_id == to_public("evt", delivery.event_id)
@@ -83,7 +83,7 @@ def test_it_sends_the_body_byte_for_byte_and_signed(receiver: Receiver) -> None:
 
 def test_it_sends_no_authorization_without_a_token(receiver: Receiver) -> None:
     make_delivery(endpoint=endpoint_at(receiver))
-    lanes.drain(LANE)
+    drain_all()
     assert "authorization" not in receiver.requests[0].headers
 
 
@@ -91,7 +91,7 @@ def test_it_signs_with_both_secrets_while_they_rotate(receiver: Receiver) -> Non
     old = new_secret()
     endpoint = endpoint_at(receiver, previous_secret=old, previous_secret_expires_at=timezone.now() + timedelta(hours=1))
     make_delivery(endpoint=endpoint)
-    lanes.drain(LANE)
+    drain_all()
     (request,) = receiver.requests
     assert len(request.headers["webhook-signature"].split(" ")) == 2
     for secret in (endpoint.secret, old):
@@ -102,7 +102,7 @@ def test_it_signs_with_the_new_secret_alone_after_the_overlap(receiver: Receiver
     old = new_secret()
     endpoint = endpoint_at(receiver, previous_secret=old, previous_secret_expires_at=timezone.now() - timedelta(seconds=1))
     make_delivery(endpoint=endpoint)
-    lanes.drain(LANE)
+    drain_all()
     (request,) = receiver.requests
     Webhook(endpoint.secret).verify(request.body, dict(request.headers))
     with pytest.raises(WebhookVerificationError):
@@ -112,7 +112,7 @@ def test_it_signs_with_the_new_secret_alone_after_the_overlap(receiver: Receiver
 def test_it_keeps_no_token_that_a_receiver_echoes(receiver: Receiver) -> None:
     receiver.answer = lambda handler, received: handler.reply(200, received.headers["authorization"].encode(), {"X-Echo": received.headers["authorization"]})
     delivery = make_delivery(endpoint=endpoint_at(receiver, bearer_token="a-secret-token"))
-    lanes.drain(LANE)
+    drain_all()
     (attempt,) = delivery.attempts.all()
     assert "X-Echo: Bearer" in attempt.response_headers
     assert "a-secret-token" not in attempt.response_headers
@@ -124,7 +124,7 @@ def test_it_keeps_whatever_a_receiver_answers(receiver: Receiver) -> None:
     header = bytes(range(0x80, 0x100)).decode("latin-1")
     receiver.answer = replying(200, bytes(range(256)), {"X-Odd": header})
     delivery = make_delivery(endpoint=endpoint_at(receiver))
-    lanes.drain(LANE)
+    drain_all()
     (attempt,) = delivery.attempts.all()
     assert header in attempt.response_headers
     assert bytes(attempt.response_body) == bytes(range(256))
@@ -163,7 +163,7 @@ def test_it_moves_a_failure_on_as_the_schedule_says(status: int, receiver: Recei
         assert before + timedelta(seconds=wait_s) <= delivery.due_at <= timezone.now() + timedelta(seconds=wait_s)
         assert len(receiver.requests) == count
         Delivery.objects.update(due_at=timezone.now())
-    lanes.drain(LANE)
+    drain_all()
     assert delivery.refreshed().state == Delivery.State.DEAD
 
 
@@ -181,9 +181,9 @@ def test_it_is_dead_after_the_last_attempt_with_all_of_them_logged(receiver: Rec
 def test_it_starts_the_schedule_again_when_replayed(receiver: Receiver) -> None:
     receiver.answer = replying(500)
     delivery = make_delivery(endpoint=endpoint_at(receiver, retry_schedule_s=[0]))
-    lanes.drain(LANE)
+    drain_all()
     replay([delivery.id])
-    lanes.drain(LANE)
+    drain_all()
     delivery.refresh_from_db()
     assert (delivery.state, delivery.attempt_count, delivery.tries) == (Delivery.State.DEAD, 4, 2)
     assert list(delivery.attempts.values_list("number", flat=True)) == [1, 2, 3, 4]
@@ -192,7 +192,7 @@ def test_it_starts_the_schedule_again_when_replayed(receiver: Receiver) -> None:
 def test_it_is_dead_at_once_by_a_permanent_failure_where_only_transient_ones_are_retried(receiver: Receiver) -> None:
     receiver.answer = replying(404)
     delivery = make_delivery(endpoint=endpoint_at(receiver, retry_on=Endpoint.RetryOn.TRANSIENT))
-    lanes.drain(LANE)
+    drain_all()
     delivery.refresh_from_db()
     assert (delivery.state, delivery.attempt_count, delivery.last_status) == (Delivery.State.DEAD, 1, 404)
     assert len(receiver.requests) == 1
@@ -204,7 +204,7 @@ def test_it_names_what_went_wrong_where_no_answer_came() -> None:
     urls = {f"http://127.0.0.1:{port}/": "connect", "http://10.255.255.1/": "refused_address", "http://nowhere.invalid/": "dns", "ftp://127.0.0.1/": "bad_url"}
     urls["http://%ff.invalid/"] = "dns"  # libcurl's words about it are not text
     deliveries = {url: make_delivery(endpoint=make_endpoint(url=url, shard=LANE)) for url in urls}
-    lanes.drain(LANE)
+    drain_all()
     for url, error in urls.items():
         delivery = deliveries[url].refreshed()
         (attempt,) = delivery.attempts.all()
@@ -217,7 +217,7 @@ def test_it_gives_up_a_delivery_whose_event_is_gone(receiver: Receiver) -> None:
     endpoint = endpoint_at(receiver)
     gone, there = make_delivery(endpoint=endpoint), make_delivery(endpoint=endpoint)
     Delivery.objects.filter(pk=gone.pk).update(event_id=new_id())
-    lanes.drain(LANE)
+    drain_all()
     gone.refresh_from_db()
     assert (gone.state, gone.last_error, gone.attempt_count) == (Delivery.State.DEAD, "missing_event", 1)
     assert [attempt.error for attempt in gone.attempts.all()] == ["missing_event"]
@@ -244,7 +244,7 @@ def test_it_holds_the_deliveries_of_an_endpoint_that_is_not_active(state: Endpoi
     assert lanes.drain(LANE) is False
     assert (states(held), states(active)) == ({"pending": 3}, {"delivered": 1})
     Endpoint.objects.filter(pk=held.pk).set_state(Endpoint.State.ACTIVE, "")
-    lanes.drain(LANE)
+    drain_all()
     assert states(held) == {"delivered": 3}
 
 
@@ -253,7 +253,7 @@ def test_it_leaves_other_lanes_and_what_is_not_due_alone(receiver: Receiver) -> 
     owe(other, 1)
     owe(mine, 1)
     later = make_delivery(endpoint=mine, due_at=timezone.now() + timedelta(hours=1))
-    lanes.drain(LANE)
+    drain_all()
     assert (states(other), states(mine)) == ({"pending": 1}, {"delivered": 1, "pending": 1})
     assert later.refreshed().attempt_count == 0
 
@@ -270,7 +270,7 @@ def test_it_sends_what_falls_due_while_it_drains(receiver: Receiver) -> None:
         handler.reply(200)
 
     receiver.answer = answer
-    lanes.drain(LANE)
+    drain_all()
     assert [delivery.refreshed().state for delivery in (first, second)] == [Delivery.State.DELIVERED] * 2
 
 
@@ -331,7 +331,7 @@ def test_it_never_has_more_open_than_the_endpoint_allows(limit: int, receiver: R
         handler.reply(200)
 
     receiver.answer = answer
-    lanes.drain(LANE)
+    drain_all()
     assert most == limit
     assert states(endpoint) == {"delivered": 40}
 
@@ -340,7 +340,7 @@ def test_it_sends_the_oldest_first(receiver: Receiver) -> None:
     endpoint, now = endpoint_at(receiver, max_in_flight=1), timezone.now()
     ages = [5, 50, 1, 500, 5, 5000]
     deliveries = [make_delivery(endpoint=endpoint, due_at=now - timedelta(seconds=age)) for age in ages]
-    lanes.drain(LANE)
+    drain_all()
     expected = sorted(deliveries, key=lambda delivery: (delivery.due_at, delivery.id))
     assert bodies(receiver) == [bytes(delivery.event.body) for delivery in expected]
 
@@ -392,7 +392,7 @@ def test_it_does_not_let_a_failing_endpoint_hold_up_another(receiver: Receiver) 
     receiver.answer = lambda handler, received: handler.abort() if "bad" in received.path else handler.reply(200)
     owe(bad, 50)
     owe(good, 50)
-    lanes.drain(LANE)
+    drain_all()
     assert (states(bad), states(good)) == ({"pending": 50}, {"delivered": 50})
     # Those that were under way when the breaker opened have been tried, and only those that opened it have lost an attempt.
     assert breaker.THRESHOLD <= Delivery.objects.filter(endpoint=bad, attempt_count=1).count() <= breaker.THRESHOLD + bad.max_in_flight
@@ -425,7 +425,7 @@ def test_it_leaves_a_lane_that_somebody_else_owns(receiver: Receiver) -> None:
     assert receiver.requests == []
     assert other.renew()
     other.release()
-    lanes.drain(LANE)
+    drain_all()
     assert states(endpoint) == {"delivered": 2}
 
 
@@ -449,7 +449,7 @@ def test_it_keeps_the_lease_for_as_long_as_it_works(receiver: Receiver, monkeypa
         handler.reply(200)
 
     receiver.answer = answer
-    lanes.drain(LANE)
+    drain_all()
     assert taken == [False] * 25
     assert states(endpoint) == {"delivered": 25}
 
@@ -527,7 +527,7 @@ def test_it_waits_for_what_hangs_no_longer_than_the_grace(hanging: Receiver, mon
     # Whoever drains next sends it again, with the same id.
     hanging.closing.set()
     lanes.stopping.clear()
-    lanes.drain(LANE)
+    drain_all()
     assert states(endpoint) == {"delivered": 1}
     assert len({request.webhook_id for request in hanging.requests}) == 1
 
@@ -642,7 +642,7 @@ def test_it_retries_by_the_strategy_of_the_endpoint(over: dict[str, Any], waits:
         Delivery.objects.update(due_at=timezone.now())
         # As if others had been delivered meanwhile: or the breaker would open.
         EndpointHealth.objects.all().delete()
-    lanes.drain(LANE)
+    drain_all()
     assert delivery.refreshed().state == Delivery.State.DEAD
     assert len(receiver.requests) == len(waits) + 1
 
@@ -662,7 +662,7 @@ def test_it_sends_nothing_by_a_strategy_that_it_does_not_know(receiver: Receiver
 def test_it_signs_as_the_endpoint_chose(scheme: signing.Scheme, receiver: Receiver) -> None:
     endpoint = endpoint_at(receiver, signature_scheme=scheme.value)
     delivery = make_delivery(endpoint=endpoint)
-    lanes.drain(LANE)
+    drain_all()
     (request,) = receiver.requests
     assert request.webhook_id == to_public("evt", delivery.event_id)
     signing.verify([endpoint.secret], dict(request.headers), request.body, time(), scheme)
@@ -678,7 +678,7 @@ def test_it_satisfies_a_receiver_with_the_old_secret_during_an_overlap(scheme: s
     endpoint.replace_secret(new_secret())
     endpoint.save()
     make_delivery(endpoint=endpoint)
-    lanes.drain(LANE)
+    drain_all()
     (request,) = receiver.requests
     signing.verify([old], dict(request.headers), request.body, time(), scheme)
     if scheme is not signing.Scheme.HOOKSTREAM:
@@ -687,7 +687,7 @@ def test_it_satisfies_a_receiver_with_the_old_secret_during_an_overlap(scheme: s
 
 def test_it_sends_extra_headers_along(receiver: Receiver) -> None:
     make_delivery(endpoint=endpoint_at(receiver, bearer_token="a-token", extra_headers="X-Api-Key: a key of two; words\nX-Env: test"))
-    lanes.drain(LANE)
+    drain_all()
     (request,) = receiver.requests
     sent = {name: request.headers[name] for name in ("x-api-key", "x-env", "authorization", "content-type")}
     assert sent == {"x-api-key": "a key of two; words", "x-env": "test", "authorization": "Bearer a-token", "content-type": "application/json"}
@@ -699,7 +699,7 @@ def test_it_keeps_no_key_that_a_receiver_echoes(receiver: Receiver) -> None:
     receiver.answer = replying(200, echo.encode(), {"X-Echo": echo})
     headers = "X-Api-Key: Token k3y-of-15-chars\nX-Env: short\nX-Eight: 12345678\nX-Seven: 1234567"
     delivery = make_delivery(endpoint=endpoint_at(receiver, bearer_token="k3y-of-15-chars-and-more", extra_headers=headers))
-    lanes.drain(LANE)
+    drain_all()
     (attempt,) = delivery.attempts.all()
     kept = "Token ***; Bearer ***; env=short; ***; 1234567"
     assert f"X-Echo: {kept}" in attempt.response_headers

@@ -263,6 +263,7 @@ def test_nobody_lets_in_by_mistake_whom_another_tenant_has_handed_out(owner: Cli
     assert set(roles()) == {"grace", "alan"}
 
 
+@pytest.mark.usefixtures("one_window")
 def test_names_cannot_be_tried_one_after_another(owner: Client) -> None:
     for number in range(PER_NAME):
         text(owner.post(NEW, {"account": "existing", "username": f"name{number}", "role": MEMBER}))
@@ -272,6 +273,7 @@ def test_names_cannot_be_tried_one_after_another(owner: Client) -> None:
     assert "alan" not in roles()
 
 
+@pytest.mark.usefixtures("one_window")
 @pytest.mark.parametrize("account", ["new", "existing"])
 def test_one_name_that_goes_well_does_not_pay_for_the_tries_before_it(owner: Client, account: str) -> None:
     """Neither for names that are taken, which tells as much as one that is not."""

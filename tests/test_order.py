@@ -104,7 +104,7 @@ def test_order_outlives_the_owner(receiver: Receiver) -> None:
     endpoint = endpoint_at(receiver, ordered=True, retry_schedule_s=[3600], max_in_flight=1)
     sent = owe(endpoint, 6, ["a"])
     receiver.answer = replying(500)
-    lanes.drain(LANE)
+    drain_all()
     receiver.answer = replying(200)
     for _ in range(3):
         lanes.drain(LANE)
@@ -233,7 +233,7 @@ def test_subjects_that_wait_do_not_keep_a_turn_from_seeing_the_others(receiver: 
     subjects = sorted((f"subject {number}" for number in range(300)), key=order_key)
     owe(endpoint, 300, subjects)
     Delivery.objects.exclude(order_key=order_key(subjects[-1])).update(due_at=timezone.now() + timedelta(hours=2))
-    lanes.drain(LANE)
+    drain_all()
     assert states(endpoint) == {"delivered": 1, "pending": 299}
 
 

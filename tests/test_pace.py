@@ -45,7 +45,7 @@ def test_the_limit_holds_across_the_turns_of_a_lane(receiver: Receiver, monkeypa
 def test_the_next_owner_keeps_the_pace_of_the_last(receiver: Receiver) -> None:
     endpoint = endpoint_at(receiver, rate_limit_per_s=1 / 60)
     owe(endpoint, 1)
-    lanes.drain(LANE)
+    drain_all()
     assert timedelta(seconds=50) < time_left(health(endpoint).paced_until) <= timedelta(seconds=60)
     owe(endpoint, 1)
     drain = Elsewhere(lambda: lanes.drain(LANE))

@@ -39,6 +39,7 @@ def test_it_finds_the_last_address_that_is_no_proxys(peer: str, forwarded_for: s
     assert asker(peer, forwarded_for) == found
 
 
+@pytest.mark.usefixtures("one_window")
 @pytest.mark.django_db
 def test_one_guesser_behind_a_proxy_locks_out_nobody_else(client: Client) -> None:
     User.objects.create_user("grace", password="a-long-password")
