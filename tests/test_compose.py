@@ -122,7 +122,7 @@ def test_the_web_part_runs_the_same_application_as_under_up() -> None:
 
 def mounts() -> list[tuple[str, str]]:
     """(what, where) of everything that is mounted."""
-    return [tuple(volume.split(":")[:2]) for service in SERVICES.values() for volume in service.get("volumes", [])]  # type: ignore[misc]
+    return [tuple(volume.split(":")[:2]) for service in SERVICES.values() for volume in service.get("volumes", [])]
 
 
 def test_named_volumes_are_declared() -> None:

@@ -25,7 +25,7 @@ def pins(name: str) -> dict[str, Pin]:
 
 def locked(name: str) -> dict[str, Pin]:
     """The same of a lock file. Fails for a package without hashes."""
-    found = {}
+    found: dict[str, Pin] = {}
     for entry in re.sub(r" \\\n +", " ", re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE)).splitlines():
         words, _, hashes = entry.partition(" --hash=")
         assert re.fullmatch(r"sha256:[0-9a-f]{64}( --hash=sha256:[0-9a-f]{64})*", hashes), entry[:80]
