@@ -144,13 +144,22 @@ def test_prometheus_and_grafana_find_what_is_mounted() -> None:
     assert job["metrics_path"] == "/metrics"
     assert job["static_configs"] == [{"targets": ["web:8000"]}]
     assert SERVICES["web"]["environment"]["JETRELAY_ALLOWED_HOSTS"].startswith("web,")
-    assert job["authorization"] == {"credentials_file": f"/run/secrets/{SERVICES['prometheus']['secrets'][0]}"}
+    assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_token"}
     assert COMPOSE["secrets"]["metrics_token"] == {"environment": "JETRELAY_METRICS_TOKEN"}
     (source,) = yaml.safe_load((deploy / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
     (provider,) = yaml.safe_load((deploy / "grafana" / "provisioning" / "dashboards" / "jetrelay.yml").read_text())["providers"]
     assert provider["options"]["path"] in inside
-    assert "secrets" in SERVICES["grafana"]
+    assert SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_password"
+
+
+def test_secrets_can_be_read_by_programs_that_are_not_root() -> None:
+    assert {name: service["secrets"] for name, service in SERVICES.items() if "secrets" in service} == {
+        "prometheus": [{"source": "metrics_token", "mode": 0o444}],
+        "grafana": [{"source": "grafana_password", "mode": 0o444}],
+    }
+    # Compose refuses to hand a secret of the environment to a file system that is read-only.
+    assert not any(service.get("read_only") for service in SERVICES.values() if "secrets" in service)
 
 
 def test_the_site_is_published_to_this_machine_only() -> None:
