@@ -45,8 +45,9 @@ logger = logging.getLogger(__name__)
 TALLY_DAYS = 90
 # A filled gap cost nothing: it tells how well a host has been doing of late. An open one stays until it is filled.
 FILLED_GAP_DAYS = 30
-# The work of one run of the scheduled task, rests included. What is left is for the next run.
-BUDGET_S = 30.0
+# The longest run of the scheduled task, rests included: what is left is for the next one, which is due a minute later. Half of a run is rest,
+# and so much is needed where some thousand deliveries come in a second.
+BUDGET_S = 240.0
 LEASE = "prune"
 # A crashed run keeps others away for this long. A chunk takes milliseconds, its rest at most a few seconds.
 LEASE_S = 30.0

@@ -125,7 +125,7 @@ CELERY_BEAT_SCHEDULE = {
         "task": "delivery.prune",
         "enabled": True,
         "description": "Deletes what is older than it is kept for.",
-        # Often, so that each run finds little; a run ends by itself after half a minute.
+        # Often, so that each run finds little; a run ends by itself after four minutes.
         "schedule": 300.0,
         "options": {"expire_seconds": 240, "queue": "default"},
     },
