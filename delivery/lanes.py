@@ -22,6 +22,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
 from delivery import health, leases, order
 from delivery.destinations.exchange import POKED, Inbox
@@ -82,7 +83,8 @@ def drain(lane: int) -> bool:
         holding = Holding(lane_lease(lane), LEASE_S)
         if stopping.is_set() or not holding.take():
             return False
-        _Drain(lane, holding, inbox).run()
+        with bound_contextvars(lane=lane):
+            _Drain(lane, holding, inbox).run()
     finally:
         with _here_lock:
             del _here[lane]
