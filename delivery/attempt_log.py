@@ -28,8 +28,7 @@ MOST_WAITING = 5_000
 # How long the end of the process waits for the last lines.
 GRACE_S = 2.0
 
-ALL, FAILED, NONE = "all", "failed", "none"
-CHOICES = (ALL, FAILED, NONE)
+FAILED, NONE = "failed", "none"
 
 _JSON = (
     '{"timestamp":"%s","level":"%s","logger":"delivery.attempts","message":"attempt","event":"evt_%032x","delivery":"dlv_%032x","endpoint":"ep_%032x"'
@@ -43,19 +42,22 @@ Batch = tuple[Sequence[Done], Mapping[str, Any]]
 def note(settled: Sequence[Done]) -> None:
     """Have these attempts logged, if that is wanted. To be called once they are committed."""
     chosen = settings.JETRELAY_LOG_ATTEMPTS
-    if chosen != NONE and settled and logger.isEnabledFor(logging.WARNING):
-        _writer.take(settled, get_contextvars())
+    if chosen == NONE or not logger.isEnabledFor(logging.WARNING):
+        return
+    if chosen == FAILED or not logger.isEnabledFor(logging.INFO):
+        settled = [done for done in settled if done.verdict.outcome is not Outcome.DELIVERED]
+    if settled:
+        _writer.take(settled, dict(sorted(get_contextvars().items())))
 
 
-def lines(settled: Iterable[Done], bound: Mapping[str, Any], *, delivered: bool, json: bool) -> list[str]:
-    """A line for each attempt, or for each that failed."""
-    wanted = settled if delivered else [done for done in settled if done.verdict.outcome is not Outcome.DELIVERED]
+def lines(settled: Iterable[Done], bound: Mapping[str, Any], *, json: bool) -> list[str]:
+    """A line for each attempt, with what was bound then."""
     if not json:
         rest = "".join(f" {name}={value}" for name, value in bound.items())
-        return [_for_people(done, rest) for done in wanted]
+        return [_for_people(done, rest) for done in settled]
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     rest = f",{msgspec.json.encode(dict(bound), enc_hook=str).decode()[1:-1]}" if bound else ""
-    return [_for_programs(done, now, rest) for done in wanted]
+    return [_for_programs(done, now, rest) for done in settled]
 
 
 def _for_programs(done: Done, now: str, rest: str) -> str:
@@ -124,13 +126,9 @@ class _Writer:
 def _write(batches: Sequence[Batch], left_out: int) -> None:
     if left_out:
         logger.warning("The log is read too slowly: %d attempts have no line in it.", left_out)
-    delivered = settings.JETRELAY_LOG_ATTEMPTS == ALL and logger.isEnabledFor(logging.INFO)
     json = settings.JETRELAY_LOG_FORMAT == "json"
-    found = [line for settled, bound in batches for line in lines(settled, bound, delivered=delivered, json=json)]
-    if found:
-        level = logging.INFO if delivered else logging.WARNING
-        text = "\n".join(found)
-        logger.handle(logger.makeRecord(logger.name, level, __file__, 0, "%s", (text,), None, extra={"lines": text}))
+    text = "\n".join(line for settled, bound in batches for line in lines(settled, bound, json=json))
+    logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, "%s", (text,), None, extra={"lines": text}))
 
 
 _writer = _Writer()

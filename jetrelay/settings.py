@@ -279,7 +279,9 @@ LOGGING = {
         "jetrelay": {"level": LOG_LEVEL},
         "subscriptions": {"level": LOG_LEVEL},
         "delivery": {"level": LOG_LEVEL},
-        "django.server": {"level": "WARNING"},
+        # Without the handlers that Django brings, which have another form.
+        "django": {"level": "INFO", "handlers": []},
+        "django.server": {"level": "WARNING", "handlers": [], "propagate": True},
         # Its warnings name the path, and an inbox's path is its secret.
         "django.request": {"level": "ERROR"},
         # Anyone may send a wrong Host, as often as they like: it is answered, and no news.

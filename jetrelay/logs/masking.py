@@ -18,46 +18,56 @@ DEEPEST = 6
 MOST_ITEMS = 50
 LONGEST = 4_000
 
+# What a secret's name has in it, in small letters.
 _NAMES = (
-    r"pass(?:word|wd|phrase|code)|secret|token|authori[sz]ation|api[_-]?key|cookie|signature|credential|sessionid|session[_-]key|csrf"
-    r"|encryption[_-]?keys?|private[_-]?key|bearer"
+    *("password", "passwd", "passphrase", "passcode", "secret", "token", "authorization", "authorisation", "api_key", "api-key", "apikey", "cookie"),
+    *("signature", "credential", "sessionid", "session_key", "csrf", "encryption_key", "encryption-key", "private_key", "private-key", "bearer"),
 )
-_NAME = re.compile(rf"{_NAMES}|(?:\A|[_-])(?:key|keys|dsn|auth|pwd)\Z", re.IGNORECASE)
-# A name with its value: password=…, "token": "…", b'api_key': b'…', Authorization: Bearer …
-_NAMED = re.compile(
-    rf"""((?:{_NAMES})[\w-]*\\*["']?\s*(?:=>|[=:])\s*)"""
-    # What it is given: in quotes of any kind, in brackets, or a word.
-    r"""(?:(?:bearer|basic|digest|token)\s+)?b?(?:\\*"(?:[^"\\]|\\.)*"?|\\*'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?|\{[^}]*\}?|\([^)]*\)?|[^\s,;&})\]]+)""",
-    re.IGNORECASE,
+_ANY_NAME = "|".join(_NAMES)
+_NAME = re.compile(rf"{_ANY_NAME}|(?:\A|[_-])(?:key|keys|dsn|auth|pwd)\Z", re.IGNORECASE)
+
+_NAMED = (
+    # A name, what separates them, and what it is given: in quotes of any kind, in brackets, or a word.
+    rf"""((?:{_ANY_NAME})[\w-]{{0,40}}+\\*["']?\s*(?:=>|[=:]|(?<=["']),)\s*)"""
+    r"""(?:(?:bearer|basic|digest|token)\s+)?b?"""
+    r"""(?:\\*"(?:[^"\\]|\\.)*"?|\\*'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?|\{[^}]*\}?|\([^)]*\)?|[^\s,;&})\]]+)"""
 )
-_FORMS_OF_SECRETS = (
-    # Signing secrets, and keys to the API (`subscriptions/keys.py`).
-    r"whsec_[\w+/=-]*",
-    r"\bjr_[\w-]{8,}",
-    # Signatures of every scheme; the base64 of 32 bytes, such as a Fernet key; what Fernet has encrypted.
-    r"\bv1,[\w+/=-]{20,}",
-    r"\b(?:v1|sha256)=[0-9a-fA-F]{32,}",
-    r"(?<![\w+/-])[\w+/-]{43}=",
-    r"gAAAA[\w-]{20,}={0,2}",
-    # JSON Web Tokens.
-    r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*",
+
+_FIELD = rf"""(name=\\*"[^"]{{0,40}}?(?:{_ANY_NAME})[^"]{{0,40}}"(?:\s|\\+[rn])+)(?:(?!\\+[rn]--|\r?\n--)(?:.|\n))+"""
+
+# What a text has to have in it, in small letters, so that it is worth looking for what follows; and what that becomes. Most lines
+# have none of it, and these cost a microsecond or two.
+_RULES = tuple(
+    (hints, re.compile(pattern, re.IGNORECASE), becomes)
+    for hints, pattern, becomes in (
+        # Signing secrets, and keys to the API (`subscriptions/keys.py`).
+        (("whsec_",), r"whsec_[\w+/=-]*", HIDDEN),
+        (("jr_",), r"jr_[\w-]{8,}", HIDDEN),
+        # Signatures of every scheme; the base64 of 32 bytes, such as a Fernet key; what Fernet has encrypted.
+        (("v1,",), r"v1,[\w+/=-]{20,}", HIDDEN),
+        (("v1=", "sha256="), r"(?:v1|sha256)=[0-9a-f]{32,}", HIDDEN),
+        (("=",), r"(?:(?<![\w+/-])|(?<=\\[abfnrtv]))[\w+/-]{43}=", HIDDEN),
+        (("gaaaa",), r"gAAAA[\w-]{20,}={0,2}", HIDDEN),
+        # JSON Web Tokens.
+        (("eyj",), r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]*", HIDDEN),
+        # The rest of a header's line.
+        (("authorization", "cookie"), r"""((?:authorization|cookie)\\*["']?\s*[:=]\s*(?:b?\\*["'])?)[^\n"'\\]+""", rf"\1{HIDDEN}"),
+        (("bearer", "basic"), r"""((?:bearer|basic)\s+)[^\s"',;]+""", rf"\1{HIDDEN}"),
+        # A user and a password in a URL; a slash in a password should not be there, and may be.
+        (("://",), r"""(://)(?:[^/\s"'<>]*|[^/\s"'<>@:]*:[^\s"'<>]*)@""", rf"\1{HIDDEN}@"),
+        # An inbox's path is its secret, and so is a link to a first password.
+        (("/inbox/", "/welcome/"), r"""(/(?:inbox|welcome)/)[^\s"'<>?]+""", rf"\1{HIDDEN}"),
+        (("password", "secret", "token"), r"((?:password|secret|token)\s+(?:is\s+)?)[\w+/=-]{12,}", rf"\1{HIDDEN}"),
+        # A field of a form, with its name in front.
+        (('name="', 'name=\\"'), _FIELD, rf"\1{HIDDEN}"),
+        # password=…, "token": "…", b'api_key': b'…'
+        (_NAMES, _NAMED, rf"\1{HIDDEN}"),
+    )
 )
-_FORMS = re.compile("|".join(_FORMS_OF_SECRETS))
-# What comes before these stays.
-_AFTER = (
-    r"(?P<scheme>\b(?:bearer|basic)\s+)[^\s\"',;]+",
-    # The rest of a header's line.
-    r"(?P<header>\b(?:proxy-)?(?:authorization|cookie|set-cookie)\\*[\"']?\s*[:=]\s*(?:b?\\*[\"'])?)[^\n\"'\\]+",
-    # A user and a password in a URL.
-    r"(?P<url>\b[a-z][a-z0-9+.-]*://)[^/\s\"'<>]*@",
-    # An inbox's path is its secret, and so is a link to a first password.
-    r"(?P<path>/(?:inbox|welcome)/)[^\s\"'<>?]+",
-    r"(?P<word>\b(?:password|secret|token)\s+(?:is\s+)?)[\w+/=-]{12,}",
-)
-_KEPT_FRONT = re.compile("|".join(_AFTER), re.IGNORECASE)
 
 _known: set[str] = set()
-_values: re.Pattern[str] | None = None
+# The longest first: one may be a part of another.
+_values: tuple[str, ...] = ()
 
 
 def know(secrets: Iterable[str]) -> None:
@@ -66,7 +76,7 @@ def know(secrets: Iterable[str]) -> None:
     for secret in secrets:
         if len(secret) >= SHORTEST:
             _known.update({secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]})
-    _values = re.compile("|".join(re.escape(each) for each in sorted(_known, key=len, reverse=True))) if _known else None
+    _values = tuple(sorted(_known, key=len, reverse=True))
 
 
 def secrets_in_url(url: str) -> list[str]:
@@ -80,15 +90,14 @@ def secrets_in_url(url: str) -> list[str]:
 
 def text(words: str) -> str:
     """The text without what looks like a secret in it."""
-    if _values is not None:
-        words = _values.sub(HIDDEN, words)
-    words = _FORMS.sub(HIDDEN, words)
-    words = _KEPT_FRONT.sub(_front_alone, words)
-    return _NAMED.sub(rf"\1{HIDDEN}", words)
-
-
-def _front_alone(match: re.Match[str]) -> str:
-    return f"{match[match.lastgroup or 0]}{HIDDEN}{'@' if match.lastgroup == 'url' else ''}"
+    for each in _values:
+        if each in words:
+            words = words.replace(each, HIDDEN)
+    low = words.lower()
+    for hints, pattern, becomes in _RULES:
+        if any(hint in low for hint in hints):
+            words = pattern.sub(becomes, words)
+    return words
 
 
 def value(name: str, found: Any, depth: int = 0) -> Any:
@@ -103,6 +112,9 @@ def value(name: str, found: Any, depth: int = 0) -> Any:
         return text(found[: 5 * LONGEST])[:LONGEST]
     if depth < DEEPEST and isinstance(found, Mapping):
         return {text(str(key)[:200]): value(str(key), inner, depth + 1) for key, inner in list(found.items())[:MOST_ITEMS]}
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], str) and _NAME.search(found[0]):
+        # A header, as WSGI has it.
+        return [text(found[0]), HIDDEN]
     if depth < DEEPEST and isinstance(found, list | tuple | set | frozenset):
         return [value("", inner, depth + 1) for inner in list(found)[:MOST_ITEMS]]
     return text(shown(found)[: 5 * LONGEST])[:LONGEST]

@@ -78,6 +78,10 @@ def masked(_logger: Any, _name: str, line: Line) -> Line:
         "logger": name or "root",
         "message": masking.text(message[: 5 * LONGEST_MESSAGE])[:LONGEST_MESSAGE],
     }
+    if not line.get("_from_structlog"):
+        # Of a formatter that had the record before.
+        line.pop("message", None)
+        line.pop("asctime", None)
     for key, inner in list(line.items())[: masking.MOST_ITEMS]:
         if key not in _NOT_SHOWN and not (key == "data" and name.startswith("celery.")):
             found[masking.text(key) if key not in found else f"{key}_"] = masking.value(key, inner)

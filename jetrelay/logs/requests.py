@@ -16,7 +16,7 @@ Answer = Callable[[HttpRequest], HttpResponseBase]
 Environ = dict[str, Any]
 Wsgi = Callable[[Environ, Any], Iterable[bytes]]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("jetrelay.requests")
 
 # An id that somebody in front of us has given: a proxy's, or a client's. Whatever else it may hold does not get into a log.
 _GIVEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")

@@ -49,9 +49,12 @@ class Handler(logging.StreamHandler):  # type: ignore[type-arg] # whatever stder
         data = rendered.encode(errors="backslashreplace")
         if self._torn:
             data = b"\n" + data
+        poll = select.poll()
+        # POLLERR and POLLHUP count too: writing then says what is wrong.
+        poll.register(descriptor, select.POLLOUT)
         until = monotonic() + (0.0 if self._stalled else PATIENCE_S)
         while data:
-            written = _write_piece(descriptor, data[: _end_of_piece(data)], until)
+            written = _write_piece(poll, descriptor, data[: _end_of_piece(data)], until)
             if not written:
                 self._stalled = True
                 self.left_out += 1
@@ -61,11 +64,8 @@ class Handler(logging.StreamHandler):  # type: ignore[type-arg] # whatever stder
         self._stalled = False
 
 
-def _write_piece(descriptor: int, piece: bytes, until: float) -> int:
+def _write_piece(poll: select.poll, descriptor: int, piece: bytes, until: float) -> int:
     """How many bytes the stream took; 0 if it takes none until then (on the monotonic clock)."""
-    poll = select.poll()
-    # POLLERR and POLLHUP count too: writing then says what is wrong.
-    poll.register(descriptor, select.POLLOUT)
     while poll.poll(max(0.0, until - monotonic()) * 1_000):
         try:
             return os.write(descriptor, piece)
