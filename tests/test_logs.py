@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import structlog
+from celery.app.trace import build_tracer
 from django.test import Client
 
+from jetrelay.celery import app
 from jetrelay.logs import masking
 from jetrelay.logs.rendering import LONGEST_LINE, Formatter
 from jetrelay.logs.requests import logged as logging_requests
@@ -198,6 +200,17 @@ def test_the_id_is_in_what_is_logged_meanwhile_and_in_nothing_after(monkeypatch:
     assert meanwhile
     assert {line.get("request_id") for line in meanwhile} == {"mine"}
     assert "request_id" not in after
+
+
+def test_the_id_of_a_task_is_in_what_it_logs_and_in_nothing_after() -> None:
+    @app.task(name="trial.logs")
+    def work() -> None:
+        logger.warning("meanwhile")
+
+    with logged("json") as said:
+        build_tracer(work.name, work, app=app)("an-id", (), {}, {})
+        logger.warning("after")
+    assert [(line["message"], line.get("task"), line.get("task_id")) for line in said.objects] == [("meanwhile", "trial.logs", "an-id"), ("after", None, None)]
 
 
 def test_a_request_has_a_line_without_its_secrets() -> None:

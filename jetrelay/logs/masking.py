@@ -22,6 +22,7 @@ LONGEST = 4_000
 _NAMES = (
     *("password", "passwd", "passphrase", "passcode", "secret", "token", "authorization", "authorisation", "api_key", "api-key", "apikey", "cookie"),
     *("signature", "credential", "sessionid", "session_key", "csrf", "encryption_key", "encryption-key", "private_key", "private-key", "bearer"),
+    *("access_key", "access-key", "auth_key", "auth-key", "x-key"),
 )
 _ANY_NAME = "|".join(_NAMES)
 _NAME = re.compile(rf"{_ANY_NAME}|(?:\A|[_-])(?:key|keys|dsn|auth|pwd)\Z", re.IGNORECASE)
@@ -36,7 +37,8 @@ _NAMED = (
 _FIELD = rf"""(name=\\*"[^"]{{0,40}}?(?:{_ANY_NAME})[^"]{{0,40}}"(?:\s|\\+[rn])+)(?:(?!\\+[rn]--|\r?\n--)(?:.|\n))+"""
 
 # What a text has to have in it, in small letters, so that it is worth looking for what follows; and what that becomes. Most lines
-# have none of it, and these cost a microsecond or two.
+# have none of it, and cost a few microseconds. None looks at the same part of a text many times: strangers write much of what is
+# logged, and could make it slow.
 _RULES = tuple(
     (hints, re.compile(pattern, re.IGNORECASE), becomes)
     for hints, pattern, becomes in (
@@ -49,12 +51,12 @@ _RULES = tuple(
         (("=",), r"(?:(?<![\w+/-])|(?<=\\[abfnrtv]))[\w+/-]{43}=", HIDDEN),
         (("gaaaa",), r"gAAAA[\w-]{20,}={0,2}", HIDDEN),
         # JSON Web Tokens.
-        (("eyj",), r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]*", HIDDEN),
+        (("eyj",), r"(?:(?<![\w-])|(?<=\\[abfnrtv]))eyJ[\w-]{8,}\.[\w-]+\.[\w-]*", HIDDEN),
         # The rest of a header's line.
         (("authorization", "cookie"), r"""((?:authorization|cookie)\\*["']?\s*[:=]\s*(?:b?\\*["'])?)[^\n"'\\]+""", rf"\1{HIDDEN}"),
         (("bearer", "basic"), r"""((?:bearer|basic)\s+)[^\s"',;]+""", rf"\1{HIDDEN}"),
         # A user and a password in a URL; a slash in a password should not be there, and may be.
-        (("://",), r"""(://)(?:[^/\s"'<>]*|[^/\s"'<>@:]*:[^\s"'<>]*)@""", rf"\1{HIDDEN}@"),
+        (("://",), r"""(://)(?:[^/\s"'<>]{0,300}|[^/\s"'<>@:]{0,60}:[^\s"'<>]{0,200})@""", rf"\1{HIDDEN}@"),
         # An inbox's path is its secret, and so is a link to a first password.
         (("/inbox/", "/welcome/"), r"""(/(?:inbox|welcome)/)[^\s"'<>?]+""", rf"\1{HIDDEN}"),
         (("password", "secret", "token"), r"((?:password|secret|token)\s+(?:is\s+)?)[\w+/=-]{12,}", rf"\1{HIDDEN}"),

@@ -88,7 +88,7 @@ def masked(_logger: Any, _name: str, line: Line) -> Line:
     for key, trace in (("stack", stack), ("exception", exception)):
         if trace:
             # Its end says what went wrong.
-            found[key] = masking.text(str(trace))[-LONGEST_TRACEBACK:]
+            found[key] = masking.text(str(trace)[-5 * LONGEST_TRACEBACK :])[-LONGEST_TRACEBACK:]
     return found
 
 
