@@ -253,10 +253,12 @@ def test_nobody_who_reads_is_no_reason_to_wait(monkeypatch: pytest.MonkeyPatch) 
         read = b""
         while len(read.splitlines()) < written:
             read += os.read(reader, 65_536)
-        # Whole lines, in their order, and once somebody reads, more of them.
+        # Whole lines, in their order; and once somebody reads, more of them, after what is missing.
         assert [line.split()[2] for line in read.splitlines()] == [b"%d" % number for number in range(written)]
         handler.emit(record("again"))
-        assert os.read(reader, 65_536) == b"WARNING delivery.trial: again\n"
+        handler.emit(record("and again"))
+        notice = b"WARNING jetrelay.logs.stream: %d lines are left out here: nobody was reading." % handler.left_out
+        assert os.read(reader, 65_536).splitlines() == [notice, b"WARNING delivery.trial: again", b"WARNING delivery.trial: and again"]
     finally:
         os.close(reader)
         handler.stream.close()

@@ -21,30 +21,43 @@ class Handler(logging.StreamHandler):  # type: ignore[type-arg] # whatever stder
         super().__init__()
         self._stalled = False
         self._torn = False
-        # Records that were left out because nobody read.
+        # Lines that were left out because nobody read; and those of them of which the log does not say so yet.
         self.left_out = 0
+        self._unsaid = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             rendered = self.format(record) + self.terminator
+            notice = self._notice() if self._unsaid else ""
         except Exception:  # noqa: BLE001 - a line less
             return
+        lines = rendered.count("\n")
         try:
-            self._write(rendered)
+            left = self._write(notice + rendered)
         except (OSError, ValueError):
             # Gone (`up | head`) or closed: there is nobody to tell.
-            self.left_out += 1
+            left = lines + 1
+        if left <= lines:
+            # The notice has been written.
+            self._unsaid = 0
+        self.left_out += min(left, lines)
+        self._unsaid += min(left, lines)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Nothing: logging's own prints the arguments as they are."""
 
-    def _write(self, rendered: str) -> None:
+    def _notice(self) -> str:
+        words = "%d lines are left out here: nobody was reading."
+        return self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, (self._unsaid,), None)) + self.terminator
+
+    def _write(self, rendered: str) -> int:
+        """How many lines could not be written."""
         try:
             descriptor = self.stream.fileno()
         except (OSError, AttributeError, ValueError):
             self.stream.write(rendered)
             self.flush()
-            return
+            return 0
         self.flush()
         data = rendered.encode(errors="backslashreplace")
         if self._torn:
@@ -57,11 +70,11 @@ class Handler(logging.StreamHandler):  # type: ignore[type-arg] # whatever stder
             written = _write_piece(poll, descriptor, data[: _end_of_piece(data)], until)
             if not written:
                 self._stalled = True
-                self.left_out += 1
-                return
+                return data.count(b"\n")
             self._torn = data[written - 1 : written] != b"\n"
             data = data[written:]
         self._stalled = False
+        return 0
 
 
 def _write_piece(poll: select.poll, descriptor: int, piece: bytes, until: float) -> int:
