@@ -555,7 +555,7 @@ def done(delivery: Delivery, verdict: Verdict, status: int | None, due_at: datet
     """A finished attempt at a delivery as it stands now."""
     settlement = Settlement(delivery.id, delivery.attempt_count, status, "" if status else "timeout", due_at)
     attempt = AttemptRow(new_id(), delivery.id, delivery.attempt_count + 1, timezone.now(), 0, 1, 0, 2, 3, status, settlement.error, "", "", b"")
-    return Done(delivery.endpoint_id, verdict, settlement, attempt)
+    return Done(delivery.endpoint_id, verdict, settlement, attempt, delivery.event_id)
 
 
 def as_it_stands(delivery: Delivery) -> dict[str, Any]:

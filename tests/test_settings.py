@@ -169,6 +169,13 @@ def test_it_trusts_the_proxy_only_where_there_is_one(tmp_path: Path) -> None:
 # --- Refusals ----------------------------------------------------------------------------------------------------------
 
 
+def test_it_logs_attempts_by_who_reads(tmp_path: Path) -> None:
+    assert_all(tmp_path, "JETRELAY_LOG_ATTEMPTS", {"": "failed", "ALL": "all", "none": "none"})
+    assert_all(tmp_path, "JETRELAY_LOG_ATTEMPTS", {"": "all", "failed": "failed"}, JETRELAY_LOG_FORMAT="JSON")
+    assert_all(tmp_path, "JETRELAY_LOG_REQUESTS", {"": False, "1": True})
+    assert_all(tmp_path, "JETRELAY_LOG_REQUESTS", {"": True, "no": False}, JETRELAY_LOG_LEVEL="debug")
+
+
 def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert_refused(
@@ -216,6 +223,9 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
             ({"JETRELAY_ALLOWED_HOSTS": "https://a.example"}, "JETRELAY_ALLOWED_HOSTS: 'https://a.example' is not valid"),
             ({"JETRELAY_DEBUG": "perhaps"}, "JETRELAY_DEBUG is 'perhaps': use true or false."),
             ({"JETRELAY_LOG_LEVEL": "loud"}, "JETRELAY_LOG_LEVEL is 'LOUD': use DEBUG, INFO, WARNING or ERROR."),
+            ({"JETRELAY_LOG_FORMAT": "xml"}, "JETRELAY_LOG_FORMAT is 'xml': use console or json."),
+            ({"JETRELAY_LOG_ATTEMPTS": "some"}, "JETRELAY_LOG_ATTEMPTS is 'some': use all, failed or none."),
+            ({"JETRELAY_LOG_REQUESTS": "some"}, "JETRELAY_LOG_REQUESTS is 'some': use true or false."),
             ({"JETRELAY_PUBLIC_URL": "relay.example.com"}, "JETRELAY_PUBLIC_URL is 'relay.example.com': use a URL such as"),
             ({"JETRELAY_DATA_DIR": str(tmp_path / "file")}, "JETRELAY_DATA_DIR: "),
         ],
