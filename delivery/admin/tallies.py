@@ -69,7 +69,7 @@ class EventTotalAdmin(ReadOnlyAdmin):
 @admin.register(AttemptTotal)
 class AttemptTotalAdmin(ReadOnlyAdmin):
     list_display = ("hour", "endpoint_id", "outcome", "attempts", "total_us")
-    fields = ("hour", "endpoint_id", "outcome", "attempts", "total_us", *HISTOGRAM)
+    fields: tuple[str, ...] = ("hour", "endpoint_id", "outcome", "attempts", "total_us", *HISTOGRAM)
     readonly_fields = fields
     ordering = ("-hour", "-endpoint_id", "-outcome")
 
