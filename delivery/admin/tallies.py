@@ -1,5 +1,7 @@
 """What the processes share, to look at: leases, tallies, the health of endpoints."""
 
+from typing import ClassVar
+
 from django.contrib import admin
 from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest
@@ -69,7 +71,7 @@ class EventTotalAdmin(ReadOnlyAdmin):
 @admin.register(AttemptTotal)
 class AttemptTotalAdmin(ReadOnlyAdmin):
     list_display = ("hour", "endpoint_id", "outcome", "attempts", "total_us")
-    fields: tuple[str, ...] = ("hour", "endpoint_id", "outcome", "attempts", "total_us", *HISTOGRAM)
+    fields: ClassVar[tuple[str, ...]] = ("hour", "endpoint_id", "outcome", "attempts", "total_us", *HISTOGRAM)
     readonly_fields = fields
     ordering = ("-hour", "-endpoint_id", "-outcome")
 
