@@ -32,6 +32,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, transaction
 from django.utils import timezone
 
+from delivery import totals
 from delivery.engines import engine
 from delivery.engines.pruning import Terms
 from delivery.leases import Holding
@@ -136,6 +137,7 @@ class EventTallies(Walk):
     # By minute, as its index is.
     model: type[EventTally | AttemptTally] = EventTally
     label = "event tallies"
+    book = totals.EVENTS
 
     def look(self, after: tuple[datetime, int] | None, most: int, dry: bool) -> Stretch | None:
         rows = self.model._default_manager.filter(minute__lt=self.cutoffs.tallies)
@@ -145,12 +147,15 @@ class EventTallies(Walk):
         return Stretch(found[-1], {pk: self.label for _, pk in found}) if found else None
 
     def delete(self, over: Sequence[int]) -> Counts:
+        # In the totals for good before they go; the schedule has seen to it long ago, unless it stood still.
+        totals.close(self.book, self.cutoffs.tallies + totals.HOUR)
         return Counter({self.label: self.model._default_manager.filter(pk__in=over).delete()[0]})
 
 
 class AttemptTallies(EventTallies):
     model = AttemptTally
     label = "attempt tallies"
+    book = totals.ATTEMPTS
 
 
 class FilledGaps(Walk):

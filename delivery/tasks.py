@@ -4,7 +4,7 @@ from celery import shared_task
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from django.db import InterfaceError, OperationalError
 
-from delivery import cancelling, interpreter, lanes, replay, tenure, wakes
+from delivery import cancelling, interpreter, lanes, replay, tenure, totals, wakes
 from delivery.folding import fold_for_a_while
 from delivery.prune import prune_for_a_while
 from delivery.replay import orders
@@ -36,8 +36,9 @@ def sweep() -> None:
 
 @shared_task(name="delivery.prune", ignore_result=True)
 def prune() -> None:
-    """Delete some of what is older than its retention, and fold old tallies. A shutdown ends it after the current chunk."""
-    if prune_for_a_while(tenure.stopping.wait):
+    """Delete some of what is older than its retention, add up new tallies, fold old ones. A shutdown ends it after the current chunk."""
+    # Pruning adds up what it deletes; folding relies on it.
+    if prune_for_a_while(tenure.stopping.wait) and totals.add_up_for_a_while():
         fold_for_a_while(tenure.stopping.wait)
 
 

@@ -86,6 +86,14 @@ JETRELAY_AUDIT_DAYS = env.integer("JETRELAY_AUDIT_DAYS", 365, 1, 3650)
 # Whether an endpoint that is registered through the API has to answer a challenge before it receives.
 JETRELAY_VERIFY_ENDPOINTS = env.flag("JETRELAY_VERIFY_ENDPOINTS", default=True)
 
+# Who may read /metrics: whoever shows the token, and whoever asks from one of the networks.
+JETRELAY_METRICS_TOKEN = env.text("JETRELAY_METRICS_TOKEN") and env.one(
+    "JETRELAY_METRICS_TOKEN", env.text("JETRELAY_METRICS_TOKEN"), validation.clean_bearer_token
+)
+JETRELAY_METRICS_NETWORKS = env.items("JETRELAY_METRICS_NETWORKS", env.network, "127.0.0.0/8,::1/128")
+# A delivery that has been due for longer, for no reason of its endpoint's, makes /health/ready say so.
+JETRELAY_READY_MAX_LAG_S = env.integer("JETRELAY_READY_MAX_LAG_S", 300, 1, 86_400)
+
 # Requests per second that one key may make to the API, unless it has a limit of its own.
 JETRELAY_API_RATE_LIMIT = env.integer("JETRELAY_API_RATE_LIMIT", 200, 1, 1_000_000)
 
@@ -173,6 +181,7 @@ MIDDLEWARE = [
     "jetrelay.logs.requests.identified",
     # Then these, which see what the others answer themselves.
     "jetrelay.proxies.behind_proxies",
+    "jetrelay.metrics.admission.by_any_name",
     "jetrelay.dashboard.access.confine_pages",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
