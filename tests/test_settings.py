@@ -158,12 +158,25 @@ def test_it_reads_databases(tmp_path: Path) -> None:
     assert sqlite["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
 
 
-def test_it_trusts_the_proxy_only_where_there_is_one(tmp_path: Path) -> None:
-    none, plain, tls = read(tmp_path, {}, {"JETRELAY_PUBLIC_URL": "http://relay.example"}, {"JETRELAY_PUBLIC_URL": "https://relay.example/"})
-    assert "SECURE_PROXY_SSL_HEADER" not in none
-    assert "SESSION_COOKIE_SECURE" not in plain
+def test_it_is_strict_where_its_public_url_is_https(tmp_path: Path) -> None:
+    public, proxies = {"JETRELAY_PUBLIC_URL": "https://relay.example/"}, {"JETRELAY_TRUSTED_PROXIES": "10.0.0.0/8"}
+    none, plain, tls, without_hsts = read(
+        tmp_path, proxies, proxies | {"JETRELAY_PUBLIC_URL": "http://relay.example"}, public, public | {"JETRELAY_HSTS_SECONDS": "0"}
+    )
+    for lax in (none, plain):
+        assert not {"SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_HSTS_SECONDS", "SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"} & lax.keys()
     assert (tls["SESSION_COOKIE_SECURE"], tls["CSRF_COOKIE_SECURE"], tls["CSRF_TRUSTED_ORIGINS"]) == (True, True, ["https://relay.example"])
     assert tls["ALLOWED_HOSTS"][-1] == "relay.example"
+    assert (tls["SECURE_HSTS_SECONDS"], without_hsts["SECURE_HSTS_SECONDS"]) == (15_552_000, 0)
+
+
+def test_it_believes_a_proxy_only_where_one_is_named(tmp_path: Path) -> None:
+    """Else anybody's header would do, and a redirect would lead in circles."""
+    public = {"JETRELAY_PUBLIC_URL": "https://relay.example:8443"}
+    alone, behind = read(tmp_path, public, public | {"JETRELAY_TRUSTED_PROXIES": "10.0.0.0/8"})
+    assert not {"SECURE_PROXY_SSL_HEADER", "SECURE_SSL_REDIRECT"} & alone.keys()
+    assert (behind["SECURE_PROXY_SSL_HEADER"], behind["SECURE_SSL_REDIRECT"]) == (["HTTP_X_FORWARDED_PROTO", "https"], True)
+    assert behind["SECURE_SSL_HOST"] == "relay.example:8443"
 
 
 # --- Refusals ----------------------------------------------------------------------------------------------------------
