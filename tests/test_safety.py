@@ -158,7 +158,7 @@ def test_a_new_password_that_is_too_short_is_no_guess(ada: Client, one_window: A
 @pytest.mark.django_db
 @pytest.mark.parametrize("method", ["post", "put", "patch"])
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
-def test_no_method_goes_past_the_brake(method: str, path: str, client: Client, one_window: Any) -> None:
+def test_no_method_goes_past_the_brake(method: str, path: str, client: Client, cheap_passwords: None, one_window: Any) -> None:
     cache.clear()
     for _ in range(PER_NAME):
         client.generic(method.upper(), path, "username=ada&password=x", "application/x-www-form-urlencoded")

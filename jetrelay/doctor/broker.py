@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -40,7 +39,7 @@ def _redis(client: "redis.Redis") -> Iterator[Finding]:
     if client.brpop([name], 1) is None:
         yield problem("what was put into Redis did not come out again", "Does a proxy or a cluster stand in between? A plain Redis is wanted.")
         return
-    info = cast(dict[str, Any], client.info())
+    info = client.info()
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < OLDEST_REDIS:
         yield warning(f"Redis {version}", f"Install {OLDEST_REDIS[0]} or newer.")
@@ -54,7 +53,7 @@ def _redis(client: "redis.Redis") -> Iterator[Finding]:
         )
     if info.get("loading"):
         yield warning("Redis is still loading its data", "Wait for it.")
-    yield from _waiting({queue: int(cast(int, client.llen(queue))) for queue in QUEUES})
+    yield from _waiting({queue: client.llen(queue) for queue in QUEUES})
     yield ok(f"Redis {version} at {where()} answers")
 
 

@@ -62,7 +62,7 @@ def addresses() -> Iterator[Finding]:
 
 
 def engines() -> Iterator[Finding]:
-    postgresql, redis = settings.DATABASES["default"]["ENGINE"].endswith("postgresql"), settings.CELERY_BROKER_URL.startswith("redis")
+    postgresql, redis = str(settings.DATABASES["default"]["ENGINE"]).endswith("postgresql"), settings.CELERY_BROKER_URL.startswith("redis")
     if postgresql and not redis:
         advice = "Wakes reach no other machine, and each web process counts guesses and rates for itself. Set BROKER_URL=redis://… before there is a second."
         yield warning("PostgreSQL, with files as the broker", advice)

@@ -147,13 +147,13 @@ def where() -> str:
     return f"{found['HOST'] or 'the local socket'}:{found['PORT'] or 5432}/{found['NAME']}" if connection.vendor == "postgresql" else str(found["NAME"])
 
 
-def rows(statement: str, *values: object) -> list[tuple[Any, ...]]:
+def rows(statement: str, *values: str | int) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(statement, values or None)
         return list(cursor.fetchall())
 
 
-def row(statement: str, *values: object) -> tuple[Any, ...]:
+def row(statement: str, *values: str | int) -> tuple[Any, ...]:
     (found,) = rows(statement, *values)
     return found
 

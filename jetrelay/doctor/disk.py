@@ -17,7 +17,7 @@ LITTLE, TOO_LITTLE = 2 << 30, 200 << 20
 
 def disk() -> Iterator[Finding]:
     folder: Path = settings.DATA_DIR
-    sqlite = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
+    sqlite = str(settings.DATABASES["default"]["ENGINE"]).endswith("sqlite3")
     needed = sqlite or not settings.CELERY_BROKER_URL.startswith("redis")
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -41,7 +41,7 @@ def disk() -> Iterator[Finding]:
 def _room(place: Path) -> Finding:
     found = shutil.disk_usage(place)
     told = f"{found.free / (1 << 30):,.1f} of {found.total / (1 << 30):,.0f} GB are free at {place}"
-    advice = "Make room, or keep less: JETRELAY_RETENTION_DAYS, and `manage.py prune --all`. SQLite gives no space back by itself, and fills what is free in its file first."
+    advice = "Make room, or keep less: JETRELAY_RETENTION_DAYS, and `manage.py prune --all`. SQLite fills what is free in its file first."
     return problem(told, advice) if found.free < TOO_LITTLE else warning(told, advice) if found.free < LITTLE else ok(told)
 
 

@@ -18,6 +18,7 @@ from delivery.leases import lane_lease
 from delivery.models import Delivery, Lease, StreamHost
 from jetrelay.doctor.finding import Finding, ok, problem, skipped, warning
 from jetrelay.doctor.registry import Check
+from subscriptions.ids import to_public
 from subscriptions.models import Endpoint, Source, Subscription
 
 # Beat writes down every three minutes what it has done meanwhile (celery.beat.Scheduler.sync_every).
@@ -123,25 +124,18 @@ def lanes() -> Iterator[Finding]:
     if oldest and timezone.now() - oldest[1] > LATE:
         endpoint, since = oldest
         advice = "" if due else "If its page shows answers that come quickly, more workers help; else its limits, or its receiver, hold it up."
-        yield warning(f"{endpoint.name} ({endpoint.public_id}) has a delivery that was due {_ago(since)}", advice or "It waits for an owner of its lane.")
+        yield warning(f"{endpoint} has a delivery that was due {_ago(since)}", advice or "It waits for an owner of its lane.")
     elif not due:
         yield ok(f"the oldest delivery was due {_ago(oldest[1])}" if oldest else "nothing is due")
 
 
-def _oldest_due() -> tuple[Endpoint, datetime] | None:
+def _oldest_due() -> tuple[str, datetime] | None:
     """Of the endpoints that may be sent to: one look into an index for each, however long the backlog is."""
     now = timezone.now()
     first = Delivery.objects.due(now).filter(endpoint=OuterRef("pk")).order_by("due_at").values("due_at")[:1]
-    found = (
-        Endpoint.objects.active()
-        .without_secrets()
-        .exclude(health.held(now))
-        .annotate(due_since=Subquery(first))
-        .filter(due_since__isnull=False)
-        .order_by("due_since")
-        .first()
-    )
-    return (found, found.due_since) if found else None
+    waiting = Endpoint.objects.active().exclude(health.held(now)).annotate(due_since=Subquery(first)).filter(due_since__isnull=False)
+    found = waiting.order_by("due_since").values_list("name", "pk", "due_since").first()
+    return (f"{found[0]} ({to_public(Endpoint.prefix, found[1])})", found[2]) if found else None
 
 
 def _lease(name: str) -> tuple[object, ...] | None:

@@ -7,20 +7,28 @@ helps nobody.
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from time import monotonic
 
 from jetrelay.doctor.finding import Finding, Level, problem, skipped
 from jetrelay.doctor.registry import Check
 
 # Of the connection to the database, in seconds: to be made, for one statement, and for a lock.
 CONNECT_S, STATEMENT_S, LOCK_S = 3, 6, 2
+# Of all checks together, whatever hangs.
+WHOLE_S = 75.0
 
 
 def examine(checks: Iterable[Check]) -> Iterator[Finding]:
     """Every finding, as soon as it is there."""
     troubled: set[str] = set()
+    deadline = monotonic() + WHOLE_S
     for check in checks:
         because = [name for name in check.needs if name in troubled]
-        found = [skipped(f"not looked at, because of: {', '.join(because)}")] if because else within_limit(check)
+        left_s = deadline - monotonic()
+        if because or left_s <= 0:
+            found = [skipped(f"not looked at, because of: {', '.join(because) or 'the time that the others took'}")]
+        else:
+            found = within_limit(replace(check, limit_s=min(check.limit_s, left_s)))
         if because or any(each.level == Level.PROBLEM for each in found):
             troubled.add(check.name)
         yield from (replace(each, check=check.name) for each in found)
@@ -72,7 +80,7 @@ def bound(connection: object) -> None:
 
 
 def _failure(error: Exception) -> Finding:
-    words = " ".join(str(error).split()) or type(error).__name__
+    words = (str(error).splitlines() or [type(error).__name__])[0]
     if "no such table" in words or "no such column" in words or type(error).__name__ == "ProgrammingError":
         return skipped(f"a table or a column is missing, see migrations: {words[:200]}")
     return problem(
