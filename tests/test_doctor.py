@@ -222,7 +222,7 @@ def test_a_database_that_is_well() -> None:
 def test_migrations_that_are_missing_or_from_a_newer_version() -> None:
     recorder = MigrationRecorder(connection)
     recorder.record_unapplied("delivery", "0008_gap_acknowledged")
-    assert (PROBLEM, True) == (level(schema.migrations), "delivery.0008_gap_acknowledged" in only(schema.migrations)[1])
+    assert (level(schema.migrations), "delivery.0008_gap_acknowledged" in only(schema.migrations)[1]) == (PROBLEM, True)
     recorder.record_applied("delivery", "0008_gap_acknowledged")
     recorder.record_applied("delivery", "9999_from_the_future")
     # Of a package that is not here: none of our affair.
