@@ -1,79 +1,35 @@
-"""While the database is away: a page that says so and when to come again, instead of one that says that something went wrong.
+"""What a database raises that cannot be reached. Pure.
 
-Only what a database that cannot be reached raises counts. A table that is missing, or a disk that is full, is a failure like any other: it is
-logged, and told as one.
+A table that is missing, or a disk that is full, comes as the same class of exception, and is a failure like any other.
 """
 
-import logging
 import sqlite3
-import sys
-from collections.abc import Callable
-from http import HTTPStatus
 
 import psycopg
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.template import loader
-from django.views import defaults
 
-from jetrelay.api import problems
-from subscriptions.ids import new_id, to_public
-
-logger = logging.getLogger(__name__)
-
-Answer = Callable[[HttpRequest], HttpResponseBase]
-
-# Restarts take seconds; whoever reads a page does not want to wait for longer than that.
-RETRY_AFTER_S = 5
 # PostgreSQL's classes and codes (Appendix A of its manual): connection exceptions; no more connections; shutting down, crashed, starting.
-_CLASS, _CODES = "08", frozenset({"53300", "57P01", "57P02", "57P03"})
-# SQLite's primary result codes.
-_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_LOCKED})
+_AWAY = ("08", "53300", "57P01", "57P02", "57P03")
+# Rolled back for the sake of others; a lock that was not to be had; a statement that took too long.
+_PASSING = ("40", "55P03", "57014")
+# SQLite's primary result codes: held by others for too long, or out of reach.
+_OF_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
 
 
 def is_away(error: BaseException | None) -> bool:
-    """Whether this is what a database raises that cannot be reached, or that has gone away or is held by others."""
+    """Whether the database cannot be reached, has gone away, or is held by others."""
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     cause = error.__cause__
     if isinstance(cause, psycopg.Error):
         # What the client notices by itself, such as a closed port, has no code.
-        return cause.sqlstate is None or cause.sqlstate.startswith(_CLASS) or cause.sqlstate in _CODES
-    if isinstance(cause, sqlite3.Error):
-        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _SQLITE
-    return isinstance(error, InterfaceError)
+        return cause.sqlstate is None or cause.sqlstate.startswith(_AWAY)
+    if isinstance(cause, sqlite3.OperationalError):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _OF_SQLITE
+    return not isinstance(cause, sqlite3.Error)
 
 
-def when_database_is_away(get_response: Answer) -> Answer:
-    """Middleware: an answer for each view that could not reach the database."""
-
-    def middleware(request: HttpRequest) -> HttpResponseBase:
-        return get_response(request)
-
-    def of_view(request: HttpRequest, error: Exception) -> HttpResponse | None:
-        return _unavailable(request, error) if is_away(error) else None
-
-    middleware.process_exception = of_view  # type: ignore[attr-defined] # where Django looks for it
-    return middleware
-
-
-def went_wrong(request: HttpRequest) -> HttpResponseBase:
-    """Django's handler for whatever no view has caught: other middleware, and error pages that ask who is signed in."""
-    error = sys.exception()
-    return _unavailable(request, error) if is_away(error) else defaults.server_error(request)
-
-
-def _unavailable(request: HttpRequest, error: BaseException | None) -> HttpResponse:
-    logger.warning("%s could not be answered, because the database does not answer: %s", request.method, str(error).strip())
-    if request.path.startswith("/api/v1"):
-        id = to_public("req", new_id())
-        document = problems.document(problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The database does not answer: try again."), id)
-        response: HttpResponse = JsonResponse(document, content_type=problems.MEDIA_TYPE, headers={"X-Request-Id": id})
-    else:
-        # Without the request: no context processor may ask the database who this is.
-        response = HttpResponse(loader.render_to_string("503.html", {"retry_after_s": RETRY_AFTER_S}))
-    response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    # One line is enough, and Django's would name the path, which of an inbox is its secret.
-    response._has_been_logged = True  # type: ignore[attr-defined]
-    response.headers["Retry-After"], response.headers["Cache-Control"] = str(RETRY_AFTER_S), "no-store"
-    return response
+def is_passing(error: BaseException) -> bool:
+    """Whether the same request may go through when it is made again."""
+    cause = error.__cause__
+    return is_away(error) or (isinstance(cause, psycopg.Error) and (cause.sqlstate or "").startswith(_PASSING))

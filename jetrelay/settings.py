@@ -202,7 +202,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "jetrelay.dashboard.audit.addressed",
-    "jetrelay.away.when_database_is_away",
+    "jetrelay.unavailable.when_database_is_away",
 ]
 ROOT_URLCONF = "jetrelay.urls"
 WSGI_APPLICATION = "jetrelay.wsgi.application"

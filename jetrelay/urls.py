@@ -11,7 +11,7 @@ from jetrelay.dashboard.people.sign_in import SignIn, Welcome
 from jetrelay.dashboard.theme import choose_theme
 from jetrelay.health import health
 
-handler500 = "jetrelay.away.went_wrong"
+handler500 = "jetrelay.unavailable.went_wrong"
 
 urlpatterns = [
     # First, because it is asked most.

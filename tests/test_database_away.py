@@ -52,6 +52,7 @@ def test_it_says_that_the_database_does_not_answer(kind: str, tmp_path: Path) ->
 
 def test_it_hides_no_other_failure(tmp_path: Path) -> None:
     """A database that answers, and has none of our tables."""
-    answers, log = ask(tmp_path, f"sqlite:///{tmp_path}/empty.sqlite3", "/", "/admin/")
+    answers, log = ask(tmp_path, f"sqlite:///{tmp_path}/empty.sqlite3", "/", "/admin/", "/api/v1/events")
     assert {status for status, *_ in answers.values()} == {500}
+    assert "The API failed on GET /api/v1/events" in log
     assert "no such table" in log

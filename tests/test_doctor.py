@@ -89,8 +89,8 @@ def test_all_checks_together_take_a_bounded_time(hang: Callable[[], Iterator[Fin
 
 def test_a_check_that_fails_is_a_finding_and_stops_no_other() -> None:
     def fail() -> Iterator[Finding]:
+        yield ok("so far")
         raise ZeroDivisionError("by nothing")
-        yield
 
     findings = list(running.examine([Check("a", fail), Check("b", well, needs=("a",)), Check("c", well, needs=("b",)), Check("d", well)]))
     assert [(each.check, each.level) for each in findings] == [("a", PROBLEM), ("b", SKIPPED), ("c", SKIPPED), ("d", OK)]
@@ -259,7 +259,8 @@ def test_a_table_that_is_never_vacuumed() -> None:
 def beside() -> Iterator["psycopg.Connection[Any]"]:
     """Another connection to the tests' database."""
     names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "dbname": "NAME"}
-    with psycopg.connect(autocommit=True, **{key: connection.settings_dict[name] or None for key, name in names.items()}) as made:
+    where: dict[str, Any] = {key: connection.settings_dict[name] or None for key, name in names.items()}
+    with psycopg.connect(autocommit=True, **where) as made:
         yield made
 
 

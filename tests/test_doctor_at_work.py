@@ -52,7 +52,8 @@ def test_an_installation_that_is_well(kind: str, tmp_path: Path) -> None:
     with playing([frame(number) for number in range(5)]) as url, engines(kind, tmp_path / "data") as env:
         env |= {"JETSTREAM_HOSTS": url, "PORT": port, "JETSTREAM_COLLECTIONS": "*"}
         with up(env, tmp_path / "up.log", "--port", port) as program:
-            program.wait_for_output("Jetrelay is running")
+            for line in ("Jetrelay is running", "subscribe: connected", "celery@.* ready"):
+                program.wait_for_output(line)
             for _ in range(RUNS):
                 code, found, document = examined(env)
                 if code == 0:
@@ -107,6 +108,10 @@ def test_a_port_that_is_closed(tmp_path: Path) -> None:
 def test_an_installation_where_nothing_was_done_right(tmp_path: Path) -> None:
     with engines("embedded", tmp_path / "data") as env:
         env |= {"SECRET_KEY": secrets.token_urlsafe(50), "JETRELAY_ENCRYPTION_KEYS": Fernet.generate_key().decode()}
+        code, found, _ = examined(env)
+        file = tmp_path / "data" / "jetrelay.sqlite3"
+        assert (code, found["database"], file.exists()) == (1, [("problem", f"there is no file {file}")], False)
+        file.touch()
         code, found, _ = examined(env)
         assert (code, found["migrations"]) == (1, [("problem", "the database has none of Jetrelay's tables")])
         assert found["lanes"][0][1].startswith("a table or a column is missing, see migrations")

@@ -93,6 +93,7 @@ def test_it_takes_an_empty_variable_for_none(tmp_path: Path) -> None:
         "JETRELAY_RETENTION_DAYS",
         "JETRELAY_DEAD_LETTER_DAYS",
         "JETRELAY_AUDIT_DAYS",
+        "JETRELAY_HSTS_SECONDS",
         "JETRELAY_VERIFY_ENDPOINTS",
         "JETRELAY_DEBUG",
     )
@@ -191,6 +192,7 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
             ({"JETSTREAM_HOSTS": ","}, "JETSTREAM_HOSTS names 0 hosts: name one to eight"),
             ({"JETSTREAM_HOSTS": ",".join(f"wss://{number}.example" for number in range(9))}, "JETSTREAM_HOSTS names 9 hosts: name one to eight"),
             ({"JETSTREAM_HOSTS": "wss://a.example/xrpc"}, "JETSTREAM_HOSTS: 'wss://a.example/xrpc' has the path '/xrpc': use /subscribe for the v1"),
+            ({"JETRELAY_HSTS_SECONDS": "a year"}, "JETRELAY_HSTS_SECONDS is 'a year': use a whole number from 0 to"),
             ({"JETSTREAM_ZSTD_DICTIONARY": "/nowhere"}, "JETSTREAM_ZSTD_DICTIONARY: '/nowhere' is not valid: the file cannot be read: No such file"),
             ({"JETSTREAM_ZSTD_DICTIONARY": str(tmp_path / "file")}, f"JETSTREAM_ZSTD_DICTIONARY: '{tmp_path}/file' is not valid: these bytes are"),
             ({"JETSTREAM_COLLECTIONS": "app.bsky.feed.post,app.bsky.fo*"}, "JETSTREAM_COLLECTIONS: 'app.bsky.fo*' is not a collection"),

@@ -22,6 +22,10 @@ LARGE_WAL = 1 << 30
 
 def database() -> Iterator[Finding]:
     kind = "PostgreSQL" if connection.vendor == "postgresql" else "SQLite"
+    if connection.vendor == "sqlite" and not Path(where()).exists():
+        # To connect would make an empty one, and whoever asks need not be the user that Jetrelay runs as.
+        yield problem(f"there is no file {where()}", "Run `manage.py up`, or `manage.py migrate` and `manage.py bootstrap`, as the user that Jetrelay runs as.")
+        return
     try:
         connection.ensure_connection()
         row("SELECT 1")
