@@ -111,6 +111,7 @@ def test_findings_are_told_as_lines_and_as_a_document() -> None:
     assert all(len(line) <= report.WIDTH for line in lines)
     assert [line.strip() for line in lines if "->" in line] == ["-> do that", "-> do this"]
     assert report.summary(findings) == "3 findings: 1 ok, 1 warning, 1 problem."
+    assert report.summary([*findings, *findings]) == "6 findings: 2 ok, 2 warnings, 2 problems."
     document = json.loads(json.dumps(report.document(findings, "1.2", "2026-01-01T00:00:00+00:00")))
     assert (document["healthy"], document["counts"]) == (False, {"ok": 1, "warning": 1, "problem": 1, "skipped": 0})
     assert document["findings"][0] == {"check": "", "level": "ok", "found": "fine", "advice": None}

@@ -47,6 +47,8 @@ def names() -> Iterator[Finding]:
     refused = [(endpoint, why) for host in chosen for endpoint in by_host[host] if (why := _refusal(endpoint, found.get(host, ())))]
     if refused:
         advice = "Nothing is sent there: JETRELAY_ALLOWED_NETWORKS can open the network, if it is yours."
+        if any(each.origin == Endpoint.Origin.INBOX for each, _ in refused):
+            advice += " Of the built-in inbox: run doctor with the PORT that the web process has."
         yield warning(
             f"{len(refused)} endpoint{'s'[: len(refused) > 1]} may not be connected to ({refused[0][1]}): {_named(each for each, _ in refused)}", advice
         )

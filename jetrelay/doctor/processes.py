@@ -29,13 +29,16 @@ ANSWER_S = 5.0
 LOOK_AGAIN_S = 3.0
 # Due for longer than this: workers do not keep up, or the endpoint does not.
 LATE = timedelta(minutes=2)
-_START = "Start what is missing: `manage.py up` runs everything; the README says how each part is started by itself."
+_EVERYTHING = "`manage.py up` runs everything."
+_START_BEAT = f"Start it: `celery -A jetrelay beat`; {_EVERYTHING} Without it nothing is pruned, and replays stand still."
+_START_WORKER = f"Start one with this environment: `celery -A jetrelay worker -P threads -Q lanes,default`; {_EVERYTHING}"
+_START_LISTENER = f"Start it: `manage.py run_jetstream`; {_EVERYTHING} It goes on from where it was, as far back as the hosts go."
 
 
 def beat() -> Iterator[Finding]:
     rows = list(PeriodicTask.objects.filter(name__in=settings.CELERY_BEAT_SCHEDULE))
     if not rows:
-        yield problem("beat has never run", f"{_START} Without it nothing is pruned, and replays stand still.")
+        yield problem("beat has never run", _START_BEAT)
         return
     disabled = sorted(row.name for row in rows if not row.enabled)
     if disabled:
@@ -44,7 +47,7 @@ def beat() -> Iterator[Finding]:
     # Just started, it has written the schedule and not yet when it ran.
     last = max(each for each in (last, *(row.date_changed for row in rows)) if each is not None)
     if timezone.now() - last > BEAT_SILENT:
-        yield problem(f"beat was last heard of {_ago(last)}", f"{_START} Without it nothing is pruned, and replays stand still.")
+        yield problem(f"beat was last heard of {_ago(last)}", _START_BEAT)
     else:
         yield ok(f"beat was heard of {_ago(last)}")
 
@@ -63,7 +66,7 @@ def worker() -> Iterator[Finding]:
     if _until(lambda: _lease(lanes[0]) != before, ANSWER_S):
         yield ok(f"a worker took a wake within {monotonic() - began:.1f} s")
     else:
-        yield problem(f"no worker took a wake within {ANSWER_S:.0f} s", f"{_START} A worker needs -Q lanes,default and the same BROKER_URL.")
+        yield problem(f"no worker took a wake within {ANSWER_S:.0f} s", _START_WORKER)
 
 
 def listener() -> Iterator[Finding]:
@@ -74,9 +77,7 @@ def listener() -> Iterator[Finding]:
         lease = Lease.objects.filter(name=name).first()
         if lease is None or name not in leases.live([name]):
             since = f"since {lease.expires_at:%F %T} UTC" if lease else "and never did"
-            yield problem(
-                f"nobody listens to {source.name}, {since}", f"{_START} (manage.py run_jetstream) It goes on from where it was, as far back as the hosts go."
-            )
+            yield problem(f"nobody listens to {source.name}, {since}", _START_LISTENER)
             continue
         yield from _hosts(source, lease.owner)
     if not sources:
@@ -119,7 +120,7 @@ def lanes() -> Iterator[Finding]:
         due &= lanes_due()
     if due:
         told = f"work is due in lane{'s' if len(due) > 1 else ''} {', '.join(map(str, sorted(due)))}, and nobody owns {'them' if len(due) > 1 else 'it'}"
-        yield problem(told, f"{_START} JETRELAY_LANES ({settings.JETRELAY_LANES}) must be the same for all processes.")
+        yield problem(told, f"{_START_WORKER} JETRELAY_LANES ({settings.JETRELAY_LANES}) must be the same for all processes.")
     oldest = _oldest_due()
     if oldest and timezone.now() - oldest[1] > LATE:
         endpoint, since = oldest

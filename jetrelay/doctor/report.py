@@ -24,7 +24,8 @@ def lines(finding: Finding) -> Iterable[str]:
 
 def summary(findings: Sequence[Finding]) -> str:
     counts = Counter(finding.level for finding in findings)
-    told = ", ".join(f"{counts[level]} {level}" for level in Level if counts[level])
+    many = {Level.WARNING: "warnings", Level.PROBLEM: "problems"}
+    told = ", ".join(f"{counts[level]} {many.get(level, level) if counts[level] > 1 else level}" for level in Level if counts[level])
     return f"{len(findings)} findings: {told}."
 
 
