@@ -17,7 +17,7 @@ OLDEST_PYTHON = (3, 11)
 OLDEST_LIBCURL = (7, 75, 0)
 # Django asks for it.
 OLDEST_SQLITE = (3, 31, 0)
-PINS = Path(__file__).parent.parent.parent / "requirements.txt"
+PINS = Path(__file__).parent.parent.parent / "requirements.lock"
 # So many are named.
 SHOWN = 8
 
@@ -59,9 +59,11 @@ def packages() -> Iterator[Finding]:
     missing = [str(pin) for pin in pins if _installed(pin) is None]
     other = [f"{pin.name} {found} ({pin.specifier})" for pin in pins if (found := _installed(pin)) and not pin.specifier.contains(found, prereleases=True)]
     if missing:
-        yield problem(f"not installed: {_some(missing)}", "Run `make install`, or: pip install -r requirements.txt")
+        yield problem(f"not installed: {_some(missing)}", "Run `make install`, or: pip install -r requirements.lock")
     if other:
-        yield warning(f"not as pinned: {_some(other)}", "Only the pinned versions are tested together. Run `make install`, or: pip install -r requirements.txt")
+        yield warning(
+            f"not as pinned: {_some(other)}", "Only the pinned versions are tested together. Run `make install`, or: pip install -r requirements.lock"
+        )
     if not missing and not other:
         yield ok(f"{len(pins)} packages, as pinned")
 
