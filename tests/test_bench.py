@@ -1,10 +1,14 @@
 """Benchmarks, as an operator starts them: one JSON document, and nothing left behind."""
 
+import contextlib
 import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import psycopg
@@ -12,11 +16,12 @@ import pytest
 import redis
 
 from jetrelay.bench import page_walk
+from jetrelay.bench.registry import BENCHMARKS
 from tests.test_members import METHODS
 from tests.whole import ROOT, engines
 
 EVENTS = 500
-UNITS = ("_queries", "_per_s", "_s", "_ms", "_bytes")
+UNITS = ("_queries", "_per_s", "_s", "_ms", "_bytes", "_percent", "_blocks")
 COUNTS = {"baseline_ratio", "ratio", "events", "requests", "delivered", "attempts", "owed", "drained", "endpoints", "subscriptions"}
 COUNTS |= {
     "stored",
@@ -43,6 +48,7 @@ def bench(env: dict[str, str], name: str, folder: Path, *options: str) -> dict[s
     (line,) = done.stdout.splitlines()
     found: dict[str, Any] = json.loads(line)
     assert found["name"] == name
+    assert found["ratio"] > 0
     assert not [key for key, value in found.items() if isinstance(value, int | float) and key not in COUNTS and not key.endswith(UNITS)]
     return found
 
@@ -56,6 +62,7 @@ def assert_measured(found: dict[str, Any]) -> None:
     assert found["events"] == found["delivered"] == found["attempts"] == EVENTS
     assert 0 < found["ratio"] < 2
     assert found["ratio"] == pytest.approx(found["pipeline_events_per_s"] / found["limit_requests_per_s"], abs=0.01)
+    assert found["baseline_ratio"] == pytest.approx(found["pipeline_events_per_s"] / found["baseline_per_s"], abs=0.1, rel=0.02)
     assert 0 < found["stored_seconds_s"] <= found["seconds_s"]
     assert found["mean_body_bytes"] > 100
 
@@ -70,7 +77,7 @@ def test_it_measures_the_limit(tmp_path: Path) -> None:
 @pytest.mark.whole
 def test_it_measures_the_pipeline_on_the_embedded_engines(tmp_path: Path) -> None:
     with engines("embedded", tmp_path / "data") as env:
-        found = bench(env, "pipeline", tmp_path / "tmp", *STREAM)
+        found = bench(env, "pipeline", tmp_path / "tmp", *STREAM, "--baseline", "100")
     assert_measured(found)
     assert found["database"] == "sqlite"
     # The installation's own database was not touched: there is none yet.
@@ -81,7 +88,7 @@ def test_it_measures_the_pipeline_on_the_embedded_engines(tmp_path: Path) -> Non
 def test_it_measures_the_pipeline_on_postgresql_and_redis(tmp_path: Path) -> None:
     with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"]) as server, redis.Redis.from_url(env["BROKER_URL"]) as broker:
         before = databases(server)
-        found = bench(env, "pipeline", tmp_path / "tmp", *STREAM)
+        found = bench(env, "pipeline", tmp_path / "tmp", *STREAM, "--baseline", "100")
         assert databases(server) <= before
         assert server.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
         assert broker.dbsize() == 0
@@ -233,6 +240,11 @@ def test_it_fills_no_other_engine_than_postgresql(tmp_path: Path) -> None:
     assert "set DATABASE_URL to postgres://" in done.stderr
 
 
+def test_it_tries_each_of_them_here() -> None:
+    tried = set(re.findall(r'bench\(.*?"([a-z]+)", tmp_path', Path(__file__).read_text()))
+    assert set(BENCHMARKS) - tried == set()
+
+
 def test_it_speaks_to_people_too(tmp_path: Path) -> None:
     with engines("embedded", tmp_path / "data") as env:
         argv = [sys.executable, "manage.py", "bench", "limit", "--events", "100"]
@@ -249,6 +261,42 @@ def test_it_says_what_it_can_measure(arguments: list[str], tmp_path: Path) -> No
         )
     assert done.returncode == 2
     assert "usage: manage.py bench" in done.stderr
+
+
+def named_in_this_folder(folder: Path) -> list[str]:
+    """Processes whose environment puts temporary files into this folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_text())
+    return found
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("number", "words"), [(signal.SIGINT, "intake"), (signal.SIGTERM, "pipeline --baseline 50")])
+def test_it_leaves_nothing_behind_when_it_is_interrupted(number: signal.Signals, words: str, tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"], autocommit=True) as server:
+        before = databases(server)
+        argv = [sys.executable, "-u", "manage.py", "bench", *words.split(), "--events", "60000"]
+        started = env | {"SECRET_KEY": "bench", "TMPDIR": str(folder)}
+        with subprocess.Popen(argv, env=started, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert any(line.startswith(f"{words.split()[0]}: ") for line in process.stdout)
+            # Processes have no event to wait for. The listener is the last of them.
+            while not any("run_jetstream" in line for line in named_in_this_folder(folder)):
+                assert process.poll() is None
+                sleep(0.02)
+            process.send_signal(number)
+            # Twice, as an impatient person does: the second must not cut the tidying up short.
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        assert (process.returncode, said.splitlines()[-1]) == (128 + number, f"{number.name}: stopped, and nothing is left behind.")
+        assert named_in_this_folder(folder) == []
+        assert list(folder.iterdir()) == []
+        assert databases(server) <= before
 
 
 def test_it_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:

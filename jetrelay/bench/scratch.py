@@ -17,7 +17,10 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 
+from jetrelay.bench.interruption import unbroken
 
+
+@unbroken
 @contextlib.contextmanager
 def scratch() -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder, and the environment of processes that work on a fresh database and broker. Nothing of it remains."""
@@ -35,6 +38,7 @@ def scratch() -> Iterator[tuple[Path, dict[str, str]]]:
         yield folder, env
 
 
+@unbroken
 @contextlib.contextmanager
 def database(like: str = "") -> Iterator[str]:
     """The URL of another database on the configured PostgreSQL server: empty, or a copy of the one with this URL."""
