@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from jetrelay.bench import page_walk
+from jetrelay.bench.interface import options_of
 from jetrelay.bench.registry import BENCHMARKS
 from tests.test_members import METHODS
 from tests.whole import ROOT, engines
@@ -24,6 +25,7 @@ EVENTS = 500
 UNITS = ("_queries", "_per_s", "_s", "_ms", "_bytes", "_percent", "_blocks")
 COUNTS = {"baseline_ratio", "ratio", "events", "requests", "delivered", "attempts", "owed", "drained", "endpoints", "subscriptions"}
 COUNTS |= {
+    *("unaccounted", "lost", "duplicates", "pruned", "pages_failed", "gaps", "dead", "samples"),
     "stored",
     "connections",
     "workers",
@@ -222,6 +224,35 @@ def test_it_measures_every_page(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.whole
+@pytest.mark.parametrize("kind", ["embedded", "postgres+redis"])
+def test_it_soaks(kind: str, tmp_path: Path) -> None:
+    small = ("--minutes", "0.15", "--rate", "200", "--warm-up", "2", "--keep", "3", "--every", "1", "--samples", str(tmp_path / "samples"))
+    with engines(kind, tmp_path / "data") as env:
+        found = bench(env, "soak", tmp_path / "tmp", *small)
+    samples = [json.loads(line) for line in (tmp_path / "samples").read_text().splitlines()]
+    assert len(samples) == found["samples"] > 5
+    assert {"web", "web/1", "worker", "beat", "player", "listener"} <= found["processes"].keys()
+    assert found["ratio"] == pytest.approx(1 + found["processes"][found["worst_process"]]["growth_percent"] / 100, abs=0.001)
+    assert [found[name] for name in ("unaccounted", "lost", "duplicates", "pages_failed", "gaps", "dead")] == [0] * 6
+    assert found["stored"] == found["delivered"] > 1000
+    # What was over went, and what was not stayed.
+    assert 0 < found["pruned"] < found["stored"]
+    assert found["claim_last_ms"] > 0
+    assert set(found["tables"]) >= ({"file"} if kind == "embedded" else {"delivery_event", "delivery_delivery", "delivery_attempt", "delivery_due"})
+    for process in samples[-1]["processes"].values():
+        assert process["resident"] > process["own"] > 1_000_000
+        assert process["files"] > 2
+
+
+def test_it_says_when_a_soak_is_too_short(tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        argv = [sys.executable, "manage.py", "bench", "soak", "--minutes", "1", "--rate", "100"]
+        done = subprocess.run(argv, env=env | {"SECRET_KEY": "bench"}, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Give more --minutes" in done.stderr
+
+
+@pytest.mark.whole
 def test_it_keeps_a_database_of_pages_that_has_a_name(tmp_path: Path) -> None:
     small = ("--deliveries", "300", "--endpoints", "10", "--rounds", "1", "--database", "kept")
     with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"]) as server:
@@ -243,6 +274,18 @@ def test_it_fills_no_other_engine_than_postgresql(tmp_path: Path) -> None:
 def test_it_tries_each_of_them_here() -> None:
     tried = set(re.findall(r'bench\(.*?"([a-z]+)", tmp_path', Path(__file__).read_text()))
     assert set(BENCHMARKS) - tried == set()
+
+
+def test_its_document_has_a_row_for_each_with_its_options() -> None:
+    rows = dict(re.findall(r"^\| `([a-z]+)` \| (`--[^|]*) \|", (ROOT / "benchmarks" / "README.md").read_text(), re.MULTILINE))
+    for name, measure in BENCHMARKS.items():
+        options = {f"--{option.name.replace('_', '-')} {_shown(option.default)}".strip() for option in options_of(measure)}
+        assert set(re.findall(r"`([^`]+)`", rows.pop(name))) == options
+    assert rows == {}
+
+
+def _shown(default: str | float) -> str:
+    return default if isinstance(default, str) else f"{default:.15g}"
 
 
 def test_it_speaks_to_people_too(tmp_path: Path) -> None:

@@ -66,10 +66,12 @@ def measure(
         say(f"{rate:,.0f} events/s for {minutes:g} minutes on {env['DATABASE_URL'].split(':')[0]}")
         soak = _Soak(say, folder, env)
         soak.run(rate, span, every, workers)
-        found, (lost, duplicates) = soak.samples, _compare(soak, folder / "journal")
+        found = soak.samples
+        lost, duplicates = compare(folder / "journal", found[-1].tables.stored, soak.attempts())
     if samples:
         Path(samples).write_text("".join(f"{json.dumps(sample.plain())}\n" for sample in found))
-    told = {"lost": lost, "duplicates": duplicates, "pages_failed": soak.visits.failed, "page_slowest_ms": round(soak.visits.slowest_ms, 1)}
+    pruned = found[-1].tables.stored - soak.kept
+    told = {"lost": lost, "duplicates": duplicates, "pruned": pruned, "pages_failed": soak.visits.failed, "page_slowest_ms": round(soak.visits.slowest_ms, 1)}
     return trend(found, span, rate, told) | {
         **percentiles_ms("delivered", soak.last_ms),
         "workers": workers,
@@ -87,10 +89,9 @@ def _half_of_pipeline(say: Say, events: int) -> float:
         return ledger.delivered / ledger.seconds / 2
 
 
-def _compare(soak: "_Soak", journal: Path) -> tuple[int, int]:
+def compare(journal: Path, stored: int, attempts: int, patience_s: float = PATIENCE_S) -> tuple[int, int]:
     """Of the stored events, how many never came to the sink; and how many requests came there again."""
-    attempts, deadline = soak.attempts(), monotonic() + PATIENCE_S
-    ids = array("q")
+    ids, deadline = array("q"), monotonic() + patience_s
     with journal.open("rb") as lines:
         # The sink writes a second late.
         while len(ids) < attempts and monotonic() < deadline:
@@ -98,7 +99,7 @@ def _compare(soak: "_Soak", journal: Path) -> tuple[int, int]:
             sleep(0.2)
     ordered = sorted(ids)
     different = sum(one != other for one, other in pairwise(ordered)) + bool(ordered)
-    return soak.samples[-1].tables.stored - different, len(ordered) - different
+    return stored - different, len(ordered) - different
 
 
 class _Soak:
@@ -108,7 +109,7 @@ class _Soak:
         self.say, self.folder, self.env = say, folder, env
         self.log, self.samples = folder / "processes.log", list[Sample]()
         self.last_ms: list[float] = []
-        self.started = 0.0
+        self.started, self.kept = 0.0, 0
 
     def run(self, rate: float, span: Span, every: float, workers: int) -> None:
         """Take all samples; the last one when the stream has ended and nothing is owed any more."""
@@ -154,5 +155,6 @@ class _Soak:
             before = last.tables.received
             sleep(0.5)
         self.samples.append(last)
+        (self.kept,) = eyes.one("SELECT COUNT(*) FROM delivery_event")
         since = eyes.key(first_id(datetime.now(UTC) - timedelta(seconds=span.window_s)))
         self.last_ms = Ledger(self.env["DATABASE_URL"]).stay_since(since).ms
