@@ -98,6 +98,7 @@ def sample(at_s: float, worker: float, claim_ms: float = 1.0, unaccounted: int =
         **counts,
         gaps=gaps,
         waited_s=0.1,
+        oldest_s=25.0,
         claim_ms=claim_ms,
         claim_blocks=None,
         connections=None,
@@ -127,6 +128,7 @@ def test_it_holds_when_nothing_grows() -> None:
     assert (found["ratio"], found["verdict"]) == (1.0, "holds")
     assert (found["claim_first_ms"], found["claim_last_ms"]) == (1, 2)
     assert (found["stored_events_per_s"], found["stored_lag_max_s"]) == (10, 0.0)
+    assert found["prune_lag_last_s"] == 5.0
 
 
 def test_it_names_everything_that_does_not_hold() -> None:

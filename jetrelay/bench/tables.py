@@ -47,6 +47,8 @@ class Tables:
     gaps: int
     # How long the oldest due delivery has waited.
     waited_s: float
+    # The age of the oldest event; pruning is behind by what it is older than it is kept.
+    oldest_s: float
     claim_ms: float
     # Pages that the claim looked at; None where the engine does not say.
     claim_blocks: int | None
@@ -83,7 +85,8 @@ class Watch(ABC):
         return moment
 
     def counts(self, now: datetime) -> dict[str, Any]:
-        oldest = self.one("SELECT MIN(due_at) FROM delivery_delivery WHERE state = 0")[0]
+        due = self.one("SELECT MIN(due_at) FROM delivery_delivery WHERE state = 0")[0]
+        first = self.one("SELECT MIN(received_at) FROM (SELECT received_at FROM delivery_event ORDER BY id LIMIT 1) AS first")[0]
         received, stored = self.one("SELECT COALESCE(SUM(received), 0), COALESCE(SUM(stored), 0) FROM delivery_eventtally")
         return {
             "account": account.take(self.one, now, self.keep_s, self.key, self.time),
@@ -93,7 +96,8 @@ class Watch(ABC):
             "pending": self.one("SELECT COUNT(*) FROM delivery_delivery WHERE state = 0")[0],
             "dead": self.one("SELECT COUNT(*) FROM delivery_delivery WHERE state = 2")[0],
             "gaps": self.one("SELECT COUNT(*) FROM delivery_streamgap WHERE filled_by = ''")[0],
-            "waited_s": max(0.0, (now - _moment(oldest)).total_seconds()) if oldest else 0.0,
+            "waited_s": _age_s(due, now),
+            "oldest_s": _age_s(first, now),
         }
 
 
@@ -193,5 +197,9 @@ def watch(url: str, keep_s: float) -> Watch:
     return PostgreSQLWatch(url, keep_s) if url.startswith("postgres") else SQLiteWatch(url, keep_s)
 
 
-def _moment(value: Any) -> datetime:
-    return datetime.fromisoformat(value).replace(tzinfo=UTC) if isinstance(value, str) else value
+def _age_s(value: Any, now: datetime) -> float:
+    """Of a moment as a database gives it; 0 where there is none."""
+    if value is None:
+        return 0.0
+    moment: datetime = datetime.fromisoformat(value).replace(tzinfo=UTC) if isinstance(value, str) else value
+    return max(0.0, (now - moment).total_seconds())

@@ -78,6 +78,7 @@ def trend(samples: Sequence[Sample], span: Span, rate: float, told: Mapping[str,
     growth = processes[worst]["growth_percent"]
     # What the listener is behind: how much later it is than when it was least late. The player's clock runs for all alike.
     behind = [each.at_s - each.tables.received / rate for each in running]
+    late_first, late_last = settled.medians(lambda each: max(0.0, each.tables.oldest_s - span.keep_s))
     claim_first, claim_last = settled.medians(lambda each: each.tables.claim_ms)
     figures: Figures = {
         "name": "soak",
@@ -94,6 +95,8 @@ def trend(samples: Sequence[Sample], span: Span, rate: float, told: Mapping[str,
         "delivered": end.delivered,
         "stored_lag_max_s": round(max(behind) - min(behind), 2),
         "waited_max_s": round(max(each.tables.waited_s for each in running), 2),
+        "prune_lag_first_s": round(late_first, 1),
+        "prune_lag_last_s": round(late_last, 1),
         "claim_first_ms": round(claim_first, 3),
         "claim_last_ms": round(claim_last, 3),
         **_blocks(settled),
