@@ -106,7 +106,7 @@ def sample(at_s: float, worker: float, claim_ms: float = 1.0, unaccounted: int =
         sizes={"file": size},
     )
     processes = {name: Process(2 * int(own * MB), int(own * MB), 9, at_s / 10) for name, own in (("worker", worker), ("sink", at_s + 1), ("beat", 50))}
-    return Sample(at_s, processes, tables)
+    return Sample(at_s, processes, tables, 50.0)
 
 
 TOLD = {"lost": 0, "duplicates": 0, "pages_failed": 0}

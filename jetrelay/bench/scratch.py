@@ -43,7 +43,8 @@ def scratch() -> Iterator[tuple[Path, dict[str, str]]]:
 def database(like: str = "") -> Iterator[str]:
     """The URL of another database on the configured PostgreSQL server: empty, or a copy of the one with this URL."""
     url, template = os.environ["DATABASE_URL"], urlsplit(like).path.removeprefix("/") or "template1"
-    name = f"jetrelay_bench_{secrets.token_hex(6)}"
+    # With this process's number: what a kill -9 leaves says whose it was.
+    name = f"jetrelay_bench_{os.getpid()}_{secrets.token_hex(6)}"
     with psycopg.connect(url, autocommit=True) as server:
         try:
             server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")

@@ -51,7 +51,7 @@ def measure(
     every: Annotated[float, "seconds between two samples"] = 10.0,
     workers: Annotated[int, "worker processes"] = 1,
     events: Annotated[int, "events to measure the pipeline by"] = PIPELINE_EVENTS,
-    samples: Annotated[str, "a file to write every sample to, one JSON document a line"] = "",
+    samples: Annotated[str, "a file to add every sample to, one JSON document a line"] = "",
 ) -> Figures:
     if not proc.available():
         raise CommandError("bench soak reads memory from /proc: it needs Linux.")
@@ -64,12 +64,10 @@ def measure(
     with scratch() as (folder, env), sink(folder, folder / "journal") as (url, sink_name):
         env |= pipeline.prepare(env, url) | {"DJANGO_SETTINGS_MODULE": "jetrelay.bench.soak_settings", "SOAK_KEEP_S": str(keep)}
         say(f"{rate:,.0f} events/s for {minutes:g} minutes on {env['DATABASE_URL'].split(':')[0]}")
-        soak = _Soak(say, folder, env)
+        soak = _Soak(say, folder, env, samples)
         soak.run(rate, span, every, workers)
         found = soak.samples
         lost, duplicates = compare(folder / "journal", found[-1].tables.stored, soak.attempts())
-    if samples:
-        Path(samples).write_text("".join(f"{json.dumps(sample.plain())}\n" for sample in found))
     pruned = found[-1].tables.stored - soak.kept
     told = {"lost": lost, "duplicates": duplicates, "pruned": pruned, "pages_failed": soak.visits.failed, "page_slowest_ms": round(soak.visits.slowest_ms, 1)}
     return trend(found, span, rate, told) | {
@@ -105,8 +103,8 @@ def compare(journal: Path, stored: int, attempts: int, patience_s: float = PATIE
 class _Soak:
     """The processes, and what is seen of them."""
 
-    def __init__(self, say: Say, folder: Path, env: Mapping[str, str]) -> None:
-        self.say, self.folder, self.env = say, folder, env
+    def __init__(self, say: Say, folder: Path, env: Mapping[str, str], kept: str) -> None:
+        self.say, self.folder, self.env, self.file = say, folder, env, kept
         self.log, self.samples = folder / "processes.log", list[Sample]()
         self.last_ms: list[float] = []
         self.started, self.kept = 0.0, 0
@@ -135,7 +133,7 @@ class _Soak:
     def _watch(self, eyes: Watch, total_s: float, every: float) -> None:
         self.started, crew = monotonic(), proc.cast(os.getpid())
         while (at_s := monotonic() - self.started) < total_s:
-            self.samples.append(self._look(eyes))
+            self._keep(self._look(eyes))
             if gone := crew.keys() - self.samples[-1].processes.keys():
                 raise CommandError(f"{', '.join(sorted(gone))} ended:\n{self.log.read_text(errors='replace')[-3000:]}")
             self.visits.visit()
@@ -143,8 +141,17 @@ class _Soak:
             sleep(max(0.0, min(at_s + every, total_s) - (monotonic() - self.started)))
 
     def _look(self, eyes: Watch) -> Sample:
+        began = monotonic()
         seen = {name: found for name, pid in proc.cast(os.getpid()).items() if (found := proc.look(pid))}
-        return Sample(monotonic() - self.started, seen, eyes.look(datetime.now(UTC)))
+        tables = eyes.look(datetime.now(UTC))
+        return Sample(began - self.started, seen, tables, (monotonic() - began) * 1000)
+
+    def _keep(self, sample: Sample) -> None:
+        self.samples.append(sample)
+        if self.file:
+            # At once: a soak that fails is the one whose samples are wanted.
+            with open(self.file, "a") as file:
+                file.write(f"{json.dumps(sample.plain())}\n")
 
     def _finish(self, eyes: Watch, span: Span) -> None:
         """Wait until nothing is owed, and nothing more comes."""
@@ -154,7 +161,7 @@ class _Soak:
                 raise CommandError(f"{last.tables.pending} deliveries are left, and it gets no further:\n{self.log.read_text(errors='replace')[-3000:]}")
             before = last.tables.received
             sleep(0.5)
-        self.samples.append(last)
+        self._keep(last)
         (self.kept,) = eyes.one("SELECT COUNT(*) FROM delivery_event")
         since = eyes.key(first_id(datetime.now(UTC) - timedelta(seconds=span.window_s)))
         self.last_ms = Ledger(self.env["DATABASE_URL"]).stay_since(since).ms

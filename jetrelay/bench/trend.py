@@ -36,6 +36,8 @@ class Sample:
     at_s: float
     processes: Mapping[str, Process]
     tables: Tables
+    # What it took to look.
+    look_ms: float
 
     def own(self) -> dict[str, int]:
         """The memory of each process, in bytes; the sink is the benchmark's own affair."""
@@ -53,7 +55,12 @@ class Sample:
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         tables = asdict(self.tables) | {"account": self.tables.account._asdict()}
-        return {"at_s": round(self.at_s, 2), "processes": {name: each._asdict() for name, each in self.processes.items()}, "tables": tables}
+        return {
+            "at_s": round(self.at_s, 2),
+            "look_ms": round(self.look_ms, 1),
+            "processes": {name: each._asdict() for name, each in self.processes.items()},
+            "tables": tables,
+        }
 
 
 class _Windows(NamedTuple):
@@ -100,6 +107,7 @@ def trend(samples: Sequence[Sample], span: Span, rate: float, told: Mapping[str,
         "claim_first_ms": round(claim_first, 3),
         "claim_last_ms": round(claim_last, 3),
         **_blocks(settled),
+        "look_ms": round(median(each.look_ms for each in running), 1),
         "samples": len(samples),
         "seconds_s": span.total_s,
         "warm_up_s": span.warm_up_s,
