@@ -18,6 +18,7 @@ import redis
 from jetrelay.bench import page_walk
 from jetrelay.bench.interface import options_of
 from jetrelay.bench.registry import BENCHMARKS
+from jetrelay.bench.scratch import database
 from tests.test_members import METHODS
 from tests.whole import ROOT, engines
 
@@ -346,6 +347,19 @@ def test_it_leaves_nothing_behind_when_it_is_interrupted(number: signal.Signals,
                 process.kill()
         assert (process.returncode, said.splitlines()[-1]) == (128 + number, f"{number.name}: stopped, and nothing is left behind.")
         assert_nothing_is_left(env, process.pid, folder)
+
+
+@pytest.mark.whole
+def test_it_drops_its_database_though_the_server_is_still_at_work_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with engines("postgres+redis", tmp_path / "data") as env:
+        monkeypatch.setenv("DATABASE_URL", env["DATABASE_URL"])
+        with database() as url:
+            # As of a process that was killed: nobody waits for the answer any more.
+            visitor = psycopg.connect(url, autocommit=True)
+            visitor.pgconn.send_query(b"SELECT pg_sleep(100)")
+        with psycopg.connect(env["DATABASE_URL"]) as server:
+            assert server.execute("SELECT 1 FROM pg_database WHERE datname = %s", [visitor.info.dbname]).fetchall() == []
+        visitor.close()
 
 
 def test_it_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:

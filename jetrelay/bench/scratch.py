@@ -71,6 +71,8 @@ def _drop(server: psycopg.Connection[Any], name: str) -> None:
         except psycopg.errors.ObjectInUse:
             if monotonic() > deadline:
                 raise
+            # A process that was ended in the middle of a statement: the server goes on with it for as long as it takes.
+            server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = current_user", [name])
             sleep(0.2)
 
 
