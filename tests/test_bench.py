@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -271,13 +272,16 @@ def test_it_says_when_a_soak_is_too_short(tmp_path: Path) -> None:
 
 @pytest.mark.whole
 def test_it_keeps_a_database_of_pages_that_has_a_name(tmp_path: Path) -> None:
-    small = ("--deliveries", "300", "--endpoints", "10", "--rounds", "1", "--database", "kept")
-    with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"]) as server:
-        for folder in ("first", "second"):
-            bench(env | {"JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "="}, "pages", tmp_path / folder, *small)
-        assert server.execute("SELECT count(*) FROM pg_database WHERE datname = 'kept'").fetchone() == (1,)
-        with psycopg.connect(env["DATABASE_URL"].rpartition("/")[0] + "/kept") as kept:
-            assert kept.execute("SELECT count(*) FROM delivery_delivery").fetchone() == (300,)
+    name = f"jetrelay_kept_{secrets.token_hex(4)}"
+    small = ("--deliveries", "300", "--endpoints", "10", "--rounds", "1", "--database", name)
+    with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"], autocommit=True) as server:
+        try:
+            for folder in ("first", "second"):
+                bench(env | {"JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "="}, "pages", tmp_path / folder, *small)
+            with psycopg.connect(env["DATABASE_URL"].rpartition("/")[0] + f"/{name}") as kept:
+                assert kept.execute("SELECT count(*) FROM delivery_delivery").fetchone() == (300,)
+        finally:
+            server.execute(f"DROP DATABASE IF EXISTS {name}")
 
 
 def test_it_fills_no_other_engine_than_postgresql(tmp_path: Path) -> None:
@@ -324,18 +328,18 @@ def test_it_says_what_it_can_measure(arguments: list[str], tmp_path: Path) -> No
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize(("number", "words"), [(signal.SIGINT, "intake"), (signal.SIGTERM, "pipeline --baseline 50")])
-def test_it_leaves_nothing_behind_when_it_is_interrupted(number: signal.Signals, words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "words", "last"), [(signal.SIGINT, "intake --events 60000", "run_jetstream"), (signal.SIGTERM, "gateway --requests 100", "granian")]
+)
+def test_it_leaves_nothing_behind_when_it_is_interrupted(number: signal.Signals, words: str, last: str, tmp_path: Path) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
     with engines("postgres+redis", tmp_path / "data") as env:
-        argv = [sys.executable, "-u", "manage.py", "bench", *words.split(), "--events", "60000"]
+        argv = [sys.executable, "-u", "manage.py", "bench", *words.split()]
         started = env | {"SECRET_KEY": "bench", "TMPDIR": str(folder)}
         with subprocess.Popen(argv, env=started, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert any(line.startswith(f"{words.split()[0]}: ") for line in process.stdout)
-            # Processes have no event to wait for. The listener is the last of them.
-            while not any("run_jetstream" in line for line in processes_of(folder)):
+            # Processes have no event to wait for: until the last of them has started.
+            while not any(last in line for line in processes_of(folder)):
                 assert process.poll() is None
                 sleep(0.02)
             process.send_signal(number)
