@@ -6,6 +6,8 @@
 #   make crash-test [ARGS=...] faults of every kind, and an account of every event; some minutes, PostgreSQL and Redis of its own
 #   make lint / make format  what CI checks / the part of it that can mend itself
 #   make schema              the OpenAPI document, docs/openapi.yaml, from the code
+#   make lock                requirements.lock and requirements-dev.lock, with hashes, from the pins in requirements*.txt
+#   make audit               known vulnerabilities in what the lock files install, from PyPI
 #   make bench               stream -> stored -> delivered, events per second
 
 PYTHON =
@@ -15,10 +17,11 @@ VENV = .venv
 BIN = $(VENV)/bin
 RUNTIME = $(VENV)/.runtime-installed
 DEV = $(VENV)/.dev-installed
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 # Checking migrations and describing the API start Django, which wants a key and a place for its files.
 LINT_ENV = SECRET_KEY=lint JETRELAY_DATA_DIR=$(VENV)/lint-data
 
-.PHONY: install run demo test crash-test lint format schema bench clean
+.PHONY: install run demo test crash-test lint format schema lock audit bench clean
 
 install: $(RUNTIME)
 
@@ -39,6 +42,7 @@ lint: $(DEV)
 	$(BIN)/ruff format --check .
 	find templates -name '*.html' -exec $(BIN)/djade --target-version 5.2 --check {} +
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m mypy
 	$(LINT_ENV) $(BIN)/python manage.py makemigrations --check --dry-run
 
@@ -50,6 +54,16 @@ format: $(DEV)
 schema: $(RUNTIME)
 	$(LINT_ENV) $(BIN)/python manage.py spectacular --file docs/openapi.yaml --validate --fail-on-warn
 
+# For every Python and system that requirements.txt names at once.
+lock: $(DEV)
+	$(LOCK) requirements.txt --output-file requirements.lock
+	$(LOCK) requirements-dev.txt --output-file requirements-dev.lock
+
+# Of all that is installed anywhere: the longer list holds the shorter one. Strict, because a package that could not be looked up is not one
+# without vulnerabilities.
+audit: $(DEV)
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements-dev.lock
+
 bench: $(RUNTIME)
 	$(BIN)/python manage.py bench pipeline
 
@@ -60,7 +74,7 @@ clean:
 
 # The first Python that is new enough. Built afresh when the pins change, so that nothing old stays behind; a link is replaced, and not
 # what it leads to emptied.
-$(RUNTIME): requirements.txt
+$(RUNTIME): requirements.lock
 	@found=; \
 	for python in $(PYTHONS); do \
 	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
@@ -76,10 +90,10 @@ $(RUNTIME): requirements.txt
 	fi; \
 	echo "Installing into $(VENV) with $$($$found -V); once, for about a minute ..."; \
 	rm -rf $(VENV) && $$found -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
-$(DEV): $(RUNTIME) requirements-dev.txt
+$(DEV): $(RUNTIME) requirements-dev.lock
 	@echo "Installing what tests and linters need ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@

@@ -22,6 +22,10 @@ def lane_lease(lane: int) -> str:
     return f"lane:{lane}"
 
 
+def listener_lease(source_id: UUID) -> str:
+    return f"listener:{source_id}"
+
+
 @dataclass
 class Holding:
     """One process's claim to a named lease."""

@@ -85,6 +85,8 @@ class Line:
     keying: Keying | None = None
     # Why the endpoint is to be disabled.
     condemned: str = ""
+    # Whether the lane has been given up: what comes back is no longer this line's.
+    left: bool = False
 
     # --- settings ------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 
 from delivery import stream
 from delivery.hosts import ListenedHost
-from delivery.leases import Holding
+from delivery.leases import Holding, listener_lease
 from delivery.models import StreamHost
 from delivery.outbox import MAX_BATCH, MAX_WAIT_S, Outbox, Progress
 from delivery.sources.incoming import Incoming
@@ -49,7 +49,7 @@ class Listener:
     def __init__(self, source: Source, urls: Sequence[str]) -> None:
         self.urls = list(urls)
         self.outbox = Outbox(source)
-        self.holding = Holding(f"listener:{source.id}", LEASE_S)
+        self.holding = Holding(listener_lease(source.id), LEASE_S)
         self.hosts: list[ListenedHost] = []
         self._stop = threading.Event()
         self._troubles = 0

@@ -26,6 +26,7 @@ class Done(NamedTuple):
     verdict: Verdict
     settlement: Settlement
     attempt: AttemptRow
+    event_id: UUID
 
 
 def policy_of(endpoint: Endpoint) -> Policy:
@@ -75,13 +76,14 @@ def done(due: Due, verdict: Verdict, result: Result, batch: UUID | None = None) 
             *(new_id(), due.id, due.attempt_count + 1, started_at, *result.timings, result.status),
             *(error, result.error_detail[:300], result.response_headers, result.response_body, batch),
         ),
+        due.event_id,
     )
 
 
 def give_up(due: Due) -> Done:
     """A delivery whose event is gone is dead, and its attempt says why."""
     attempt = AttemptRow(new_id(), due.id, due.attempt_count + 1, timezone.now(), 0.0, 0.0, 0.0, 0.0, 0.0, None, MISSING_EVENT, "", "", b"")
-    return Done(due.endpoint_id, retry.DEAD, Settlement(due.id, due.attempt_count, None, MISSING_EVENT), attempt)
+    return Done(due.endpoint_id, retry.DEAD, Settlement(due.id, due.attempt_count, None, MISSING_EVENT), attempt, due.event_id)
 
 
 def _due_at(verdict: Verdict) -> datetime | None:

@@ -32,6 +32,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, transaction
 from django.utils import timezone
 
+from delivery import totals
 from delivery.engines import engine
 from delivery.engines.pruning import Terms
 from delivery.leases import Holding
@@ -45,8 +46,9 @@ logger = logging.getLogger(__name__)
 TALLY_DAYS = 90
 # A filled gap cost nothing: it tells how well a host has been doing of late. An open one stays until it is filled.
 FILLED_GAP_DAYS = 30
-# The work of one run of the scheduled task, rests included. What is left is for the next run.
-BUDGET_S = 30.0
+# The longest run of the scheduled task, rests included: what is left is for the next one, which is due a minute later. Half of a run is rest,
+# and so much is needed where some thousand deliveries come in a second.
+BUDGET_S = 240.0
 LEASE = "prune"
 # A crashed run keeps others away for this long. A chunk takes milliseconds, its rest at most a few seconds.
 LEASE_S = 30.0
@@ -135,6 +137,7 @@ class EventTallies(Walk):
     # By minute, as its index is.
     model: type[EventTally | AttemptTally] = EventTally
     label = "event tallies"
+    book = totals.EVENTS
 
     def look(self, after: tuple[datetime, int] | None, most: int, dry: bool) -> Stretch | None:
         rows = self.model._default_manager.filter(minute__lt=self.cutoffs.tallies)
@@ -144,12 +147,15 @@ class EventTallies(Walk):
         return Stretch(found[-1], {pk: self.label for _, pk in found}) if found else None
 
     def delete(self, over: Sequence[int]) -> Counts:
+        # In the totals for good before they go; the schedule has seen to it long ago, unless it stood still.
+        totals.close(self.book, self.cutoffs.tallies + totals.HOUR)
         return Counter({self.label: self.model._default_manager.filter(pk__in=over).delete()[0]})
 
 
 class AttemptTallies(EventTallies):
     model = AttemptTally
     label = "attempt tallies"
+    book = totals.ATTEMPTS
 
 
 class FilledGaps(Walk):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from django.db import DataError, IntegrityError, transaction
 from django.utils import timezone
 
+from delivery import attempt_log
 from delivery.engines import engine
 from delivery.engines.base import Settlement
 from delivery.models import Attempt, Delivery
@@ -24,6 +25,7 @@ def settle(finished: Sequence[Done], also: Callable[[], None] = lambda: None) ->
         save_one_by_one(finished)
         with transaction.atomic():
             also()
+    attempt_log.note(finished)
 
 
 def save(finished: Sequence[Done], also: Callable[[], None] = lambda: None) -> None:

@@ -12,6 +12,7 @@ from time import monotonic
 from django.db import DatabaseError, InterfaceError, connection
 
 from delivery import lanes
+from delivery.tenure import GRACE_S, stopping
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +38,15 @@ class StandIn:
         self._heard_at = monotonic()
 
     def join(self) -> None:
-        """Wait until what it drains is settled, once `lanes.stopping` is set."""
+        """Wait until what it drains is settled, once `stopping` is set."""
         if self._thread.is_alive():
-            self._thread.join(self._every_s + lanes.GRACE_S)
+            self._thread.join(self._every_s + GRACE_S)
         for drain in self._drains.values():
-            drain.join(lanes.GRACE_S)
+            drain.join(GRACE_S)
 
     def _run(self) -> None:
         standing_in = False
-        while not lanes.stopping.wait(self._every_s):
+        while not stopping.wait(self._every_s):
             silent = monotonic() - self._heard_at > self._patience_s
             if silent and not standing_in:
                 logger.warning("No sweep has come for %.0f s: is the broker there, and beat? This worker looks for due deliveries itself.", self._patience_s)

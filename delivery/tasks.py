@@ -4,7 +4,7 @@ from celery import shared_task
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from django.db import InterfaceError, OperationalError
 
-from delivery import cancelling, interpreter, lanes, replay, wakes
+from delivery import cancelling, interpreter, lanes, replay, tenure, totals, wakes
 from delivery.folding import fold_for_a_while
 from delivery.prune import prune_for_a_while
 from delivery.replay import orders
@@ -36,22 +36,23 @@ def sweep() -> None:
 
 @shared_task(name="delivery.prune", ignore_result=True)
 def prune() -> None:
-    """Delete some of what is older than its retention, and fold old tallies. A shutdown ends it after the current chunk."""
-    if prune_for_a_while(lanes.stopping.wait):
-        fold_for_a_while(lanes.stopping.wait)
+    """Delete some of what is older than its retention, add up new tallies, fold old ones. A shutdown ends it after the current chunk."""
+    # Pruning adds up what it deletes; folding relies on it.
+    if prune_for_a_while(tenure.stopping.wait) and totals.add_up_for_a_while():
+        fold_for_a_while(tenure.stopping.wait)
 
 
 @shared_task(name=orders.TASK, ignore_result=True)
 def carry_on() -> None:
     """Take replays some seconds further, and pass them on if there is more to do. A shutdown ends it after the current step."""
-    if replay.run_for_a_while(lanes.stopping.wait):
+    if replay.run_for_a_while(tenure.stopping.wait):
         orders.try_send()
 
 
 @shared_task(name="delivery.cancel", ignore_result=True)
 def cancel() -> None:
     """Cancel some of what is pending for deleted endpoints. A shutdown ends it after the current chunk."""
-    cancelling.cancel_for_a_while(lanes.stopping.wait)
+    cancelling.cancel_for_a_while(tenure.stopping.wait)
 
 
 @worker_ready.connect
@@ -73,4 +74,4 @@ def wait_for_stand_in(**_: object) -> None:
 @worker_shutting_down.connect
 def stop_lanes(**_: object) -> None:
     """Let the lanes settle what is in flight and give up their leases, instead of being waited for."""
-    lanes.stopping.set()
+    tenure.stopping.set()

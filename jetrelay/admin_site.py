@@ -18,7 +18,7 @@ _GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Tenants and people",
         ("subscriptions.Tenant", "subscriptions.Membership", "subscriptions.ApiKey", "subscriptions.AuditEntry", "admin.LogEntry", "auth.User", "auth.Group"),
     ),
-    ("counts", "Counts per minute", ("delivery.EventTally", "delivery.AttemptTally")),
+    ("counts", "Counts", ("delivery.EventTally", "delivery.AttemptTally", "delivery.EventTotal", "delivery.AttemptTotal", "delivery.TotalMark")),
     (
         "works",
         "What runs it",

@@ -12,3 +12,5 @@ filebroker.register()
 app = Celery("jetrelay")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["delivery"])
+
+from jetrelay.logs import tasks  # noqa: E402, F401 - listens to Celery from here on

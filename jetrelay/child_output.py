@@ -1,7 +1,11 @@
-"""What child processes print, made fit for a terminal: whole lines, without the power to move its cursor."""
+"""What child processes print, made fit for a terminal or for a program: whole lines, without the power to move a cursor, and without secrets."""
 
 import codecs
 import sys
+
+import msgspec
+
+from jetrelay.logs import masking, rendering
 
 # A child may print megabytes without a newline: they come out in pieces of this many characters.
 LONGEST_LINE = 16_384
@@ -38,5 +42,24 @@ def cut(line: str) -> list[str]:
 
 def shown(line: str) -> str:
     """The line with control characters spelled out: logs quote strangers, who must not move the terminal's cursor."""
-    line = line.rstrip("\r")
-    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in line)
+    return rendering.spelled(line.rstrip("\r"))
+
+
+def for_people(line: str) -> str:
+    """What our own processes log hides its secrets already; what a child prints as it fails does not."""
+    return masking.text(line)
+
+
+def for_programs(name: str, line: str) -> str:
+    """One JSON object, with the process's name in it: the child's own, or one made around what it printed."""
+    if line.startswith(rendering.BEGINNING):
+        try:
+            _OBJECT.decode(line)
+        except msgspec.DecodeError:
+            pass
+        else:
+            return f'{{"process":{msgspec.json.encode(name).decode()},{line[1:]}'
+    return rendering.plain("info", name, line, process=name)
+
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])

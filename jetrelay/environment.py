@@ -6,7 +6,7 @@ and what it should hold, because that sentence is all an operator sees when the 
 
 import ipaddress
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -31,6 +31,13 @@ def flag(name: str, default: bool) -> bool:
     if value in ("", "1", "true", "yes", "on", "0", "false", "no", "off"):
         return default if value == "" else value in ("1", "true", "yes", "on")
     raise ImproperlyConfigured(f"{name} is {value!r}: use true or false.")
+
+
+def choice(name: str, choices: Sequence[str], default: str) -> str:
+    value = text(name).lower() or default
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name} is {value!r}: use {', '.join(choices[:-1])} or {choices[-1]}.")
+    return value
 
 
 def integer(name: str, default: int, low: int, high: int) -> int:

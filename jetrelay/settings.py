@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 import jetrelay
 from delivery.sources.jetstream.compression import read_v1_dictionary
 from jetrelay import environment as env
-from jetrelay import generated_secrets
+from jetrelay import generated_secrets, logs
 from subscriptions import validation
 
 VERSION = jetrelay.__version__
@@ -86,6 +86,14 @@ JETRELAY_AUDIT_DAYS = env.integer("JETRELAY_AUDIT_DAYS", 365, 1, 3650)
 # Whether an endpoint that is registered through the API has to answer a challenge before it receives.
 JETRELAY_VERIFY_ENDPOINTS = env.flag("JETRELAY_VERIFY_ENDPOINTS", default=True)
 
+# Who may read /metrics: whoever shows the token, and whoever asks from one of the networks.
+JETRELAY_METRICS_TOKEN = env.text("JETRELAY_METRICS_TOKEN") and env.one(
+    "JETRELAY_METRICS_TOKEN", env.text("JETRELAY_METRICS_TOKEN"), validation.clean_bearer_token
+)
+JETRELAY_METRICS_NETWORKS = env.items("JETRELAY_METRICS_NETWORKS", env.network, "127.0.0.0/8,::1/128")
+# A delivery that has been due for longer, for no reason of its endpoint's, makes /health/ready say so.
+JETRELAY_READY_MAX_LAG_S = env.integer("JETRELAY_READY_MAX_LAG_S", 300, 1, 86_400)
+
 # Requests per second that one key may make to the API, unless it has a limit of its own.
 JETRELAY_API_RATE_LIMIT = env.integer("JETRELAY_API_RATE_LIMIT", 200, 1, 1_000_000)
 
@@ -125,7 +133,7 @@ CELERY_BEAT_SCHEDULE = {
         "task": "delivery.prune",
         "enabled": True,
         "description": "Deletes what is older than it is kept for.",
-        # Often, so that each run finds little; a run ends by itself after half a minute.
+        # Often, so that each run finds little; a run ends by itself after four minutes.
         "schedule": 300.0,
         "options": {"expire_seconds": 240, "queue": "default"},
     },
@@ -169,8 +177,11 @@ INSTALLED_APPS = [
     "jetrelay.dashboard",
 ]
 MIDDLEWARE = [
-    # First, so that it sees what the others answer themselves.
+    # First, so that every answer has its id, and every line that is logged meanwhile.
+    "jetrelay.logs.requests.identified",
+    # Then these, which see what the others answer themselves.
     "jetrelay.proxies.behind_proxies",
+    "jetrelay.metrics.admission.by_any_name",
     "jetrelay.dashboard.access.confine_pages",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -258,17 +269,28 @@ SPECTACULAR_SETTINGS = {
 LOG_LEVEL = env.text("JETRELAY_LOG_LEVEL", "INFO").upper()
 if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR"):
     raise ImproperlyConfigured(f"JETRELAY_LOG_LEVEL is {LOG_LEVEL!r}: use DEBUG, INFO, WARNING or ERROR.")
+JETRELAY_LOG_FORMAT = env.choice("JETRELAY_LOG_FORMAT", logs.FORMS, "console")
+# A terminal is for people, who want to see what goes wrong; a program that reads JSON can choose for itself.
+JETRELAY_LOG_ATTEMPTS = env.choice("JETRELAY_LOG_ATTEMPTS", ("all", "failed", "none"), "all" if JETRELAY_LOG_FORMAT == "json" else "failed")
+JETRELAY_LOG_REQUESTS = env.flag("JETRELAY_LOG_REQUESTS", default=LOG_LEVEL == "DEBUG")
+logs.know_secrets(
+    *(SECRET_KEY, *JETRELAY_ENCRYPTION_KEYS, WEBHOOK_SECRET, WEBHOOK_BEARER_TOKEN, str(DATABASES["default"].get("PASSWORD") or "")),
+    urls=(env.text("DATABASE_URL"), CELERY_BROKER_URL),
+)
+LOGGING_CONFIG = "jetrelay.logs.configure"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {"line": {"()": "jetrelay.logs.rendering.Formatter", "form": JETRELAY_LOG_FORMAT, "colour": logs.coloured()}},
+    "handlers": {"console": {"class": "jetrelay.logs.stream.Handler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         "jetrelay": {"level": LOG_LEVEL},
         "subscriptions": {"level": LOG_LEVEL},
         "delivery": {"level": LOG_LEVEL},
-        "django.server": {"level": "WARNING"},
+        # Without the handlers that Django brings, which have another form.
+        "django": {"level": "INFO", "handlers": []},
+        "django.server": {"level": "WARNING", "handlers": [], "propagate": True},
         # Its warnings name the path, and an inbox's path is its secret.
         "django.request": {"level": "ERROR"},
         # Anyone may send a wrong Host, as often as they like: it is answered, and no news.
@@ -279,5 +301,7 @@ LOGGING = {
         "celery.beat": {"level": "WARNING"},
         # … but this one, which says once that the worker is ready.
         "celery.apps.worker": {"level": LOG_LEVEL},
+        # The server writes to a stream of its own, unless it is told to write where all do. Its level is what it was started with.
+        "_granian": {"handlers": ["console"], "propagate": False},
     },
 }

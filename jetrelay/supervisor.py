@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from jetrelay.child_output import Lines, print_line
+from jetrelay.child_output import Lines, for_people, for_programs, print_line
 
 # What a dead child may have left in its pipe is printed, but a stray heir of the pipe cannot keep us here.
 MOST_LAST_WORDS = 1_048_576
@@ -76,7 +76,7 @@ class Supervisor:
 
     `write` gets each line without its newline. `probe` may be set before `run`: it is asked again and again until it
     returns True (then never more), a place to notice that the children are up. It must not take longer than about a
-    second, because nothing else happens meanwhile.
+    second, because nothing else happens meanwhile. In `json` each line is an object with the child's name as `process`.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Supervisor:
         timing: Timing | None = None,
         colour: bool | None = None,
         name: str = "up",
+        json: bool = False,
     ) -> None:
         self._timing = timing or Timing()
         self._slots = [_Slot(child, self._timing.first_wait_s) for child in children]
@@ -95,6 +96,7 @@ class Supervisor:
         self.probe: Callable[[], bool] | None = None
         self._probe_due_at = 0.0
         self._name = name
+        self._json = json
         self._width = max(len(name), *(len(child.name) for child in children))
         self._selector = selectors.DefaultSelector()
         self._stop_asked: list[float] = []
@@ -117,7 +119,9 @@ class Supervisor:
         return 1 if self._had_to_kill else 0
 
     def say(self, text: str) -> None:
-        """Print a line of the supervisor's own."""
+        """Print a line of the supervisor's own. In JSON an empty one, which is there for the eye, is left out."""
+        if self._json and not text:
+            return
         self._print(self._name, text, "1")
 
     # --- Signals ---------------------------------------------------------------------------------------------------
@@ -290,12 +294,16 @@ class Supervisor:
         pipe.close()
 
     def _print(self, name: str, text: str, colour: str = "") -> None:
+        if self._json:
+            with suppress(OSError):
+                self._write(for_programs(name, text))
+            return
         prefix = f"{name:<{self._width}} |"
         if self._colour:
             prefix = f"\033[{colour or self._colour_of(name)}m{prefix}\033[0m"
         # Whoever read our output may be gone (`up | head`): that is no reason to stop the children.
         with suppress(OSError):
-            self._write(f"{prefix} {text}")
+            self._write(f"{prefix} {for_people(text)}")
 
     def _colour_of(self, name: str) -> str:
         names = [slot.child.name for slot in self._slots]

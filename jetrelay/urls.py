@@ -10,6 +10,8 @@ from jetrelay.dashboard.people.brake import braked
 from jetrelay.dashboard.people.sign_in import SignIn, Welcome
 from jetrelay.dashboard.theme import choose_theme
 from jetrelay.health import health
+from jetrelay.metrics.views import metrics
+from jetrelay.readiness import ready
 
 urlpatterns = [
     # First, because it is asked most.
@@ -22,6 +24,8 @@ urlpatterns = [
     path("theme/", choose_theme, name="theme"),
     path("inbox/", include("jetrelay.inbox.urls")),
     path("health", health, name="health"),
+    path("health/ready", ready, name="ready"),
+    path("metrics", metrics, name="metrics"),
     path("api/schema", reference.schema, name="api_schema"),
     path("api/docs/", reference.docs, name="api_docs"),
     path("admin/login/", braked(admin.site.login)),

@@ -19,6 +19,7 @@ _site = get_wsgi_application()
 from delivery import interpreter  # noqa: E402 - what these import needs Django set up
 from jetrelay.api.express import Express  # noqa: E402
 from jetrelay.intake import READERS, TakenIn  # noqa: E402
+from jetrelay.logs.requests import logged  # noqa: E402
 
 # Requests take milliseconds: more threads would only hold more connections open.
 SITE_THREADS = min(8, 2 * (os.cpu_count() or 1) + 1)
@@ -36,5 +37,6 @@ def on_few_threads(site: Wsgi, threads: int) -> Wsgi:
     return application
 
 
-application = TakenIn(Express(on_few_threads(_site, SITE_THREADS)), READERS, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+_whole = Express(on_few_threads(_site, SITE_THREADS))
+application = TakenIn(logged(_whole) if settings.JETRELAY_LOG_REQUESTS else _whole, READERS, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 interpreter.collect_rarely()

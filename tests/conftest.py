@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.db import connection
 from django.utils import timezone
 
-from delivery import ingest, lanes
+from delivery import crew, ingest, tenure
 from delivery.destinations import http
 from jetrelay.api import events, limits
 from subscriptions import keys
@@ -57,12 +57,12 @@ def hanging() -> Iterator[Receiver]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Lanes that end soon after their last delivery, and notice at once when something was changed."""
-    monkeypatch.setattr(lanes, "LINGER_S", 0.05)
+    monkeypatch.setattr(tenure, "LINGER_S", 0.05)
     # As in production, where they stay for twice as long: nobody leaves without having looked once more.
-    monkeypatch.setattr(lanes, "MAX_POLL_S", 0.025)
-    monkeypatch.setattr(lanes, "CONFIG_EVERY_S", 0.02)
+    monkeypatch.setattr(crew, "MAX_POLL_S", 0.025)
+    monkeypatch.setattr(tenure, "CONFIG_EVERY_S", 0.02)
     yield
-    lanes.stopping.clear()
+    tenure.stopping.clear()
 
 
 @pytest.fixture

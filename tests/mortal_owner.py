@@ -28,18 +28,18 @@ ENDS = {"unsettled": signal.SIGKILL, "frozen": signal.SIGSTOP}
 
 
 def live(kind: str, lane: int, lease_s: float) -> None:
-    from delivery import lanes, settling
+    from delivery import crew, lanes, settling, tenure
 
     settings.VERSION = f"{kind}-{os.getpid()}"
-    lanes.LINGER_S, lanes.MAX_POLL_S, lanes.LEASE_S = 0.05, 0.025, lease_s
+    tenure.LINGER_S, crew.MAX_POLL_S, tenure.LEASE_S = 0.05, 0.025, lease_s
     if kind in ENDS:
 
         def settle(finished: "Sequence[Done]", also: Callable[[], None] = lambda: None) -> None:
-            vars(lanes)["settle"] = settling.settle
+            vars(crew)["settle"] = settling.settle
             os.kill(os.getpid(), ENDS[kind])
             settling.settle(finished, also)
 
-        vars(lanes)["settle"] = settle
+        vars(crew)["settle"] = settle
     while lanes.drain(lane):
         pass
 

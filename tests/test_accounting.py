@@ -8,7 +8,7 @@ from django.db import DatabaseError
 from django.db.models import Count, Sum
 from django.utils import timezone
 
-from delivery import lanes
+from delivery import tenure
 from delivery.models import Attempt, AttemptTally, Delivery, Event, EventTally, StreamHost
 from delivery.outbox import Outbox, Progress
 from delivery.replay import replay
@@ -24,7 +24,7 @@ LIKE = "app.bsky.feed.like"
 
 @pytest.fixture(autouse=True)
 def _no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "LINGER_S", 0.05)
+    monkeypatch.setattr(tenure, "LINGER_S", 0.05)
 
 
 def assert_all_is_accounted_for() -> None:

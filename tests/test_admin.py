@@ -15,7 +15,22 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from django_celery_beat.schedulers import ModelEntry
 
 from delivery.admin import BoundedPaginator
-from delivery.models import Attempt, AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease, RejectedFrame, Replay, StreamGap, StreamHost
+from delivery.models import (
+    Attempt,
+    AttemptTally,
+    AttemptTotal,
+    Delivery,
+    EndpointHealth,
+    Event,
+    EventTally,
+    EventTotal,
+    Lease,
+    RejectedFrame,
+    Replay,
+    StreamGap,
+    StreamHost,
+    TotalMark,
+)
 from jetrelay.api.models import IdempotentRequest
 from jetrelay.inbox.models import Inbox, InboxMessage
 from subscriptions.models import ApiKey, AuditEntry, ConfigVersion, Endpoint, EndpointPastState, Membership, Source, Subscription, Tenant, new_secret
@@ -24,7 +39,22 @@ from tests.builders import make_attempt, make_delivery, make_endpoint, make_even
 pytestmark = pytest.mark.django_db
 
 TOKEN = "very-secret-token"
-LOGS = ["event", "delivery", "attempt", "streamhost", "streamgap", "rejectedframe", "lease", "eventtally", "attempttally", "endpointhealth", "replay"]
+LOGS = [
+    "event",
+    "delivery",
+    "attempt",
+    "streamhost",
+    "streamgap",
+    "rejectedframe",
+    "lease",
+    "eventtally",
+    "attempttally",
+    "endpointhealth",
+    "replay",
+    "eventtotal",
+    "attempttotal",
+    "totalmark",
+]
 
 
 @pytest.fixture
@@ -49,6 +79,9 @@ def endpoint() -> Endpoint:
     Replay.objects.create(endpoint=endpoint)
     EventTally.objects.create(source=source, minute=now, kind="commit", type="a.b.c")
     AttemptTally.objects.create(endpoint=endpoint, minute=now, outcome="delivered", attempts=2, total_ms=3)
+    EventTotal.objects.create(source=source, hour=now, received=2)
+    AttemptTotal.objects.create(endpoint=endpoint, hour=now, outcome="delivered", attempts=2, total_us=3000)
+    TotalMark.objects.create(tally="eventtally", until=now, closed=now)
     ApiKey.objects.create(tenant=endpoint.tenant, name="CI", visible_prefix="jr_abc", digest=b"\x01" * 32)
     Membership.objects.create(tenant=endpoint.tenant, user=User.objects.create_user("grace"))
     AuditEntry.note(endpoint.tenant, "key CI (jr_abc…)", "endpoint.pause", endpoint.public_id)

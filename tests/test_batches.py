@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from standardwebhooks import Webhook
 
-from delivery import lanes
+from delivery import lanes, tenure
 from delivery.models import Attempt, Delivery
 from delivery.parcels import EVENT_IDS_HEADER, MAX_BATCH_BYTES
 from subscriptions.ids import to_public
@@ -144,7 +144,7 @@ def test_batches_need_a_retry_to_be_split_on() -> None:
 
 
 def test_what_waits_for_company_goes_back_at_the_end_of_a_turn(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "SLICE_S", 0.2)
+    monkeypatch.setattr(tenure, "SLICE_S", 0.2)
     endpoint = endpoint_at(receiver, batch_size=10, batch_wait_ms=60_000)
     owe(endpoint, 3)
     assert lanes.drain(LANE) is True

@@ -14,7 +14,7 @@ from django.db import connections
 from django.utils import timezone
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from delivery import breaker, lanes, retry, settling, signing
+from delivery import breaker, crew, lanes, retry, settling, signing, tenure
 from delivery.engines.base import AttemptRow, Settlement
 from delivery.leases import Holding, lane_lease, live
 from delivery.models import Attempt, AttemptTally, Delivery, EndpointHealth, Lease
@@ -346,9 +346,9 @@ def test_it_sends_the_oldest_first(receiver: Receiver) -> None:
 
 
 def test_it_drains_a_backlog_that_is_larger_than_its_window(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "WINDOW", 40)
-    monkeypatch.setattr(lanes, "SETTLE_AT", 10)
-    monkeypatch.setattr(lanes, "REWIND_EVERY_S", 0.05)
+    monkeypatch.setattr(crew, "WINDOW", 40)
+    monkeypatch.setattr(crew, "SETTLE_AT", 10)
+    monkeypatch.setattr(crew, "REWIND_EVERY_S", 0.05)
     one, other = endpoint_at(receiver, max_in_flight=4), endpoint_at(receiver, max_in_flight=7)
     owed = owe(one, 300) + owe(other, 200)
     drain_all()
@@ -359,7 +359,7 @@ def test_it_drains_a_backlog_that_is_larger_than_its_window(receiver: Receiver, 
 
 def test_it_drains_a_long_backlog_with_its_own_numbers(receiver: Receiver) -> None:
     endpoint = endpoint_at(receiver)
-    owed = owe(endpoint, lanes.WINDOW + 500)
+    owed = owe(endpoint, crew.WINDOW + 500)
     drain_all()
     assert sorted(bodies(receiver)) == sorted(owed)
     assert states(endpoint) == {"delivered": len(owed)}
@@ -436,7 +436,7 @@ def test_it_gives_the_lease_up_when_nothing_is_due() -> None:
 
 
 def test_it_keeps_the_lease_for_as_long_as_it_works(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "LEASE_S", 1.2)
+    monkeypatch.setattr(tenure, "LEASE_S", 1.2)
     endpoint = endpoint_at(receiver, max_in_flight=1)
     owe(endpoint, 25)
     other = Holding(lane_lease(LANE), 60)
@@ -455,7 +455,7 @@ def test_it_keeps_the_lease_for_as_long_as_it_works(receiver: Receiver, monkeypa
 
 
 def test_it_stops_when_the_lease_went_to_somebody_else(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "LEASE_S", 0.3)
+    monkeypatch.setattr(tenure, "LEASE_S", 0.3)
     endpoint, thief = endpoint_at(receiver, max_in_flight=1), new_id()
     owe(endpoint, 300)
 
@@ -476,7 +476,7 @@ def test_it_stops_when_the_lease_went_to_somebody_else(receiver: Receiver, monke
 
 
 def test_it_says_that_work_is_left_at_the_end_of_its_slice(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "SLICE_S", 0.1)
+    monkeypatch.setattr(tenure, "SLICE_S", 0.1)
     endpoint = endpoint_at(receiver, max_in_flight=1)
     owed = owe(endpoint, 60)
 
@@ -500,7 +500,7 @@ def test_it_drains_and_gives_the_lane_up_when_it_is_told_to_stop(receiver: Recei
 
     def answer(handler: Handler, _: Received) -> None:
         if len(receiver.requests) == 3:
-            lanes.stopping.set()
+            tenure.stopping.set()
         receiver.closing.wait(0.01)  # a receiver that takes its time
         handler.reply(200)
 
@@ -515,18 +515,18 @@ def test_it_drains_and_gives_the_lane_up_when_it_is_told_to_stop(receiver: Recei
 
 
 def test_it_waits_for_what_hangs_no_longer_than_the_grace(hanging: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "GRACE_S", 0.2)
+    monkeypatch.setattr(tenure, "GRACE_S", 0.2)
     endpoint = endpoint_at(hanging)
     owe(endpoint, 1)
     draining = Elsewhere(lambda: lanes.drain(LANE))
     hanging.wait_for(lambda got: len(got) == 1)
-    lanes.stopping.set()
+    tenure.stopping.set()
     assert draining.result() is False
     assert live([lane_lease(LANE)]) == set()
     assert states(endpoint) == {"pending": 1}
     # Whoever drains next sends it again, with the same id.
     hanging.closing.set()
-    lanes.stopping.clear()
+    tenure.stopping.clear()
     drain_all()
     assert states(endpoint) == {"delivered": 1}
     assert len({request.webhook_id for request in hanging.requests}) == 1
@@ -555,7 +555,7 @@ def done(delivery: Delivery, verdict: Verdict, status: int | None, due_at: datet
     """A finished attempt at a delivery as it stands now."""
     settlement = Settlement(delivery.id, delivery.attempt_count, status, "" if status else "timeout", due_at)
     attempt = AttemptRow(new_id(), delivery.id, delivery.attempt_count + 1, timezone.now(), 0, 1, 0, 2, 3, status, settlement.error, "", "", b"")
-    return Done(delivery.endpoint_id, verdict, settlement, attempt)
+    return Done(delivery.endpoint_id, verdict, settlement, attempt, delivery.event_id)
 
 
 def as_it_stands(delivery: Delivery) -> dict[str, Any]:

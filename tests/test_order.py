@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from delivery import lanes, order
+from delivery import lanes, order, tenure
 from delivery.engines import engine
 from delivery.engines.base import Head
 from delivery.models import Delivery, EndpointHealth
@@ -228,7 +228,7 @@ def test_it_may_become_ordered_while_its_lane_runs(receiver: Receiver, hanging: 
 
 def test_subjects_that_wait_do_not_keep_a_turn_from_seeing_the_others(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("delivery.claims.SUBJECTS", 10)
-    monkeypatch.setattr(lanes, "LINGER_S", 0.01)
+    monkeypatch.setattr(tenure, "LINGER_S", 0.01)
     endpoint = endpoint_at(receiver, ordered=True)
     subjects = sorted((f"subject {number}" for number in range(300)), key=order_key)
     owe(endpoint, 300, subjects)

@@ -6,7 +6,7 @@ from time import monotonic
 import pytest
 from django.core.exceptions import ValidationError
 
-from delivery import lanes
+from delivery import lanes, tenure
 from delivery.destinations import http
 from delivery.models import EndpointHealth
 from subscriptions.models import Endpoint
@@ -30,7 +30,7 @@ def test_requests_start_evenly_and_no_faster_than_the_limit(receiver: Receiver) 
 
 
 def test_the_limit_holds_across_the_turns_of_a_lane(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "SLICE_S", 0.15)
+    monkeypatch.setattr(tenure, "SLICE_S", 0.15)
     endpoint = endpoint_at(receiver, rate_limit_per_s=5)
     owe(endpoint, 8)
     began, turns = monotonic(), 1
@@ -66,7 +66,7 @@ def test_a_paced_endpoint_leaves_the_others_of_its_lane_alone(receiver: Receiver
     owe(free, 200)
     drain = Elsewhere(lambda: lanes.drain(LANE))
     eventually(lambda: states(free) == {"delivered": 200} and states(paced) == {"delivered": 1, "pending": 1})
-    lanes.stopping.set()
+    tenure.stopping.set()
     drain.result()
     assert states(paced) == {"delivered": 1, "pending": 1}
 

@@ -21,7 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from delivery import lanes, prune, tasks
+from delivery import prune, tasks, tenure
 from delivery.engines import engine
 from delivery.engines.base import Want
 from delivery.engines.postgresql import CLAIM
@@ -445,7 +445,7 @@ def pruner(monkeypatch: pytest.MonkeyPatch) -> Pruner:
     """A fresh one for the task, whose own remembers where the last pass stopped."""
     fresh = Pruner()
     monkeypatch.setattr(prune, "pruner", fresh)
-    monkeypatch.setattr(lanes, "stopping", threading.Event())
+    monkeypatch.setattr(tenure, "stopping", threading.Event())
     return fresh
 
 
@@ -463,7 +463,7 @@ def test_the_task_ends_with_its_worker(pruner: Pruner, caplog: pytest.LogCapture
     pruner.chunk = 2
     for _ in range(6):
         old_event(RETENTION * 2)
-    lanes.stopping.set()
+    tenure.stopping.set()
     with caplog.at_level(logging.INFO, "delivery.prune"):
         tasks.prune()
     assert caplog.messages == ["Pruned events: 2. There is more: the next run goes on."]

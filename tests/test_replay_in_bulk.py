@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from delivery import lanes, tasks
+from delivery import tasks, tenure
 from delivery.engines import engine
 from delivery.leases import Holding
 from delivery.models import Attempt, AttemptTally, Delivery, Event, Replay
@@ -684,7 +684,7 @@ def test_it_refuses_to_recover_for_nobody() -> None:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Wakes that the task sent, instead of a broker that takes them."""
     found: list[bool] = []
-    monkeypatch.setattr(lanes, "stopping", threading.Event())
+    monkeypatch.setattr(tenure, "stopping", threading.Event())
     monkeypatch.setattr(orders, "try_send", lambda: found.append(True))
     return found
 
@@ -697,7 +697,7 @@ def test_the_task_carries_replays_out(sent: list[bool]) -> None:
 
 
 def test_the_task_ends_with_its_worker(sent: list[bool]) -> None:
-    lanes.stopping.set()
+    tenure.stopping.set()
     wish = order(delivery_state=DEAD)
     order(delivery_state=DEAD)
     tasks.carry_on()

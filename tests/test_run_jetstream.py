@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.whole, pytest.mark.timeout(120)]
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
     with engines("embedded", tmp_path / "data") as ready:
-        return ready | {"SECRET_KEY": "listener", "JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "="}
+        return ready | {"SECRET_KEY": "only-for-this-test", "JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "="}
 
 
 def test_it_waits_for_a_database_that_is_away_when_it_starts(env: dict[str, str], tmp_path: Path) -> None:

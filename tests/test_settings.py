@@ -77,6 +77,8 @@ def test_it_needs_nothing(tmp_path: Path) -> None:
     assert found["JETRELAY_ALLOWED_NETWORKS"] == found["JETRELAY_TRUSTED_PROXIES"] == []
     assert (found["JETRELAY_RETENTION_DAYS"], found["JETRELAY_DEAD_LETTER_DAYS"], found["JETRELAY_AUDIT_DAYS"]) == (7, 30, 365)
     assert found["JETRELAY_VERIFY_ENDPOINTS"] is True
+    assert (found["JETRELAY_METRICS_TOKEN"], found["JETRELAY_METRICS_NETWORKS"]) == ("", ["127.0.0.0/8", "::1/128"])
+    assert found["JETRELAY_READY_MAX_LAG_S"] == 300
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
 
 
@@ -94,6 +96,9 @@ def test_it_takes_an_empty_variable_for_none(tmp_path: Path) -> None:
         "JETRELAY_DEAD_LETTER_DAYS",
         "JETRELAY_AUDIT_DAYS",
         "JETRELAY_VERIFY_ENDPOINTS",
+        "JETRELAY_METRICS_TOKEN",
+        "JETRELAY_METRICS_NETWORKS",
+        "JETRELAY_READY_MAX_LAG_S",
         "JETRELAY_DEBUG",
     )
     default, empty, blank = read(tmp_path, {}, dict.fromkeys(names, ""), dict.fromkeys(names, " "))
@@ -169,6 +174,13 @@ def test_it_trusts_the_proxy_only_where_there_is_one(tmp_path: Path) -> None:
 # --- Refusals ----------------------------------------------------------------------------------------------------------
 
 
+def test_it_logs_attempts_by_who_reads(tmp_path: Path) -> None:
+    assert_all(tmp_path, "JETRELAY_LOG_ATTEMPTS", {"": "failed", "ALL": "all", "none": "none"})
+    assert_all(tmp_path, "JETRELAY_LOG_ATTEMPTS", {"": "all", "failed": "failed"}, JETRELAY_LOG_FORMAT="JSON")
+    assert_all(tmp_path, "JETRELAY_LOG_REQUESTS", {"": False, "1": True})
+    assert_all(tmp_path, "JETRELAY_LOG_REQUESTS", {"": True, "no": False}, JETRELAY_LOG_LEVEL="debug")
+
+
 def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert_refused(
@@ -202,6 +214,9 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
             ({"JETRELAY_DEAD_LETTER_DAYS": "3651"}, "JETRELAY_DEAD_LETTER_DAYS is '3651': use a whole number from 1 to 3650."),
             ({"JETRELAY_DEAD_LETTER_DAYS": "0"}, "JETRELAY_DEAD_LETTER_DAYS is '0'"),
             ({"JETRELAY_AUDIT_DAYS": "3651"}, "JETRELAY_AUDIT_DAYS is '3651': use a whole number from 1 to 3650."),
+            ({"JETRELAY_READY_MAX_LAG_S": "0"}, "JETRELAY_READY_MAX_LAG_S is '0': use a whole number from 1 to 86400."),
+            ({"JETRELAY_METRICS_NETWORKS": "10.0.0.1/8"}, "JETRELAY_METRICS_NETWORKS: '10.0.0.1/8' is not valid"),
+            ({"JETRELAY_METRICS_TOKEN": "two words"}, "JETRELAY_METRICS_TOKEN: A bearer token is at most"),
             ({"PORT": "0"}, "PORT is '0': use a whole number from 1 to 65535."),
             ({"PORT": "http"}, "PORT is 'http'"),
             ({"DATABASE_URL": "mysql://localhost/x"}, "DATABASE_URL starts with 'mysql': use sqlite:///path or postgres://"),
@@ -216,6 +231,9 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
             ({"JETRELAY_ALLOWED_HOSTS": "https://a.example"}, "JETRELAY_ALLOWED_HOSTS: 'https://a.example' is not valid"),
             ({"JETRELAY_DEBUG": "perhaps"}, "JETRELAY_DEBUG is 'perhaps': use true or false."),
             ({"JETRELAY_LOG_LEVEL": "loud"}, "JETRELAY_LOG_LEVEL is 'LOUD': use DEBUG, INFO, WARNING or ERROR."),
+            ({"JETRELAY_LOG_FORMAT": "xml"}, "JETRELAY_LOG_FORMAT is 'xml': use console or json."),
+            ({"JETRELAY_LOG_ATTEMPTS": "some"}, "JETRELAY_LOG_ATTEMPTS is 'some': use all, failed or none."),
+            ({"JETRELAY_LOG_REQUESTS": "some"}, "JETRELAY_LOG_REQUESTS is 'some': use true or false."),
             ({"JETRELAY_PUBLIC_URL": "relay.example.com"}, "JETRELAY_PUBLIC_URL is 'relay.example.com': use a URL such as"),
             ({"JETRELAY_DATA_DIR": str(tmp_path / "file")}, "JETRELAY_DATA_DIR: "),
         ],

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from delivery import lanes
+from delivery import tenure
 from delivery.standin import StandIn
 from tests.draining import endpoint_at, owe, states
 from tests.receiver import Receiver
@@ -19,7 +19,7 @@ def started() -> Iterator[list[StandIn]]:
     """Those that a test starts end with it."""
     running: list[StandIn] = []
     yield running
-    lanes.stopping.set()
+    tenure.stopping.set()
     for stand_in in running:
         stand_in.join()
 
@@ -56,7 +56,7 @@ def test_it_lets_what_is_in_flight_finish_when_the_worker_stops(hanging: Receive
     owe(endpoint, 1)
     stand_in = start(started, 0.0)
     hanging.wait_for(lambda got: len(got) == 1)
-    lanes.stopping.set()
+    tenure.stopping.set()
     hanging.closing.set()
     stand_in.join()
     assert states(endpoint) == {"delivered": 1}

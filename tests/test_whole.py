@@ -135,6 +135,26 @@ def test_it_shows_the_main_job_with_nothing_set(tmp_path: Path) -> None:
         assert program.stop(signal.SIGINT) == 0
 
 
+def test_it_prints_nothing_but_json_where_that_is_wanted(receiver: Receiver, tmp_path: Path) -> None:
+    stream, secret = synthetic(tmp_path, 100), new_secret()
+    owed = commits(stream, ("",))
+    with engines("embedded", tmp_path / "data") as env, playing(stream, env, tmp_path / "player.log") as url:
+        whole = env | webhook(receiver, secret, "*") | {"JETSTREAM_HOSTS": url, "JETRELAY_LOG_FORMAT": "json", "JETRELAY_LOG_REQUESTS": "1"}
+        with up(whole, tmp_path / "up.log") as program:
+            receiver.wait_for(lambda got: len(got) >= len(owed))
+            program.wait_for_output("Jetrelay is running")
+            program.wait_for_output('"path":"/health"')
+            assert program.stop(signal.SIGINT) == 0, program.output
+    lines = [json.loads(line) for line in program.output.splitlines()]
+    assert {"up", "bootstrap", "web", "listener", "worker"} <= {line["process"] for line in lines}
+    attempts = [line for line in lines if line["logger"] == "delivery.attempts"]
+    assert sorted(line["event"] for line in attempts) == sorted(request.webhook_id for request in receiver.requests)
+    assert {(line["process"], line["outcome"], line["task"]) for line in attempts} == {("worker", "delivered", "delivery.drain")}
+    assert secret not in program.output
+    assert TOKEN not in program.output
+    assert "with the password (hidden)" in program.output
+
+
 def test_it_names_the_demo_when_no_host_answers(tmp_path: Path) -> None:
     with engines("embedded", tmp_path / "data") as env, up(env | {"JETSTREAM_HOSTS": "ws://127.0.0.1:9/subscribe"}, tmp_path / "up.log") as program:
         program.wait_for_output(r"No Jetstream host has answered for 10 s .*make demo")

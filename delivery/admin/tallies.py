@@ -1,10 +1,13 @@
 """What the processes share, to look at: leases, tallies, the health of endpoints."""
 
+from typing import ClassVar
+
 from django.contrib import admin
 from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest
 
-from delivery.models import AttemptTally, EndpointHealth, EventTally, Lease
+from delivery.models import AttemptTally, AttemptTotal, EndpointHealth, EventTally, EventTotal, Lease, TotalMark
+from delivery.models.totals import HISTOGRAM
 from subscriptions.models import Endpoint
 from subscriptions.table_filters import PeriodFilter, chosen, words
 from subscriptions.tables import BigTable, ReadOnlyAdmin
@@ -53,6 +56,30 @@ class AttemptTallyAdmin(BigTable):
     @admin.display(description="mean (ms)")
     def mean_ms(self, tally: AttemptTally) -> str:
         return f"{tally.total_ms / tally.attempts:.1f}" if tally.attempts else "–"
+
+
+@admin.register(EventTotal)
+class EventTotalAdmin(ReadOnlyAdmin):
+    """Ids, and no links: what was counted outlives its source."""
+
+    list_display = ("hour", "source_id", "received", "stored", "duplicate", "unmatched", "invalid")
+    fields = ("hour", "source_id", "received", "stored", "duplicate", "unmatched", "invalid")
+    readonly_fields = fields
+    ordering = ("-hour", "-source_id")
+
+
+@admin.register(AttemptTotal)
+class AttemptTotalAdmin(ReadOnlyAdmin):
+    list_display = ("hour", "endpoint_id", "outcome", "attempts", "total_us")
+    fields: ClassVar[tuple[str, ...]] = ("hour", "endpoint_id", "outcome", "attempts", "total_us", *HISTOGRAM)
+    readonly_fields = fields
+    ordering = ("-hour", "-endpoint_id", "-outcome")
+
+
+@admin.register(TotalMark)
+class TotalMarkAdmin(ReadOnlyAdmin):
+    list_display = ("tally", "until", "closed")
+    fields = ("tally", "until", "closed")
 
 
 @admin.register(EndpointHealth)

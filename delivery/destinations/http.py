@@ -12,7 +12,6 @@ name that hangs holds up nobody else (`names.py`).
 
 import logging
 import resource
-import selectors
 import socket
 import threading
 from collections import deque
@@ -28,6 +27,7 @@ from delivery.destinations.addresses import Door
 from delivery.destinations.exchange import Error, Gate, Request, Result, Timings
 from delivery.destinations.failures import unsendable
 from delivery.destinations.names import Names, Resolver, Wait, entry, name_and_port
+from delivery.destinations.sockets import watcher
 from delivery.destinations.transfer import Transfer
 from delivery.destinations.turns import Turns
 
@@ -62,7 +62,6 @@ class Sender:
         self._idle: list[Transfer] = []
         # libcurl knows nothing of our objects: a busy handle leads back to its transfer.
         self._busy: dict[Any, Transfer] = {}
-        self._selector = selectors.DefaultSelector()
         self._deadline: float | None = None
         # The rest is for idle connections, the database, the broker, and another sender.
         self._most_open = min(MAX_OPEN, _descriptors() // 3)
@@ -71,8 +70,10 @@ class Sender:
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
+        self._wake_fd = self._wake_out.fileno()
+        self._sockets = watcher(self._wake_fd)
         self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._sockets.watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._most_idle = min(most_idle, self._most_open)
         self._most_connections = 0
@@ -108,7 +109,6 @@ class Sender:
     # --- the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._selector.register(self._wake_out, selectors.EVENT_READ)
         while not self._stopping:
             try:
                 self._turn()
@@ -123,13 +123,13 @@ class Sender:
         self._start_submitted()
         self._make_room()
         self._asleep = True
-        ready = self._selector.select(self._seconds_left())
+        happened = self._sockets.wait(self._seconds_left())
         self._asleep = False
-        for key, events in ready:
-            if key.fd == self._wake_out.fileno():
+        for fd, what in self._sockets.read(happened):
+            if fd == self._wake_fd:
                 self._wake_out.recv(4096)
             else:
-                self._multi.socket_action(key.fd, _CURL_EVENTS[events])
+                self._multi.socket_action(fd, what)
         if self._deadline is not None and monotonic() >= self._deadline:
             self._deadline = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
@@ -146,20 +146,6 @@ class Sender:
 
     def _set_timer(self, timeout_ms: int) -> None:
         self._deadline = None if timeout_ms < 0 else monotonic() + timeout_ms / 1000
-
-    def _watch_socket(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
-        watched = fd in self._selector.get_map()
-        if what == pycurl.POLL_REMOVE:
-            if watched:
-                self._selector.unregister(fd)
-        else:
-            if watched:
-                try:
-                    self._selector.modify(fd, _SELECTOR_EVENTS[what])
-                    return
-                except OSError:
-                    self._selector.unregister(fd)  # another socket has this number by now
-            self._selector.register(fd, _SELECTOR_EVENTS[what])
 
     def _start_submitted(self) -> None:
         while self._submitted:
@@ -262,7 +248,7 @@ class Sender:
         for curl in list(self._busy):
             self._multi.remove_handle(curl)
         self._multi.close()
-        self._selector.close()
+        self._sockets.close()
         self._wake_in.close()
         self._wake_out.close()
 
@@ -294,15 +280,3 @@ def stop_senders() -> None:
     with _senders_lock:
         while _senders:
             _senders.popitem()[1].stop()
-
-
-_SELECTOR_EVENTS = {
-    pycurl.POLL_IN: selectors.EVENT_READ,
-    pycurl.POLL_OUT: selectors.EVENT_WRITE,
-    pycurl.POLL_INOUT: selectors.EVENT_READ | selectors.EVENT_WRITE,
-}
-_CURL_EVENTS = {
-    selectors.EVENT_READ: pycurl.CSELECT_IN,
-    selectors.EVENT_WRITE: pycurl.CSELECT_OUT,
-    selectors.EVENT_READ | selectors.EVENT_WRITE: pycurl.CSELECT_IN | pycurl.CSELECT_OUT,
-}

@@ -12,6 +12,7 @@ from delivery.models.lease import Lease
 from delivery.models.replays import Replay
 from delivery.models.stream import MAX_REJECTED, RejectedFrame, StreamGap, StreamHost
 from delivery.models.tallies import LATENCY_BOUNDS_MS, AttemptTally, EventTally
+from delivery.models.totals import AttemptTotal, EventTotal, TotalMark
 
 __all__ = [
     "BATCH_PREFIX",
@@ -20,14 +21,17 @@ __all__ = [
     "MAX_REJECTED",
     "Attempt",
     "AttemptTally",
+    "AttemptTotal",
     "Delivery",
     "DeliveryQuerySet",
     "EndpointHealth",
     "Event",
     "EventTally",
+    "EventTotal",
     "Lease",
     "RejectedFrame",
     "Replay",
     "StreamGap",
     "StreamHost",
+    "TotalMark",
 ]

@@ -112,6 +112,8 @@ class Delivery(PublicModel):
             models.Index(fields=["endpoint", "id"], name="delivery_dead", condition=models.Q(state=2)),
             # read by the dashboard, admin and API: an endpoint's deliveries, newest first
             models.Index(fields=["endpoint", "-id"], name="delivery_endpoint"),
+            # read by the metrics: deliveries in a state that there is not. It is empty, or something is wrong.
+            models.Index(fields=["id"], name="delivery_unaccounted", condition=models.Q(state__gt=3)),
         ]
         constraints = [
             # read by the event page and by pruning: an event's deliveries; and nobody is owed one event twice

@@ -17,8 +17,8 @@ from delivery.ingest import NotStored
 from delivery.sources import api, strict_json
 from jetrelay.api import limits, problems
 from jetrelay.api.events import MAX_KEY, SCOPE, accepted_as, another, posted, remembered_source
+from jetrelay.logs import requests
 from subscriptions import keys
-from subscriptions.ids import new_id, to_public
 from subscriptions.keys import Bearer
 
 PATH = "/api/v1/events"
@@ -75,7 +75,7 @@ def _answer(environ: Environ, bearer: Bearer, body: bytes) -> tuple[str, list[tu
     quota = limits.take(bearer)
     if quota.remaining < 0:
         return None
-    request_id = to_public("req", new_id())
+    request_id = requests.request_id(environ.get("HTTP_X_REQUEST_ID"))
     headers = [*_HEADERS, ("X-Request-Id", request_id), *limits.headers(quota)]
     try:
         accepted = ingest.publisher.publish(source, [event])[0]

@@ -22,7 +22,7 @@ from jetrelay.api.events import MAX_KEY
 from jetrelay.api.examples import EXAMPLES
 from jetrelay.api.fields import Checked
 from jetrelay.api.operations import BODIES, OPERATIONS, QUERY, TAGS, Operation
-from jetrelay.api.shapes import COMPONENTS, Schema, public_id, ref
+from jetrelay.api.shapes import COMPONENTS, REQUEST_ID, Schema, public_id, ref
 from jetrelay.api.subscriptions import Wish
 from jetrelay.api.views import ApiView
 from subscriptions import keys, validation
@@ -71,7 +71,10 @@ _MEANINGS = {
 _UNCOUNTED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE)
 
 _HEADERS: dict[str, Schema] = {
-    "X-Request-Id": {"description": "The id of this request.", "schema": public_id("req")},
+    "X-Request-Id": {
+        "description": "The id of this request: the one that it came with under this name, if that is an id, else a new one.",
+        "schema": REQUEST_ID,
+    },
     "RateLimit-Policy": {
         "description": "How many requests (q) the key may make in how many seconds (w).",
         "schema": {"type": "string", "pattern": r'^"key";q=[0-9]+;w=[0-9]+$'},

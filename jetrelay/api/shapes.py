@@ -29,6 +29,10 @@ def public_id(prefix: str) -> Schema:
     return {"type": "string", "pattern": f"^{prefix}_[0-9a-f]{{32}}$"}
 
 
+# Ours, or the one that the request came with: `jetrelay/logs/requests.py`.
+REQUEST_ID: Schema = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
+
+
 def one_of(values: Iterable[str]) -> Schema:
     return {"type": "string", "enum": list(values)}
 
@@ -84,7 +88,7 @@ PROBLEM = exactly(
     code=words(TEXT, "What went wrong, for programs: it does not change."),
     detail=words(TEXT, "What went wrong, for people."),
     errors=array(_FAULT),
-    request_id=words(public_id("req"), "Under this id the log has the reason. Also in X-Request-Id."),
+    request_id=words(REQUEST_ID, "Under this id the log has the reason. Also in X-Request-Id."),
 )
 
 # --- sources, endpoints, subscriptions ------------------------------------------------------------------------------

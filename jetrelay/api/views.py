@@ -28,7 +28,7 @@ from jetrelay.api.authentication import HasScope, KeyAuthentication
 from jetrelay.api.fields import Strict, id_of
 from jetrelay.api.parsers import StrictJsonParser
 from jetrelay.api.problems import Problem, invalid, not_found
-from subscriptions.ids import PublicModel, new_id, to_public
+from subscriptions.ids import PublicModel
 from subscriptions.keys import Bearer
 from subscriptions.models import AuditEntry, Tenant
 
@@ -77,7 +77,6 @@ class ApiView(APIView):
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """As APIView has it, with `_carry_out` in place of the bare call of the handler."""
         self.args, self.kwargs = args, kwargs
-        request.request_id = to_public("req", new_id())  # type: ignore[attr-defined]
         self.request = self.initialize_request(request, *args, **kwargs)
         self.headers = self.default_response_headers
         try:

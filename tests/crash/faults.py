@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from time import sleep
 
-from delivery.lanes import LEASE_S
 from delivery.listener import LEASE_S as LISTENER_LEASE_S
+from delivery.tenure import LEASE_S
 from tests.crash.house import RESTART_S, House, Slot
 from tests.crash.receivers import Mood, Receiver
 

@@ -5,6 +5,7 @@ It makes missing secrets, prepares the database, and keeps web, listener, worker
 
 import fcntl
 import http.client
+import logging
 import os
 import socket
 import subprocess
@@ -19,9 +20,14 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from jetrelay import environment, generated_secrets
+from jetrelay.child_output import for_programs, print_line
 from jetrelay.intake import SERVER_THREADS
+from jetrelay.logs import masking
+from jetrelay.logs.rendering import BAR
 from jetrelay.supervisor import Child, Supervisor
 from subscriptions.validation import V1_PATH, V2_PATH
+
+logger = logging.getLogger(__name__)
 
 # What a demo must not take from the operator's own settings: it would show, or send, the wrong things.
 NOT_IN_A_DEMO = ("DATABASE_URL", "BROKER_URL", "WEBHOOK_URL", "WEBHOOK_SECRET", "WEBHOOK_BEARER_TOKEN", "JETSTREAM_DIDS", "JETSTREAM_ZSTD_DICTIONARY")
@@ -39,21 +45,22 @@ class Command(BaseCommand):
 
     def handle(self, *, host: str, port: int, demo: bool, **_: Any) -> None:
         check_port_is_free(host, port)
+        as_json = settings.JETRELAY_LOG_FORMAT == "json"
         for name in environment.unknown():
-            self.stderr.write(f"{name} is set, but nothing reads it: is it misspelt?")
+            logger.warning("%s is set, but nothing reads it: is it misspelt?", name)
         stream_port = free_port() if demo else None
         env = child_environment(os.environ, settings.DATA_DIR, host, port, stream_port)
         try:
-            generated_secrets.ensure(Path(env["JETRELAY_DATA_DIR"]))
+            masking.know(generated_secrets.ensure(Path(env["JETRELAY_DATA_DIR"])).values())
         except (OSError, ValueError) as error:
             raise CommandError(f"The data directory cannot be used (JETRELAY_DATA_DIR): {error}") from error
         lock = only_one(Path(env["JETRELAY_DATA_DIR"]))
         check_broker(env.get("BROKER_URL", ""))
         try:
-            prepare(env)
+            prepare(env, as_json)
         except KeyboardInterrupt:
             raise CommandError("stopped while the database was being prepared; run it again to go on", returncode=130) from None
-        supervisor = Supervisor(children(env, host, port, stream_port))
+        supervisor = Supervisor(children(env, host, port, stream_port), json=as_json)
         supervisor.probe = announcement(supervisor.say, host, port, demo)
         code = supervisor.run()
         lock.close()
@@ -94,6 +101,8 @@ def granian(host: str, port: int, *, workers: int = 1, threads: int = SERVER_THR
     options = ["--interface", "wsgi", "--host", host, "--port", str(port), "--workers", str(workers), "--no-ws"]
     # Shorter than the supervisor's grace, so that a request that hangs is not what makes a stop look unclean.
     options += ["--blocking-threads", str(threads), "--workers-kill-timeout", "10", "--log-level", "error", "--no-access-log"]
+    # The server itself logs before it has the application, and its settings.
+    options += ["--log-config", str(settings.BASE_DIR / "jetrelay" / "logs" / "granian.json")]
     return [sys.executable, "-m", "granian", *options, application]
 
 
@@ -119,14 +128,15 @@ def child_environment(own: Mapping[str, str], data_dir: Path, host: str, port: i
     }
 
 
-def prepare(env: Mapping[str, str]) -> None:
+def prepare(env: Mapping[str, str], as_json: bool = False) -> None:
     """Bring the database up to date and make what a first start needs.
 
     In processes of their own: this one read its settings before the secrets existed.
     """
     migrated = subprocess.run(
         manage("migrate", "--no-input", "-v0"),
-        env=env,
+        # What it prints is read by `reason`.
+        env={**env, "JETRELAY_LOG_FORMAT": "console"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -136,14 +146,18 @@ def prepare(env: Mapping[str, str]) -> None:
     )
     if migrated.returncode:
         raise CommandError(f"The database could not be prepared. Is it running, and is DATABASE_URL right?\n\n{reason(migrated.stdout)}")
-    # Straight to the terminal: it prints the admin's password, once.
-    if subprocess.run(manage("bootstrap"), env=env, stdin=subprocess.DEVNULL, check=False).returncode:
+    # Straight to the terminal: it prints the admin's password, once. In JSON its lines go where logs are kept, and say no secret.
+    output = subprocess.PIPE if as_json else None
+    made = subprocess.run(manage("bootstrap"), env=env, stdin=subprocess.DEVNULL, stdout=output, text=True, errors="replace", check=False)
+    for line in (made.stdout or "").splitlines():
+        print_line(for_programs("bootstrap", line))
+    if made.returncode:
         raise CommandError("The first tenant, source and endpoint could not be made; the reason is above.")
 
 
 def reason(output: str) -> str:
     """The error at the end of a traceback, without the way there."""
-    lines = output.strip().splitlines()
+    lines = [line.removeprefix(BAR) for line in output.strip().splitlines()]
     starts = [number for number, line in enumerate(lines) if line and not line[0].isspace() and "Error" in line.partition(":")[0]]
     return "\n".join(lines[starts[-1] :] if starts else lines[-20:])
 

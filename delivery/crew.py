@@ -1,0 +1,264 @@
+"""The crew: everybody in this process who is at a lane. One of them works for all, in one thread.
+
+The work is a sliding window, not batches: claims run ahead of free slots, requests leave as slots come free, and what
+has finished is settled every 50 ms or 500 results while the rest is still in flight. A slow request holds back neither
+the settling of fast ones nor the claims of other endpoints.
+
+Lanes claim and settle together, because most of what these cost is the same for one row and for five hundred: with a thread and a
+transaction for each of eight lanes, a delivery cost twice as much.
+
+Whoever comes to a lane while another works joins and waits; when the one who works has no lane left, somebody who waits goes on.
+The sender starts waiting requests by itself, so that a crew which is busy with the database holds nothing up.
+
+What happens at a crash: everything claimed or in flight is still pending in the database, so the next owner sends it;
+what was in flight may arrive twice, with the same `webhook-id`. A settlement names the state it expects, so an owner
+that lost its lease without noticing changes nothing that the next one has settled.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from time import monotonic, sleep, thread_time
+from uuid import UUID
+
+from django.db import DatabaseError, InterfaceError, connection
+from django.utils import timezone
+
+from delivery.destinations.exchange import POKED, Inbox
+from delivery.engines import engine
+from delivery.engines.base import Due, Head, Want
+from delivery.lines import Line, Sent
+from delivery.outcomes import Done
+from delivery.settling import settle
+from delivery.tenure import Tenure, in_order
+from subscriptions.models import ConfigVersion, Endpoint
+
+logger = logging.getLogger(__name__)
+
+SETTLE_EVERY_S = 0.05
+SETTLE_AT = 500
+# Claimed ahead, over all endpoints.
+WINDOW = 2000
+# … while one of them has only a few to deliver.
+CONSIDERATE_WINDOW = 250
+# A crew with nothing to do looks again this often.
+IDLE_POLL_S = 0.025
+# … or less often, where looking takes this thread's processor long: a thousand endpoints with nothing to do must not keep those waiting
+# that have. (What it waits for others meanwhile does not count: the busier they are, the later a new delivery would be seen.)
+IDLE_POLL_FACTOR = 10
+MAX_POLL_S = 0.25
+# Every line starts its claims again from the oldest this often: a replay, or a commit that came late, may lie behind.
+REWIND_EVERY_S = 1.0
+
+
+class Crew:
+    def __init__(self) -> None:
+        self.inbox = Inbox(enough=SETTLE_AT // 2)
+        self._tenures: dict[int, Tenure] = {}
+        self._changed = threading.Condition()
+        self._led = False
+        self._work = _Work(self.inbox)
+
+    def serve(self, tenure: Tenure) -> None:
+        """Work, or wait while others do, until the tenure is over. Raises what has ended it, if that was a fault."""
+        with self._changed:
+            self._tenures[tenure.lane] = tenure
+        self.inbox.poke()
+        while self._has_to_lead(tenure):
+            try:
+                self._lead(tenure)
+            finally:
+                with self._changed:
+                    self._led = False
+                    self._changed.notify_all()
+        if tenure.fault:
+            raise tenure.fault
+
+    def _has_to_lead(self, tenure: Tenure) -> bool:
+        """Wait until nobody else does. False when the tenure is over by then."""
+        with self._changed:
+            self._changed.wait_for(lambda: tenure.over or not self._led)
+            if tenure.over:
+                return False
+            self._led = True
+            return True
+
+    def _lead(self, mine: Tenure) -> None:
+        try:
+            while not mine.over:
+                with self._changed:
+                    tenures = list(self._tenures.values())
+                ended = [tenure for tenure in tenures if tenure.has_ended()]
+                for tenure in ended:
+                    self._dismiss(tenure)
+                self._work.do([tenure for tenure in tenures if not tenure.over])
+        except BaseException as fault:  # noqa: BLE001 - whoever waits here has to hear of it
+            # A fault of our own, and nobody knows whose lane it came from. All of it is still pending in the database, and taken up afresh.
+            self._work = _Work(self.inbox)
+            for tenure in self._tenures.copy().values():
+                tenure.fault = fault
+                with contextlib.suppress(Exception):
+                    self._dismiss(tenure)
+
+    def _dismiss(self, tenure: Tenure) -> None:
+        try:
+            tenure.leave()
+        finally:
+            with self._changed:
+                del self._tenures[tenure.lane]
+                tenure.over = True
+                self._changed.notify_all()
+
+
+class _Work:
+    """What is done for all lanes at once, again and again, by one thread at a time."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        # What has finished, and of which line each is.
+        self._done: list[Done] = []
+        self._whose: list[Line] = []
+        self._settled_at = monotonic()
+        self._claim_at = self._rewind_at = 0.0
+        self._troubles = 0
+
+    def do(self, tenures: Sequence[Tenure]) -> None:
+        try:
+            for tenure in tenures:
+                tenure.keep_lease()
+            sending = [tenure for tenure in tenures if tenure.sends]
+            for tenure in sending:
+                _refresh(tenure)
+            if sending:
+                self._claim([line for tenure in sending for line in tenure.lines.values()])
+            self._collect(tenures)
+            self._settle(tenures)
+            self._troubles = 0
+        except (DatabaseError, InterfaceError) as error:
+            self._wait_for_database(error)
+
+    def _wait_for_database(self, error: Exception) -> None:
+        """Keep what is in flight and what is done; both are worth settling once the database is back."""
+        self._troubles += 1
+        if self._troubles == 1:
+            logger.warning("The database does not answer; deliveries wait for it. %s", str(error).strip())
+        connection.close()
+        sleep(0.1 * 2 ** min(self._troubles, 4))
+
+    # --- claim, collect, settle -------------------------------------------------------------------------------------
+
+    def _claim(self, lines: Sequence[Line]) -> None:
+        began, now = monotonic(), timezone.now()
+        if began < self._claim_at:
+            return
+        spent = thread_time()
+        if began - self._rewind_at > REWIND_EVERY_S:
+            self._rewind_at = began
+            for line in lines:
+                line.rewind()
+        for line in lines:
+            if line.keying and line.open:
+                line.keying.work()
+        wants = _wants(lines, now)
+        found = _found([want for _, want in wants], now)
+        chosen = [(line, line.choose(found.get(line.endpoint_id, ()), now)) for line, _ in wants]
+        news = [due.event_id for _, dues in chosen for due in dues]
+        bodies = engine().bodies(news) if news else {}
+        for line, dues in chosen:
+            if dues:
+                self._add(line, line.take(dues, bodies))
+        self._plan_next(thread_time() - spent, [line for line, _ in wants])
+
+    def _plan_next(self, took_s: float, lines: Sequence[Line]) -> None:
+        """Where there is more, go on as soon as half of what was taken is through; otherwise look again after a while."""
+        more = [line.most for line in lines if not line.claims.exhausted]
+        self._inbox.enough = max(1, min(SETTLE_AT, *more) // 2) if more else SETTLE_AT // 2
+        rest_s = min(max(IDLE_POLL_S, took_s * IDLE_POLL_FACTOR), MAX_POLL_S)
+        self._claim_at = 0.0 if more else monotonic() + rest_s
+
+    def _collect(self, tenures: Sequence[Tenure]) -> None:
+        results = self._inbox.take(IDLE_POLL_S)
+        if results is POKED:
+            self._claim_at = 0.0
+        for result in results:
+            sent: Sent = result.tag
+            if not sent.line.left:
+                self._add(sent.line, sent.line.finish(sent, result))
+        for tenure in tenures:
+            for line in tenure.lines.values():
+                line.send_ripe()
+            tenure.note_business()
+
+    def _add(self, line: Line, done: Sequence[Done]) -> None:
+        self._done += done
+        self._whose += [line] * len(done)
+
+    def _settle(self, tenures: Sequence[Tenure]) -> None:
+        """One transaction for everything that finished: attempts, new states, tallies, and how the endpoints are doing."""
+        now = monotonic()
+        if not self._done:
+            self._settled_at = now
+            return
+        if len(self._done) < SETTLE_AT and now - self._settled_at < SETTLE_EVERY_S:
+            return
+        turned = {tenure: [line for line in tenure.lines.values() if line.has_news] for tenure in tenures}
+        settle(self._done, lambda: _store(turned))
+        for tenure, lines in turned.items():
+            for line in lines if tenure.holding.held else ():
+                line.news_is_stored()
+        for line, done in zip(self._whose, self._done, strict=True):
+            line.owned.pop(done.settlement.id, None)
+        self._done, self._whose = [], []
+        self._settled_at = monotonic()
+
+
+def _refresh(tenure: Tenure) -> None:
+    try:
+        tenure.refresh_lines()
+    except (DatabaseError, InterfaceError):
+        raise
+    except Exception as fault:  # noqa: BLE001 - of our own, in what one lane's endpoints say: the others go on
+        tenure.fault = fault
+
+
+def _wants(lines: Sequence[Line], now: datetime) -> list[tuple[Line, Want | Head]]:
+    """What the lines want, which share what is left of the window by their weight."""
+    room = WINDOW - sum(line.waiting for line in lines)
+    hungry = sum(line.weight for line in lines if not line.claims.exhausted)
+    # Somebody who has few wants them soon: what others take in one go is what he waits for.
+    few_to_deliver = any(line.claims.exhausted and line.is_quick for line in lines)
+    wants = []
+    for line in lines:
+        most = CONSIDERATE_WINDOW if few_to_deliver and not line.claims.exhausted else room
+        share = int(min(room, most) * line.weight / max(hungry, line.weight))
+        if want := line.want(max(share, line.max_in_flight), now):
+            wants.append((line, want))
+    return wants
+
+
+def _found(wants: Iterable[Want | Head], now: datetime) -> dict[UUID, list[Due]]:
+    loose = [want for want in wants if isinstance(want, Want)]
+    found: dict[UUID, list[Due]] = {}
+    for due in engine().claim(loose, now) if loose else ():
+        found.setdefault(due.endpoint_id, []).append(due)
+    for want in wants:
+        if isinstance(want, Head):
+            found[want.endpoint_id] = engine().claim_runs(want)
+    return found
+
+
+def _store(turned: Mapping[Tenure, Sequence[Line]]) -> None:
+    """In the settling transaction, in the order in which everybody locks these rows: leases, endpoints, their health, the version.
+
+    Whoever lost a lane has nothing to say about its endpoints any more.
+    """
+    news = in_order(line for tenure in sorted(turned, key=lambda tenure: tenure.lane) if turned[tenure] and tenure.holding.hold_on() for line in turned[tenure])
+    disabled = [line for line in news if line.condemned and Endpoint.objects.active().filter(pk=line.endpoint_id).mark(Endpoint.State.DISABLED, line.condemned)]
+    for line in news:
+        line.store_news()
+    if disabled:
+        ConfigVersion.bump()
+    for line in disabled:
+        logger.warning("Endpoint ep_%s is disabled: %s. Its deliveries wait.", line.endpoint_id.hex, line.condemned)
