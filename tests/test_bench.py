@@ -27,7 +27,7 @@ EVENTS = 500
 UNITS = ("_queries", "_per_s", "_s", "_ms", "_bytes", "_percent", "_blocks")
 COUNTS = {"baseline_ratio", "ratio", "events", "requests", "delivered", "attempts", "owed", "drained", "endpoints", "subscriptions"}
 COUNTS |= {
-    *("unaccounted", "lost", "duplicates", "pruned", "pages_failed", "gaps", "dead", "samples"),
+    *("unaccounted", "lost", "duplicates", "metrics_differ", "pruned", "pages_failed", "gaps", "dead", "samples"),
     "stored",
     "connections",
     "workers",
@@ -251,7 +251,7 @@ def test_it_soaks(kind: str, tmp_path: Path) -> None:
     assert len(samples) == found["samples"] > 5
     assert {"web", "web/1", "worker", "beat", "player", "listener"} <= found["processes"].keys()
     assert found["ratio"] == pytest.approx(1 + found["processes"][found["worst_process"]]["growth_percent"] / 100, abs=0.001)
-    assert [found[name] for name in ("unaccounted", "lost", "duplicates", "pages_failed", "gaps", "dead")] == [0] * 6
+    assert [found[name] for name in ("unaccounted", "lost", "duplicates", "metrics_differ", "pages_failed", "gaps", "dead")] == [0] * 7
     assert found["stored"] == found["delivered"] > 1000
     # What was over went, and what was not stayed.
     assert 0 < found["pruned"] < found["stored"]

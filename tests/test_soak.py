@@ -109,7 +109,7 @@ def sample(at_s: float, worker: float, claim_ms: float = 1.0, unaccounted: int =
     return Sample(at_s, processes, tables, 50.0)
 
 
-TOLD = {"lost": 0, "duplicates": 0, "pages_failed": 0}
+TOLD = {"lost": 0, "duplicates": 0, "metrics_differ": 0, "pages_failed": 0}
 
 
 def test_it_finds_the_process_that_grew_most() -> None:

@@ -69,7 +69,14 @@ def measure(
         found = soak.samples
         lost, duplicates = compare(folder / "journal", found[-1].tables.stored, soak.attempts())
     pruned = found[-1].tables.stored - soak.kept
-    told = {"lost": lost, "duplicates": duplicates, "pruned": pruned, "pages_failed": soak.visits.failed, "page_slowest_ms": round(soak.visits.slowest_ms, 1)}
+    told = {
+        "lost": lost,
+        "duplicates": duplicates,
+        "metrics_differ": soak.differing,
+        "pruned": pruned,
+        "pages_failed": soak.visits.failed,
+        "page_slowest_ms": round(soak.visits.slowest_ms, 1),
+    }
     return trend(found, span, rate, told) | {
         **percentiles_ms("delivered", soak.last_ms),
         "workers": workers,
@@ -107,7 +114,7 @@ class _Soak:
         self.say, self.folder, self.env, self.file = say, folder, env, kept
         self.log, self.samples = folder / "processes.log", list[Sample]()
         self.last_ms: list[float] = []
-        self.started, self.kept = 0.0, 0
+        self.started, self.kept, self.differing = 0.0, 0, 0
 
     def run(self, rate: float, span: Span, every: float, workers: int) -> None:
         """Take all samples; the last one when the stream has ended and nothing is owed any more."""
@@ -162,6 +169,9 @@ class _Soak:
             before = last.tables.received
             sleep(0.5)
         self._keep(last)
+        tables = {"received": last.tables.received, "stored": last.tables.stored, "delivered": last.tables.delivered, "unaccounted": 0}
+        shown = self.visits.counts()
+        self.differing = sum(shown.get(name) != count for name, count in tables.items())
         (self.kept,) = eyes.one("SELECT COUNT(*) FROM delivery_event")
         since = eyes.key(first_id(datetime.now(UTC) - timedelta(seconds=span.window_s)))
         self.last_ms = Ledger(self.env["DATABASE_URL"]).stay_since(since).ms

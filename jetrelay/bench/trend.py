@@ -122,7 +122,7 @@ def _complaints(figures: Figures) -> Iterable[str]:
     """What of the promises did not hold. Bloat and claims are for people to judge: vacuum comes and goes."""
     if figures["memory_growth_percent"] > MOST_GROWTH_PERCENT:
         yield f"{figures['worst_process']} grew by {figures['memory_growth_percent']} %"
-    for name in ("unaccounted", "lost", "duplicates", "gaps", "dead", "pages_failed"):
+    for name in ("unaccounted", "lost", "duplicates", "metrics_differ", "gaps", "dead", "pages_failed"):
         if figures[name]:
             yield f"{name}: {figures[name]}"
 

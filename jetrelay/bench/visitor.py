@@ -4,11 +4,30 @@ from collections.abc import Mapping
 from time import perf_counter
 
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from jetrelay.bench.processes import MANAGE, django, python, run
 
-PAGES = ("/health", "/", "/events/", "/deliveries/", "/endpoints/", "/stream/", "/api/v1/events", "/api/v1/deliveries", "/api/v1/stats")
+PAGES = (
+    "/health",
+    "/health/ready",
+    "/metrics",
+    "/",
+    "/events/",
+    "/deliveries/",
+    "/endpoints/",
+    "/stream/",
+    "/api/v1/events",
+    "/api/v1/deliveries",
+    "/api/v1/stats",
+)
 _TIMEOUT_S = 30
+# What `/metrics` calls what the tables say.
+_COUNTS = {
+    ("jetrelay_events_received_total", ""): "received",
+    ("jetrelay_events_total", "stored"): "stored",
+    ("jetrelay_attempts_total", "delivered"): "delivered",
+}
 _SIGN_IN = (
     "from django.test import Client; from django.contrib.auth import get_user_model; client = Client();"
     " client.force_login(get_user_model().objects.get()); print(client.cookies['sessionid'].value)"
@@ -37,3 +56,14 @@ class Visitor:
             except requests.RequestException:
                 self.failed += 1
             self.slowest_ms = max(self.slowest_ms, (perf_counter() - started) * 1000)
+
+    def counts(self) -> dict[str, int]:
+        """What `/metrics` says of events and deliveries, and how much of it does not add up."""
+        found = {"unaccounted": 0}
+        for family in text_string_to_metric_families(self._client.get(f"{self._site}/metrics", timeout=_TIMEOUT_S).text):
+            for sample in family.samples:
+                if sample.name == "jetrelay_unaccounted":
+                    found["unaccounted"] += int(sample.value)
+                elif name := _COUNTS.get((sample.name, next(iter(sample.labels.values()), ""))):
+                    found[name] = int(sample.value)
+        return found
