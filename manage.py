@@ -17,6 +17,10 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
+        if sys.argv[1:2] == ["doctor"]:
+            from jetrelay.doctor.consulting import consult
+
+            sys.exit(consult(print, as_json="--json" in sys.argv, unsettled=str(error)))
         # A wrong setting is the operator's to mend: name it, without a traceback in the way.
         sys.exit(f"jetrelay: {error}")
 

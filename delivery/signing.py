@@ -51,7 +51,7 @@ def key(secret: str) -> bytes:
 def sign(keys: Sequence[bytes], webhook_id: str, timestamp: int, body: bytes) -> str:
     """The `webhook-signature` header for raw keys (see `key`), one signature each. Timestamp in Unix seconds."""
     content = b"%b.%d.%b" % (webhook_id.encode(), timestamp, body)
-    return " ".join("v1," + base64.b64encode(hmac.digest(key, content, "sha256")).decode() for key in keys)
+    return " ".join(["v1," + binascii.b2a_base64(hmac.digest(key, content, "sha256"), newline=False).decode() for key in keys])
 
 
 class Signer:

@@ -5,10 +5,16 @@ that work. Of those many, some are kept free of bodies: pages and `/health` answ
 knows no deadline for a body, so where strangers can reach Jetrelay a proxy that buffers requests belongs in front of it.
 """
 
+import json
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from io import BytesIO
 from threading import BoundedSemaphore
 from typing import Any
+
+from jetrelay.api import problems
+from jetrelay.safety import HEADER_LINES
+from subscriptions.ids import new_id, to_public
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -31,11 +37,13 @@ class TakenIn:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         length = _length(environ)
-        if length > self._most and not environ.get("PATH_INFO", "").startswith("/api/"):
-            return _refuse(start_response, "413 Content Too Large", f"The request's body is larger than {self._most:,} bytes.")
+        of_api = environ.get("PATH_INFO", "").startswith("/api/")
+        if length > self._most and not of_api:
+            return _refuse(start_response, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The request's body is larger than {self._most:,} bytes.")
         if 0 < length <= self._most:
             if not self._free.acquire(timeout=_PATIENCE_S):
-                return _refuse(start_response, "503 Service Unavailable", "Too many requests are waiting for their bodies: try again soon.")
+                refuse = _refuse_api if of_api else _refuse
+                return refuse(start_response, HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are waiting for their bodies: try again soon.")
             try:
                 body = environ["wsgi.input"].read(length)
             finally:
@@ -49,6 +57,19 @@ def _length(environ: dict[str, Any]) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
 
 
-def _refuse(start_response: Any, status: str, words: str) -> Iterable[bytes]:
-    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"), ("Retry-After", "5"), ("Connection", "close")])
+def _refuse(start_response: Any, status: HTTPStatus, words: str) -> Iterable[bytes]:
+    start_response(f"{status.value} {_PHRASES.get(status, status.phrase)}", [("Content-Type", "text/plain; charset=utf-8"), *_HEADERS])
     return [f"{words}\n".encode()]
+
+
+def _refuse_api(start_response: Any, status: HTTPStatus, words: str) -> Iterable[bytes]:
+    """As everything is refused there."""
+    id = to_public("req", new_id())
+    document = problems.document(problems.Problem(status, "busy", words), id)
+    start_response(f"{status.value} {status.phrase}", [("Content-Type", problems.MEDIA_TYPE), ("X-Request-Id", id), *_HEADERS])
+    return [json.dumps(document, separators=(",", ":")).encode()]
+
+
+_HEADERS = [("Cache-Control", "no-store"), ("Retry-After", "5"), ("Connection", "close"), *HEADER_LINES]
+# RFC 9110's name for it, which Python has from 3.13 on.
+_PHRASES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}

@@ -1,7 +1,8 @@
 """Who really asks, where requests come through proxies of the operator's own.
 
 Without this everybody behind a proxy has its address: the brake on guessing passwords would count them all as one, and the audit
-log would name the proxy. The header is believed as far as the networks in JETRELAY_TRUSTED_PROXIES wrote it, and no further.
+log would name the proxy. The header is believed as far as the networks in JETRELAY_TRUSTED_PROXIES wrote it, and no further. Nor is
+anybody else believed who says that a request came by https.
 """
 
 from collections.abc import Callable
@@ -14,9 +15,11 @@ Answer = Callable[[HttpRequest], HttpResponseBase]
 
 
 def behind_proxies(get_response: Answer) -> Answer:
-    """Middleware: REMOTE_ADDR becomes the last address that no trusted proxy has."""
+    """Middleware: REMOTE_ADDR becomes the last address that no trusted proxy has, and a stranger's X-Forwarded-Proto goes unheard."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
+        if not _trusted(request.META.get("REMOTE_ADDR", "")):
+            request.META.pop("HTTP_X_FORWARDED_PROTO", None)
         if settings.JETRELAY_TRUSTED_PROXIES:
             request.META["REMOTE_ADDR"] = asker(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", ""))
         return get_response(request)

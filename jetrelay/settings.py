@@ -39,10 +39,30 @@ ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *env.items("JETRELAY_ALLOWED
 if PUBLIC_URL:
     ALLOWED_HOSTS.append(urlsplit(PUBLIC_URL).hostname or "")
     CSRF_TRUSTED_ORIGINS = [f"{urlsplit(PUBLIC_URL).scheme}://{urlsplit(PUBLIC_URL).netloc}"]
+
+JETRELAY_TRUSTED_PROXIES = env.items("JETRELAY_TRUSTED_PROXIES", env.network)
+# Half a year. Browsers then refuse plain HTTP for so long, whatever happens to the certificate; 0 ends it.
+JETRELAY_HSTS_SECONDS = env.integer("JETRELAY_HSTS_SECONDS", 180 * 24 * 3600, 0, 10 * 365 * 24 * 3600)
+# What `check --deploy` asks for and is not ours to give: other hosts below the same name, which HSTS would bind too, need not speak TLS,
+# and who owns the whole domain asks for a place on the browsers' lists.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 if PUBLIC_URL.startswith("https://"):
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = JETRELAY_HSTS_SECONDS
+    if JETRELAY_HSTS_SECONDS == 0:
+        SILENCED_SYSTEM_CHECKS.append("security.W004")
+    if JETRELAY_TRUSTED_PROXIES:
+        # `jetrelay.proxies` lets nobody else say it.
+        SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+        SECURE_SSL_REDIRECT = True
+        SECURE_SSL_HOST = urlsplit(PUBLIC_URL).netloc
+        # Probes and the built-in inbox's deliveries come from inside, by plain HTTP. A client of the API has sent its key by then: it must
+        # not be led to believe that all is well, and most would repeat a POST as a GET.
+        SECURE_REDIRECT_EXEMPT = [r"^health(/|$)", r"^metrics(/|$)", r"^inbox/", r"^api/v1(/|$)"]
+    else:
+        # No request can be told from one by https: a redirect would lead in circles. The proxy redirects, and `doctor` tells the operator.
+        SILENCED_SYSTEM_CHECKS.append("security.W008")
 
 # --- The stream and the first endpoint -------------------------------------------------------------------------
 
@@ -76,7 +96,6 @@ if WEBHOOK_URL and "commit" in JETSTREAM_KINDS and not (JETSTREAM_COLLECTIONS or
 
 JETRELAY_LANES = env.integer("JETRELAY_LANES", 8, 1, 256)
 JETRELAY_ALLOWED_NETWORKS = env.items("JETRELAY_ALLOWED_NETWORKS", env.network)
-JETRELAY_TRUSTED_PROXIES = env.items("JETRELAY_TRUSTED_PROXIES", env.network)
 # After so many days in which everything failed, an endpoint is disabled; 0: never.
 JETRELAY_DISABLE_AFTER_DAYS = env.integer("JETRELAY_DISABLE_AFTER_DAYS", 5, 0, 365)
 # There is no "for ever": such tables end with a full disk. Who wants years says how many.
@@ -180,6 +199,7 @@ MIDDLEWARE = [
     # First, so that every answer has its id, and every line that is logged meanwhile.
     "jetrelay.logs.requests.identified",
     # Then these, which see what the others answer themselves.
+    "jetrelay.safety.with_safety_headers",
     "jetrelay.proxies.behind_proxies",
     "jetrelay.metrics.admission.by_any_name",
     "jetrelay.dashboard.access.confine_pages",
@@ -193,6 +213,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "jetrelay.dashboard.audit.addressed",
+    "jetrelay.unavailable.when_database_is_away",
 ]
 ROOT_URLCONF = "jetrelay.urls"
 WSGI_APPLICATION = "jetrelay.wsgi.application"
@@ -235,6 +256,7 @@ WHITENOISE_USE_FINDERS = True
 
 SESSION_COOKIE_HTTPONLY = True
 SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
 # Shared by all processes where there is a Redis; else each has its own.

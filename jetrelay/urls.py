@@ -6,12 +6,14 @@ from django.urls import include, path
 
 from jetrelay.api import reference
 from jetrelay.api.views import NotThere
-from jetrelay.dashboard.people.brake import braked
+from jetrelay.dashboard.people.brake import braked, braked_change
 from jetrelay.dashboard.people.sign_in import SignIn, Welcome
 from jetrelay.dashboard.theme import choose_theme
 from jetrelay.health import health
 from jetrelay.metrics.views import metrics
 from jetrelay.readiness import ready
+
+handler500 = "jetrelay.unavailable.went_wrong"
 
 urlpatterns = [
     # First, because it is asked most.
@@ -29,5 +31,6 @@ urlpatterns = [
     path("api/schema", reference.schema, name="api_schema"),
     path("api/docs/", reference.docs, name="api_docs"),
     path("admin/login/", braked(admin.site.login)),
+    path("admin/password_change/", braked_change(admin.site.password_change)),
     path("admin/", admin.site.urls),
 ]

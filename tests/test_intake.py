@@ -1,5 +1,6 @@
 """Bodies are taken in before anybody works on their requests: clients that dawdle keep nobody else waiting."""
 
+import json
 import re
 import socket
 from collections.abc import Iterable, Iterator
@@ -71,6 +72,9 @@ def test_clients_that_dawdle_keep_no_page_waiting(front: TakenIn, clients: Threa
     assert ask(front, BytesIO()) == ("200 OK", b"")
     status, words = ask(front, BytesIO(b"abc"), 3)
     assert (status, b"try again" in words) == ("503 Service Unavailable", True)
+    status, document = ask(front, BytesIO(b"abc"), 3, "/api/v1/events")
+    assert status == "503 Service Unavailable"
+    assert {"status": 503, "code": "busy"}.items() <= json.loads(document).items()
     for body in slow:
         body.goes_on.set()
     assert [each.result(30) for each in waiting] == [("200 OK", b"abc")] * FEW

@@ -50,3 +50,11 @@ def test_one_guesser_behind_a_proxy_locks_out_nobody_else(client: Client) -> Non
     statuses = [sign_in(f"name {number}", "192.0.2.66") for number in range(PER_ADDRESS + 1)]
     assert (statuses[0], statuses[-1]) == (200, 429)
     assert sign_in("grace", "192.0.2.1", "a-long-password") == 302
+
+
+@pytest.mark.parametrize(("peer", "status"), [("203.0.113.9", 301), ("10.0.0.1", 200)])
+def test_nobody_but_a_trusted_proxy_is_believed_to_speak_tls(peer: str, status: int, client: Client, settings: Settings) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    settings.SECURE_SSL_REDIRECT = True
+    response = client.get("/login/", REMOTE_ADDR=peer, headers={"X-Forwarded-Proto": "https"})
+    assert response.status_code == status

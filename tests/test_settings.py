@@ -95,6 +95,7 @@ def test_it_takes_an_empty_variable_for_none(tmp_path: Path) -> None:
         "JETRELAY_RETENTION_DAYS",
         "JETRELAY_DEAD_LETTER_DAYS",
         "JETRELAY_AUDIT_DAYS",
+        "JETRELAY_HSTS_SECONDS",
         "JETRELAY_VERIFY_ENDPOINTS",
         "JETRELAY_METRICS_TOKEN",
         "JETRELAY_METRICS_NETWORKS",
@@ -163,12 +164,25 @@ def test_it_reads_databases(tmp_path: Path) -> None:
     assert sqlite["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
 
 
-def test_it_trusts_the_proxy_only_where_there_is_one(tmp_path: Path) -> None:
-    none, plain, tls = read(tmp_path, {}, {"JETRELAY_PUBLIC_URL": "http://relay.example"}, {"JETRELAY_PUBLIC_URL": "https://relay.example/"})
-    assert "SECURE_PROXY_SSL_HEADER" not in none
-    assert "SESSION_COOKIE_SECURE" not in plain
+def test_it_is_strict_where_its_public_url_is_https(tmp_path: Path) -> None:
+    public, proxies = {"JETRELAY_PUBLIC_URL": "https://relay.example/"}, {"JETRELAY_TRUSTED_PROXIES": "10.0.0.0/8"}
+    none, plain, tls, without_hsts = read(
+        tmp_path, proxies, proxies | {"JETRELAY_PUBLIC_URL": "http://relay.example"}, public, public | {"JETRELAY_HSTS_SECONDS": "0"}
+    )
+    for lax in (none, plain):
+        assert not {"SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_HSTS_SECONDS", "SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"} & lax.keys()
     assert (tls["SESSION_COOKIE_SECURE"], tls["CSRF_COOKIE_SECURE"], tls["CSRF_TRUSTED_ORIGINS"]) == (True, True, ["https://relay.example"])
     assert tls["ALLOWED_HOSTS"][-1] == "relay.example"
+    assert (tls["SECURE_HSTS_SECONDS"], without_hsts["SECURE_HSTS_SECONDS"]) == (15_552_000, 0)
+
+
+def test_it_believes_a_proxy_only_where_one_is_named(tmp_path: Path) -> None:
+    """Else anybody's header would do, and a redirect would lead in circles."""
+    public = {"JETRELAY_PUBLIC_URL": "https://relay.example:8443"}
+    alone, behind = read(tmp_path, public, public | {"JETRELAY_TRUSTED_PROXIES": "10.0.0.0/8"})
+    assert not {"SECURE_PROXY_SSL_HEADER", "SECURE_SSL_REDIRECT"} & alone.keys()
+    assert (behind["SECURE_PROXY_SSL_HEADER"], behind["SECURE_SSL_REDIRECT"]) == (["HTTP_X_FORWARDED_PROTO", "https"], True)
+    assert behind["SECURE_SSL_HOST"] == "relay.example:8443"
 
 
 # --- Refusals ----------------------------------------------------------------------------------------------------------
@@ -190,6 +204,7 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
             ({"JETSTREAM_HOSTS": ","}, "JETSTREAM_HOSTS names 0 hosts: name one to eight"),
             ({"JETSTREAM_HOSTS": ",".join(f"wss://{number}.example" for number in range(9))}, "JETSTREAM_HOSTS names 9 hosts: name one to eight"),
             ({"JETSTREAM_HOSTS": "wss://a.example/xrpc"}, "JETSTREAM_HOSTS: 'wss://a.example/xrpc' has the path '/xrpc': use /subscribe for the v1"),
+            ({"JETRELAY_HSTS_SECONDS": "a year"}, "JETRELAY_HSTS_SECONDS is 'a year': use a whole number from 0 to"),
             ({"JETSTREAM_ZSTD_DICTIONARY": "/nowhere"}, "JETSTREAM_ZSTD_DICTIONARY: '/nowhere' is not valid: the file cannot be read: No such file"),
             ({"JETSTREAM_ZSTD_DICTIONARY": str(tmp_path / "file")}, f"JETSTREAM_ZSTD_DICTIONARY: '{tmp_path}/file' is not valid: these bytes are"),
             ({"JETSTREAM_COLLECTIONS": "app.bsky.feed.post,app.bsky.fo*"}, "JETSTREAM_COLLECTIONS: 'app.bsky.fo*' is not a collection"),

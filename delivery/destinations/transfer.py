@@ -54,8 +54,10 @@ class Transfer:
     body: bytearray = field(default_factory=bytearray)
     read: int = 0
     refusal: str = ""
-    # Whether the handle has been told addresses, which it would tell libcurl again with the next request.
-    told: bool = False
+    # What the handle has been told, and would tell libcurl again with the next request.
+    url: str = ""
+    timeout_ms: int = 0
+    known: str = ""
 
     def __post_init__(self) -> None:
         for option, value in _OPTIONS:
@@ -74,14 +76,21 @@ class Transfer:
         self.request, self.waited_ms = request, waited_ms
         self.started_at = now - waited_ms / 1000
         curl = self.curl
-        curl.setopt(pycurl.URL, request.url)
+        # What stays as it was is not said again: to say everything costs as much as the rest of this.
+        if request.url != self.url:
+            self.url = ""
+            curl.setopt(pycurl.URL, request.url)
+            self.url = request.url
         # An empty list would leave those of the request before.
         curl.setopt(pycurl.HTTPHEADER, (request.headers(now) if callable(request.headers) else request.headers) or None)
         curl.setopt(pycurl.POSTFIELDS, request.body)
-        curl.setopt(pycurl.TIMEOUT_MS, max(1, round(request.timeout_ms - waited_ms)))
-        if known or self.told:
+        timeout_ms = max(1, round(request.timeout_ms - waited_ms))
+        if timeout_ms != self.timeout_ms:
+            curl.setopt(pycurl.TIMEOUT_MS, timeout_ms)
+            self.timeout_ms = timeout_ms
+        if known != self.known:
             curl.setopt(pycurl.RESOLVE, [known] if known else None)
-            self.told = bool(known)
+            self.known = known
 
     def answered(self) -> Result:
         """What came of a request that libcurl is content with."""

@@ -3,6 +3,7 @@
 Measured for 1,000 events: COPY through a temporary table 17-20 µs an event, arrays through `unnest` 75-90.
 """
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,6 +14,7 @@ from uuid import UUID
 import psycopg
 from django.db import connection
 from django.db.models import Model
+from psycopg.adapt import Dumper
 from psycopg.rows import tuple_row
 
 from delivery.engines.base import LAST_ID, AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Want
@@ -48,6 +50,25 @@ CLAIM_RUNS = """
         WHERE endpoint_id = %s AND state = 0 AND order_key = subject.key ORDER BY event_id LIMIT %s
     ) AS run ORDER BY subject.key, run.event_id
 """
+
+
+class _Ids(tuple[UUID, ...]):
+    """An array of ids on its way to the server. psycopg's own dumper of lists asks every item what it is, which costs seven times as much."""
+
+    __slots__ = ()
+
+
+class _IdsDumper(Dumper):
+    format = psycopg.pq.Format.BINARY
+    oid = psycopg.adapters.types["uuid"].array_oid
+
+    def dump(self, obj: _Ids) -> bytes:
+        # One dimension, no nulls, the items' type, how many, numbered from 1; then each item after its length.
+        head = struct.pack("!iiIii", 1, 0, psycopg.adapters.types["uuid"].oid, len(obj), 1)
+        return head + b"".join([b"\0\0\0\x10" + id.bytes for id in obj])
+
+
+psycopg.adapters.register_dumper(_Ids, _IdsDumper)
 
 
 @contextmanager
@@ -96,7 +117,7 @@ class PostgreSQL(Engine):
             if cursor.rowcount == len(rows):
                 return ids
             # Only now is it worth asking which; our own new ids tell them from the ones that were there before.
-            cursor.execute("SELECT id FROM delivery_event WHERE id = ANY(%s)", [list(ids)])
+            cursor.execute("SELECT id FROM delivery_event WHERE id = ANY(%s)", [_Ids(ids)])
             return {id for (id,) in cursor}
 
     def insert_deliveries(self, rows: Sequence[DeliveryRow], now: datetime) -> None:
@@ -123,7 +144,7 @@ class PostgreSQL(Engine):
 
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]:
         with _cursor(binary=True) as cursor:
-            cursor.execute("SELECT id, body FROM delivery_event WHERE id = ANY(%s)", [list(event_ids)], prepare=True)
+            cursor.execute("SELECT id, body FROM delivery_event WHERE id = ANY(%s)", [_Ids(event_ids)], prepare=True)
             return dict(cursor.fetchall())
 
     def newest(self, endpoints: Sequence[UUID], before: UUID | None, most: int, state: int | None = None, together: bool = False) -> list[tuple[UUID, UUID]]:
@@ -152,7 +173,7 @@ class PostgreSQL(Engine):
                     "UPDATE delivery_delivery SET state = %s, settled_at = %s, attempt_count = attempt_count + 1, tries = tries + 1,"
                     " last_status = %s, last_error = %s WHERE id = ANY(%s) AND state = 0"
                     " AND attempt_count = COALESCE(%s, attempt_count) AND tries = COALESCE(%s, tries)",
-                    [state, now, status, error, ids, attempts, tries],
+                    [state, now, status, error, _Ids(ids), attempts, tries],
                 )
                 settled += cursor.rowcount
         return settled

@@ -18,6 +18,7 @@ from delivery.sources import api, strict_json
 from jetrelay.api import limits, problems
 from jetrelay.api.events import MAX_KEY, SCOPE, accepted_as, another, posted, remembered_source
 from jetrelay.logs import requests
+from jetrelay.safety import HEADER_LINES
 from subscriptions import keys
 from subscriptions.keys import Bearer
 
@@ -89,4 +90,4 @@ def _answer(environ: Environ, bearer: Bearer, body: bytes) -> tuple[str, list[tu
     return problems.status_line(problem), [("Content-Type", problems.MEDIA_TYPE), *headers, *problem.headers.items()], document
 
 
-_HEADERS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+_HEADERS = [("Cache-Control", "no-store"), *HEADER_LINES]

@@ -15,6 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from delivery.ingest import NotStored
+from jetrelay.away import is_passing
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def of(error: Exception) -> Problem:
             return Problem(422, "invalid", _sum(errors), errors)
         case NotStored():
             return Problem(503, "not_stored", f"{error} Send it again, with the same id: it is then stored once.", headers={"Retry-After": "1"})
-        case OperationalError() | InterfaceError():
+        case OperationalError() | InterfaceError() if is_passing(error):
             return Problem(503, "unavailable", "The database does not answer: try again.", headers={"Retry-After": "1"})
         case RequestDataTooBig():
             return Problem(413, "too_large", "The body is too large.")

@@ -223,6 +223,8 @@ def _page(request: HtmxRequest, found: Membership, *, roles: Roles | None = None
 def _link_once(request: HtmxRequest, found: Membership) -> HttpResponse:
     """The link is in this answer alone. It is signed by Django, and dies with the first password, with `end_links`, or after PASSWORD_RESET_TIMEOUT."""
     uid = urlsafe_base64_encode(force_bytes(found.user.pk))
-    link = request.build_absolute_uri(reverse("welcome", args=[uid, default_token_generator.make_token(found.user)]))
+    # Behind a proxy that is not believed, the request does not know its own scheme.
+    site = settings.PUBLIC_URL or request.build_absolute_uri("/").rstrip("/")
+    link = site + reverse("welcome", args=[uid, default_token_generator.make_token(found.user)])
     until = timezone.now() + timedelta(seconds=settings.PASSWORD_RESET_TIMEOUT)
     return render(request, "dashboard/people/member_link.html", {"member": found, "link": link, "until": until})

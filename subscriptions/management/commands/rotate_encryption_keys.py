@@ -5,9 +5,11 @@ what was read, and only in its encrypted columns: whoever changes it meanwhile w
 What is encrypted stays the same, so listeners, lanes and signatures have nothing to notice and ConfigVersion stays.
 """
 
+import math
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from cryptography.fernet import InvalidToken
@@ -33,6 +35,8 @@ class Survey:
     current: int = 0
     older: int = 0
     shut: dict[str, tuple[str, int]] = field(default_factory=dict)
+    # Whether everything was counted.
+    complete: bool = True
 
     @property
     def total(self) -> int:
@@ -50,11 +54,14 @@ def encrypted_columns() -> dict[type[Model], list[EncryptedTextField]]:
     return {model: fields for model, fields in found.items() if fields}
 
 
-def survey() -> Survey:
-    """Count, and change nothing."""
+def survey(until: float = math.inf) -> Survey:
+    """Count, and change nothing. `until`: on the monotonic clock; what is not counted by then is left out."""
     counted = Survey()
     for model, fields in encrypted_columns().items():
         for pk, stored in _rows(model, fields):
+            if monotonic() > until:
+                counted.complete = False
+                return counted
             for name, value in stored.items():
                 if is_current(value):
                     counted.current += 1

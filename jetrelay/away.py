@@ -1,0 +1,35 @@
+"""What a database raises that cannot be reached. Pure.
+
+A table that is missing, or a disk that is full, comes as the same class of exception, and is a failure like any other.
+"""
+
+import sqlite3
+
+import psycopg
+from django.db import InterfaceError, OperationalError
+
+# PostgreSQL's classes and codes (Appendix A of its manual): connection exceptions; no more connections; shutting down, crashed, starting.
+_AWAY = ("08", "53300", "57P01", "57P02", "57P03")
+# Rolled back for the sake of others; a lock that was not to be had; a statement that took too long.
+_PASSING = ("40", "55P03", "57014")
+# SQLite's primary result codes: held by others for too long, or out of reach.
+_OF_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Whether the database cannot be reached, has gone away, or is held by others."""
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    cause = error.__cause__
+    if isinstance(cause, psycopg.Error):
+        # What the client notices by itself, such as a closed port, has no code.
+        return cause.sqlstate is None or cause.sqlstate.startswith(_AWAY)
+    if isinstance(cause, sqlite3.OperationalError):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _OF_SQLITE
+    return not isinstance(cause, sqlite3.Error)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same request may go through when it is made again."""
+    cause = error.__cause__
+    return is_away(error) or (isinstance(cause, psycopg.Error) and (cause.sqlstate or "").startswith(_PASSING))

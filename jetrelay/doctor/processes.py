@@ -1,0 +1,169 @@
+"""Whether the processes that make up Jetrelay are at work, and whether all that is due has an owner."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from time import monotonic
+
+from celery import current_app
+from django.conf import settings
+from django.db import connection
+from django.db.models import Exists, OuterRef, Subquery
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
+
+from delivery import health, leases
+from delivery.lanes import lanes_due
+from delivery.leases import lane_lease
+from delivery.models import Delivery, Lease, StreamHost
+from jetrelay.doctor.finding import Finding, ok, problem, skipped, warning
+from jetrelay.doctor.registry import Check
+from subscriptions.ids import to_public
+from subscriptions.models import Endpoint, Source, Subscription
+
+# Beat writes down every three minutes what it has done meanwhile (celery.beat.Scheduler.sync_every).
+BEAT_SILENT = timedelta(minutes=8)
+# A worker that is there takes a wake at once.
+ANSWER_S = 5.0
+# The sweep finds a lane without an owner within a second.
+LOOK_AGAIN_S = 3.0
+# Due for longer than this: workers do not keep up, or the endpoint does not.
+LATE = timedelta(minutes=2)
+_EVERYTHING = "`manage.py up` runs everything."
+_START_BEAT = f"Start it: `celery -A jetrelay beat`; {_EVERYTHING} Without it nothing is pruned, and replays stand still."
+_START_WORKER = f"Start one with this environment: `celery -A jetrelay worker -P threads -Q lanes,default`; {_EVERYTHING}"
+_START_LISTENER = f"Start it: `manage.py run_jetstream`; {_EVERYTHING} It goes on from where it was, as far back as the hosts go."
+
+
+def beat() -> Iterator[Finding]:
+    rows = list(PeriodicTask.objects.filter(name__in=settings.CELERY_BEAT_SCHEDULE))
+    if not rows:
+        yield problem("beat has never run", _START_BEAT)
+        return
+    disabled = sorted(row.name for row in rows if not row.enabled)
+    if disabled:
+        yield warning(f"switched off by hand: {', '.join(disabled)}", "Enable it in the admin, under Schedules; a restart of beat does so too.")
+    last = max((row.last_run_at for row in rows if row.last_run_at), default=None)
+    # Just started, it has written the schedule and not yet when it ran.
+    last = max(each for each in (last, *(row.date_changed for row in rows)) if each is not None)
+    if timezone.now() - last > BEAT_SILENT:
+        yield problem(f"beat was last heard of {_ago(last)}", _START_BEAT)
+    else:
+        yield ok(f"beat was heard of {_ago(last)}")
+
+
+def worker() -> Iterator[Finding]:
+    """A wake for a lane that nobody owns: whoever takes it takes the lane's lease, and gives it back as nothing is due."""
+    lanes = [lane_lease(lane) for lane in range(settings.JETRELAY_LANES)]
+    owned = leases.live(lanes)
+    if owned:
+        yield ok(f"{len(owned)} of {len(lanes)} lanes are being drained")
+        return
+    before = _lease(lanes[0])
+    # It expires soon, so that a broker without workers is left as it was.
+    current_app.send_task("delivery.drain", args=[0], queue="lanes", expires=2 * ANSWER_S, retry=False, ignore_result=True)
+    began = monotonic()
+    if _until(lambda: _lease(lanes[0]) != before, ANSWER_S):
+        yield ok(f"a worker took a wake within {monotonic() - began:.1f} s")
+    else:
+        yield problem(f"no worker took a wake within {ANSWER_S:.0f} s", _START_WORKER)
+
+
+def listener() -> Iterator[Finding]:
+    wanted = Subscription.objects.filter(source=OuterRef("pk"), active=True, endpoint__state=Endpoint.State.ACTIVE)
+    sources = Source.objects.filter(Exists(wanted), kind=Source.Kind.JETSTREAM)
+    for source in sources:
+        name = f"listener:{source.id}"
+        lease = Lease.objects.filter(name=name).first()
+        if lease is None or name not in leases.live([name]):
+            since = f"since {lease.expires_at:%F %T} UTC" if lease else "and never did"
+            yield problem(f"nobody listens to {source.name}, {since}", _START_LISTENER)
+            continue
+        yield from _hosts(source, lease.owner)
+    if not sources:
+        yield skipped("no active endpoint wants anything of a stream")
+
+
+def _hosts(source: Source, owner: str) -> Iterator[Finding]:
+    hosts = list(StreamHost.objects.filter(source=source, host__in=settings.JETSTREAM_HOSTS))
+    away = [host for host in hosts if host.connected_since is None]
+    for host in away:
+        known = "another host brings its events meanwhile" if len(away) < len(hosts) else "nothing comes in meanwhile"
+        advice = f"Is the URL in JETSTREAM_HOSTS right, and can this machine reach it? {known.capitalize()}."
+        yield (warning if len(away) < len(hosts) else problem)(f"{host.host} is not connected: {host.problem or 'not yet'}", advice)
+    if len(away) < len(hosts) or not hosts:
+        yield ok(f"{owner} listens to {source.name}, {len(hosts) - len(away)} of {len(hosts)} hosts connected")
+
+
+def machines() -> Iterator[Finding]:
+    """Who holds leases now, by machine."""
+    live = Lease.objects.filter(expires_at__gt=timezone.now()).values_list("owner", flat=True)
+    names = sorted({owner.rpartition(":")[0] for owner in live if owner})
+    for_one = [
+        what for what, is_so in (("SQLite", connection.vendor == "sqlite"), ("a broker of files", not settings.CELERY_BROKER_URL.startswith("redis"))) if is_so
+    ]
+    if len(names) > 1 and for_one:
+        yield problem(
+            f"{', '.join(names)} are at work on {' and '.join(for_one)}", "That is for one machine alone: move to PostgreSQL and Redis, or stop all but one."
+        )
+    elif names:
+        yield ok(f"at work: {', '.join(names)}")
+    else:
+        yield skipped("nobody holds a lease at the moment")
+
+
+def lanes() -> Iterator[Finding]:
+    due = lanes_due()
+    if due:
+        # A wake may be on its way.
+        time.sleep(LOOK_AGAIN_S)
+        due &= lanes_due()
+    if due:
+        told = f"work is due in lane{'s' if len(due) > 1 else ''} {', '.join(map(str, sorted(due)))}, and nobody owns {'them' if len(due) > 1 else 'it'}"
+        yield problem(told, f"{_START_WORKER} JETRELAY_LANES ({settings.JETRELAY_LANES}) must be the same for all processes.")
+    oldest = _oldest_due()
+    if oldest and timezone.now() - oldest[1] > LATE:
+        endpoint, since = oldest
+        advice = "" if due else "If its page shows answers that come quickly, more workers help; else its limits, or its receiver, hold it up."
+        yield warning(f"{endpoint} has a delivery that was due {_ago(since)}", advice or "It waits for an owner of its lane.")
+    elif not due:
+        yield ok(f"the oldest delivery was due {_ago(oldest[1])}" if oldest else "nothing is due")
+
+
+def _oldest_due() -> tuple[str, datetime] | None:
+    """Of the endpoints that may be sent to: one look into an index for each, however long the backlog is."""
+    now = timezone.now()
+    first = Delivery.objects.due(now).filter(endpoint=OuterRef("pk")).order_by("due_at").values("due_at")[:1]
+    waiting = Endpoint.objects.active().exclude(health.held(now)).annotate(due_since=Subquery(first)).filter(due_since__isnull=False)
+    found = waiting.order_by("due_since").values_list("name", "pk", "due_since").first()
+    return (f"{found[0]} ({to_public(Endpoint.prefix, found[1])})", found[2]) if found else None
+
+
+def _lease(name: str) -> tuple[object, ...] | None:
+    return Lease.objects.filter(name=name).values_list("token", "owner", "expires_at").first()
+
+
+def _until(true: Callable[[], bool], most_s: float) -> bool:
+    deadline = monotonic() + most_s
+    while monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _ago(moment: datetime) -> str:
+    seconds = max(0, int((timezone.now() - moment).total_seconds()))
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}s ago"
+    return f"{seconds} s ago"
+
+
+CHECKS = (
+    Check("beat", beat, needs=("database",)),
+    Check("worker", worker, needs=("database", "broker"), limit_s=ANSWER_S + 5),
+    Check("listener", listener, needs=("database",)),
+    Check("machines", machines, needs=("database",)),
+    Check("lanes", lanes, needs=("database",), limit_s=LOOK_AGAIN_S + 10),
+)

@@ -1,0 +1,83 @@
+"""What is stored: secrets that no key opens, stretches of the stream that are missing, and sums that do not come out."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from time import monotonic
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import F, Sum
+from django.utils import timezone
+
+from delivery.models import AttemptTally, Delivery, Event, EventTally, StreamGap
+from delivery.models.tallies import LATENCY_BOUNDS_MS
+from jetrelay.doctor.finding import Finding, ok, problem, warning
+from jetrelay.doctor.registry import Check
+from subscriptions.management.commands import rotate_encryption_keys
+
+# Reading and opening ten thousand secrets takes about a second.
+SURVEY_S = 8.0
+# Tallies of so long are added up: a range of an index, however long ago the first of them was.
+SUMMED = timedelta(days=1)
+# Pending deliveries whose events are looked for.
+SAMPLE = 2000
+
+
+def encryption() -> Iterator[Finding]:
+    try:
+        found = rotate_encryption_keys.survey(until=monotonic() + SURVEY_S)
+    except ImproperlyConfigured as error:
+        yield problem(str(error), "Set it to the key that the stored secrets were written with.")
+        return
+    part = "" if found.complete else f" (of the first {found.total:,}; there are more)"
+    for kind, (row, count) in found.shut.items():
+        advice = "Put the key that they were written with back into JETRELAY_ENCRYPTION_KEYS: nothing is sent to these endpoints without it."
+        yield problem(f"no key opens {count:,} of {kind}, such as that of {row}{part}", advice)
+    if found.older:
+        advice = "`manage.py rotate_encryption_keys` puts everything under the first key; until then keep the older ones."
+        yield warning(f"{found.older:,} of {found.total:,} stored secrets are under an older key{part}", advice)
+    if not found.shut and not found.older:
+        yield ok(f"{found.total:,} stored secrets are under the first key{part}")
+
+
+def gaps() -> Iterator[Finding]:
+    alarming, opened = StreamGap.objects.alarming(), StreamGap.objects.open().count()
+    count, last = alarming.count(), alarming.first()
+    if last is None:
+        yield ok(f"none is open{f', but for {opened} that somebody has acknowledged' if opened else ''}")
+        return
+    advice = "The stream page says more: rewind the host to that time if it still has it, or acknowledge the gap."
+    yield warning(f"{count} open, the last one from {last.from_at:%F %T} to {last.to_at:%F %T} UTC at {last.host}: {last.reason}", advice)
+
+
+def accounting() -> Iterator[Finding]:
+    """Promise 6, over a day: received = stored + duplicate + unmatched + invalid; each attempt in one bucket; no delivery without its event."""
+    since = timezone.now() - SUMMED
+    came = EventTally.objects.filter(minute__gte=since).aggregate(
+        received=Sum("received"), accounted=Sum(F("stored") + F("duplicate") + F("unmatched") + F("invalid"))
+    )
+    buckets = sum((F(f"ms_{bound}") for bound in LATENCY_BOUNDS_MS), start=F("ms_over"))
+    went = AttemptTally.objects.filter(minute__gte=since).aggregate(attempts=Sum("attempts"), accounted=Sum(buckets))
+    # No order: that of the index of what is pending will do.
+    pending = list(Delivery.objects.pending().order_by().values_list("event_id", flat=True)[:SAMPLE])
+    here = Event.objects.filter(pk__in=set(pending)).count()
+    advice = "This must not be: please report it, with the log of the processes that store and deliver."
+    received, attempts, lost = (came["received"] or 0), (went["attempts"] or 0), len(set(pending)) - here
+    if received != (came["accounted"] or 0):
+        yield problem(f"{received - (came['accounted'] or 0):,} of {received:,} events that were received in a day are unaccounted for", advice)
+    if attempts != (went["accounted"] or 0):
+        yield problem(f"{attempts - (went['accounted'] or 0):,} of {attempts:,} attempts of a day are unaccounted for", advice)
+    # Pruned between the two questions, it is no longer pending either.
+    if (
+        lost
+        and Delivery.objects.pending().filter(event_id__in=set(pending)).exclude(event_id__in=Event.objects.filter(pk__in=set(pending)).values("pk")).exists()
+    ):
+        yield problem(f"{lost:,} pending deliveries have no event", advice)
+    elif received == (came["accounted"] or 0) and attempts == (went["accounted"] or 0):
+        yield ok(f"{received:,} events received and {attempts:,} attempts made in a day, all accounted for")
+
+
+CHECKS = (
+    Check("encryption", encryption, needs=("database",), limit_s=SURVEY_S + 7),
+    Check("gaps", gaps, needs=("database",)),
+    Check("accounting", accounting, needs=("database",), limit_s=20),
+)
