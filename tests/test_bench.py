@@ -1,10 +1,15 @@
 """Benchmarks, as an operator starts them: one JSON document, and nothing left behind."""
 
+import contextlib
 import json
+import re
+import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import psycopg
@@ -12,13 +17,17 @@ import pytest
 import redis
 
 from jetrelay.bench import page_walk
+from jetrelay.bench.interface import options_of
+from jetrelay.bench.registry import BENCHMARKS
+from jetrelay.bench.scratch import database
 from tests.test_members import METHODS
 from tests.whole import ROOT, engines
 
 EVENTS = 500
-UNITS = ("_queries", "_per_s", "_s", "_ms", "_bytes")
+UNITS = ("_queries", "_per_s", "_s", "_ms", "_bytes", "_percent", "_blocks")
 COUNTS = {"baseline_ratio", "ratio", "events", "requests", "delivered", "attempts", "owed", "drained", "endpoints", "subscriptions"}
 COUNTS |= {
+    *("unaccounted", "lost", "duplicates", "metrics_differ", "pruned", "pages_failed", "gaps", "dead", "samples"),
     "stored",
     "connections",
     "workers",
@@ -34,28 +43,50 @@ STREAM = ("--events", str(EVENTS))
 
 
 def bench(env: dict[str, str], name: str, folder: Path, *options: str) -> dict[str, Any]:
-    """Run it with temporary files in this folder, which must be empty again. Returns its document."""
+    """Run it with temporary files in this folder, and see that nothing of it is left. Returns its document."""
     folder.mkdir()
     argv = [sys.executable, "manage.py", "bench", name, "--json", *options]
-    done = subprocess.run(argv, env=env | {"SECRET_KEY": "bench", "TMPDIR": str(folder)}, cwd=ROOT, capture_output=True, text=True, timeout=110)
-    assert done.returncode == 0, done.stderr
-    assert list(folder.iterdir()) == []
-    (line,) = done.stdout.splitlines()
+    started = env | {"SECRET_KEY": "bench", "TMPDIR": str(folder)}
+    with subprocess.Popen(argv, env=started, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, said = process.communicate(timeout=110)
+        finally:
+            # Where it takes too long it may tidy up all the same.
+            process.terminate()
+    assert process.returncode == 0, said
+    assert_nothing_is_left(env, process.pid, folder)
+    (line,) = out.splitlines()
     found: dict[str, Any] = json.loads(line)
     assert found["name"] == name
+    assert found["ratio"] > 0
     assert not [key for key, value in found.items() if isinstance(value, int | float) and key not in COUNTS and not key.endswith(UNITS)]
     return found
 
 
-def databases(server: psycopg.Connection[Any]) -> set[str]:
-    """Those of all benchmarks on this server; others may be at it."""
-    return {name for (name,) in server.execute("SELECT datname FROM pg_database WHERE datname LIKE 'jetrelay_bench_%'")}
+def assert_nothing_is_left(env: dict[str, str], pid: int, folder: Path) -> None:
+    assert list(folder.iterdir()) == []
+    assert processes_of(folder) == []
+    if env.get("DATABASE_URL", "").startswith("postgres"):
+        with psycopg.connect(env["DATABASE_URL"]) as server:
+            # Others may be at it on this server.
+            assert server.execute(f"SELECT datname FROM pg_database WHERE datname LIKE 'jetrelay_bench_{pid}_%'").fetchall() == []
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of the processes that were told to put temporary files into this folder (Linux; empty elsewhere)."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_text())
+    return found
 
 
 def assert_measured(found: dict[str, Any]) -> None:
     assert found["events"] == found["delivered"] == found["attempts"] == EVENTS
     assert 0 < found["ratio"] < 2
     assert found["ratio"] == pytest.approx(found["pipeline_events_per_s"] / found["limit_requests_per_s"], abs=0.01)
+    assert found["baseline_ratio"] == pytest.approx(found["pipeline_events_per_s"] / found["baseline_per_s"], abs=0.1, rel=0.02)
     assert 0 < found["stored_seconds_s"] <= found["seconds_s"]
     assert found["mean_body_bytes"] > 100
 
@@ -70,7 +101,7 @@ def test_it_measures_the_limit(tmp_path: Path) -> None:
 @pytest.mark.whole
 def test_it_measures_the_pipeline_on_the_embedded_engines(tmp_path: Path) -> None:
     with engines("embedded", tmp_path / "data") as env:
-        found = bench(env, "pipeline", tmp_path / "tmp", *STREAM)
+        found = bench(env, "pipeline", tmp_path / "tmp", *STREAM, "--baseline", "100")
     assert_measured(found)
     assert found["database"] == "sqlite"
     # The installation's own database was not touched: there is none yet.
@@ -80,9 +111,7 @@ def test_it_measures_the_pipeline_on_the_embedded_engines(tmp_path: Path) -> Non
 @pytest.mark.whole
 def test_it_measures_the_pipeline_on_postgresql_and_redis(tmp_path: Path) -> None:
     with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"]) as server, redis.Redis.from_url(env["BROKER_URL"]) as broker:
-        before = databases(server)
-        found = bench(env, "pipeline", tmp_path / "tmp", *STREAM)
-        assert databases(server) <= before
+        found = bench(env, "pipeline", tmp_path / "tmp", *STREAM, "--baseline", "100")
         assert server.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
         assert broker.dbsize() == 0
     assert_measured(found)
@@ -185,10 +214,8 @@ def test_it_measures_matching_by_few_and_by_many(tmp_path: Path) -> None:
 @pytest.mark.whole
 def test_it_measures_how_fast_shallow_and_deep_tables_drain(tmp_path: Path) -> None:
     small = ("--shallow", "2000", "--deep", "20000", "--settled", "20000", "--rounds", "1")
-    with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"]) as server:
-        before = databases(server)
+    with engines("postgres+redis", tmp_path / "data") as env:
         found = bench(env, "depth", tmp_path / "tmp", *small)
-        assert databases(server) <= before
     rates = [found[f"{case}_per_s"] for case in ("shallow", "deep", "settled")]
     assert found["ratio"] == pytest.approx(max(rates) / min(rates), abs=0.01)
 
@@ -215,14 +242,46 @@ def test_it_measures_every_page(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.whole
+@pytest.mark.parametrize("kind", ["embedded", "postgres+redis"])
+def test_it_soaks(kind: str, tmp_path: Path) -> None:
+    small = ("--minutes", "0.15", "--rate", "200", "--warm-up", "2", "--keep", "3", "--every", "1", "--samples", str(tmp_path / "samples"))
+    with engines(kind, tmp_path / "data") as env:
+        found = bench(env, "soak", tmp_path / "tmp", *small)
+    samples = [json.loads(line) for line in (tmp_path / "samples").read_text().splitlines()]
+    assert len(samples) == found["samples"] > 5
+    assert {"web", "web/1", "worker", "beat", "player", "listener"} <= found["processes"].keys()
+    assert found["ratio"] == pytest.approx(1 + found["processes"][found["worst_process"]]["growth_percent"] / 100, abs=0.001)
+    assert [found[name] for name in ("unaccounted", "lost", "duplicates", "metrics_differ", "pages_failed", "gaps", "dead")] == [0] * 7
+    assert found["stored"] == found["delivered"] > 1000
+    # What was over went, and what was not stayed.
+    assert 0 < found["pruned"] < found["stored"]
+    assert found["claim_last_ms"] > 0
+    assert set(found["tables"]) >= ({"file"} if kind == "embedded" else {"delivery_event", "delivery_delivery", "delivery_attempt", "delivery_due"})
+    for process in samples[-1]["processes"].values():
+        assert process["resident"] > process["own"] > 1_000_000
+        assert process["files"] > 2
+
+
+def test_it_says_when_a_soak_is_too_short(tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as env:
+        argv = [sys.executable, "manage.py", "bench", "soak", "--minutes", "1", "--rate", "100"]
+        done = subprocess.run(argv, env=env | {"SECRET_KEY": "bench"}, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Give more --minutes" in done.stderr
+
+
+@pytest.mark.whole
 def test_it_keeps_a_database_of_pages_that_has_a_name(tmp_path: Path) -> None:
-    small = ("--deliveries", "300", "--endpoints", "10", "--rounds", "1", "--database", "kept")
-    with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"]) as server:
-        for folder in ("first", "second"):
-            bench(env | {"JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "="}, "pages", tmp_path / folder, *small)
-        assert server.execute("SELECT count(*) FROM pg_database WHERE datname = 'kept'").fetchone() == (1,)
-        with psycopg.connect(env["DATABASE_URL"].rpartition("/")[0] + "/kept") as kept:
-            assert kept.execute("SELECT count(*) FROM delivery_delivery").fetchone() == (300,)
+    name = f"jetrelay_kept_{secrets.token_hex(4)}"
+    small = ("--deliveries", "300", "--endpoints", "10", "--rounds", "1", "--database", name)
+    with engines("postgres+redis", tmp_path / "data") as env, psycopg.connect(env["DATABASE_URL"], autocommit=True) as server:
+        try:
+            for folder in ("first", "second"):
+                bench(env | {"JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "="}, "pages", tmp_path / folder, *small)
+            with psycopg.connect(env["DATABASE_URL"].rpartition("/")[0] + f"/{name}") as kept:
+                assert kept.execute("SELECT count(*) FROM delivery_delivery").fetchone() == (300,)
+        finally:
+            server.execute(f"DROP DATABASE IF EXISTS {name}")
 
 
 def test_it_fills_no_other_engine_than_postgresql(tmp_path: Path) -> None:
@@ -231,6 +290,23 @@ def test_it_fills_no_other_engine_than_postgresql(tmp_path: Path) -> None:
         done = subprocess.run(argv, env=env | {"SECRET_KEY": "bench"}, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "set DATABASE_URL to postgres://" in done.stderr
+
+
+def test_it_tries_each_of_them_here() -> None:
+    tried = set(re.findall(r'bench\(.*?"([a-z]+)", tmp_path', Path(__file__).read_text()))
+    assert set(BENCHMARKS) - tried == set()
+
+
+def test_its_document_has_a_row_for_each_with_its_options() -> None:
+    rows = dict(re.findall(r"^\| `([a-z]+)` \| (`--[^|]*) \|", (ROOT / "benchmarks" / "README.md").read_text(), re.MULTILINE))
+    for name, measure in BENCHMARKS.items():
+        options = {f"--{option.name.replace('_', '-')} {_shown(option.default)}".strip() for option in options_of(measure)}
+        assert set(re.findall(r"`([^`]+)`", rows.pop(name))) == options
+    assert rows == {}
+
+
+def _shown(default: str | float) -> str:
+    return default if isinstance(default, str) else f"{default:.15g}"
 
 
 def test_it_speaks_to_people_too(tmp_path: Path) -> None:
@@ -249,6 +325,45 @@ def test_it_says_what_it_can_measure(arguments: list[str], tmp_path: Path) -> No
         )
     assert done.returncode == 2
     assert "usage: manage.py bench" in done.stderr
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    ("number", "words", "last"), [(signal.SIGINT, "intake --events 60000", "run_jetstream"), (signal.SIGTERM, "gateway --requests 100", "granian")]
+)
+def test_it_leaves_nothing_behind_when_it_is_interrupted(number: signal.Signals, words: str, last: str, tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    with engines("postgres+redis", tmp_path / "data") as env:
+        argv = [sys.executable, "-u", "manage.py", "bench", *words.split()]
+        started = env | {"SECRET_KEY": "bench", "TMPDIR": str(folder)}
+        with subprocess.Popen(argv, env=started, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            # Processes have no event to wait for: until the last of them has started.
+            while not any(last in line for line in processes_of(folder)):
+                assert process.poll() is None
+                sleep(0.02)
+            process.send_signal(number)
+            # Twice, as an impatient person does: the second must not cut the tidying up short.
+            process.send_signal(number)
+            try:
+                _, said = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        assert (process.returncode, said.splitlines()[-1]) == (128 + number, f"{number.name}: stopped, and nothing is left behind.")
+        assert_nothing_is_left(env, process.pid, folder)
+
+
+@pytest.mark.whole
+def test_it_drops_its_database_though_the_server_is_still_at_work_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with engines("postgres+redis", tmp_path / "data") as env:
+        monkeypatch.setenv("DATABASE_URL", env["DATABASE_URL"])
+        with database() as url:
+            # As of a process that was killed: nobody waits for the answer any more.
+            visitor = psycopg.connect(url, autocommit=True)
+            visitor.pgconn.send_query(b"SELECT pg_sleep(100)")
+        with psycopg.connect(env["DATABASE_URL"]) as server:
+            assert server.execute("SELECT 1 FROM pg_database WHERE datname = %s", [visitor.info.dbname]).fetchall() == []
+        visitor.close()
 
 
 def test_it_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:

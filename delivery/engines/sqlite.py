@@ -15,6 +15,10 @@ from delivery.engines.base import LAST_ID, AttemptRow, DeliveryRow, Due, Engine,
 # SQLite's own bound on parameters in one statement is 32,766; smaller chunks cost nothing.
 _CHUNK = 500
 
+CLAIM = (
+    "SELECT id, event_id, due_at, attempt_count, tries FROM delivery_delivery"
+    " WHERE endpoint_id = %s AND state = 0 AND due_at <= %s AND (due_at, id) > (%s, %s) ORDER BY due_at, id LIMIT %s"
+)
 _NEXT_KEY = "SELECT order_key FROM delivery_delivery WHERE endpoint_id = %s AND state = 0 AND order_key > %s ORDER BY order_key LIMIT 1"
 _RUN = (
     "SELECT id, event_id, due_at, attempt_count, tries FROM delivery_delivery"
@@ -22,7 +26,7 @@ _RUN = (
 )
 
 
-def _time(moment: datetime) -> str:
+def as_text(moment: datetime) -> str:
     """As Django's DateTimeField writes it, so that comparisons of text are comparisons of time."""
     naive = moment.astimezone(UTC).replace(tzinfo=None)
     return naive.isoformat(sep=" ", timespec="microseconds") if naive.microsecond else naive.isoformat(sep=" ")
@@ -41,7 +45,7 @@ class SQLite(Engine):
         with connection.cursor() as cursor:
             cursor.executemany(
                 f"INSERT INTO delivery_event ({columns}) VALUES ({marks}) ON CONFLICT (source_id, dedup_key) DO NOTHING",
-                [(row.id.hex, row.source_id.hex, *row[2:9], _time(row.occurred_at), _time(row.received_at), row.body) for row in rows],
+                [(row.id.hex, row.source_id.hex, *row[2:9], as_text(row.occurred_at), as_text(row.received_at), row.body) for row in rows],
             )
             inserted = cursor.rowcount
         ids = {row.id for row in rows}
@@ -50,7 +54,7 @@ class SQLite(Engine):
         return {UUID(hex=hex) for (hex,) in self._where_in("SELECT id FROM delivery_event WHERE id IN", ids)}
 
     def insert_deliveries(self, rows: Sequence[DeliveryRow], now: datetime) -> None:
-        moment = _time(now)
+        moment = as_text(now)
         with connection.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO delivery_delivery (id, event_id, endpoint_id, order_key, state, due_at, attempt_count, tries, last_error, created_at)"
@@ -63,18 +67,14 @@ class SQLite(Engine):
         with connection.cursor() as cursor:
             cursor.executemany(
                 f"INSERT INTO delivery_attempt ({', '.join(AttemptRow._fields)}) VALUES ({marks})",
-                [(row.id.hex, row.delivery_id.hex, row.number, _time(row.started_at), *row[4:-1], row.batch and row.batch.hex) for row in rows],
+                [(row.id.hex, row.delivery_id.hex, row.number, as_text(row.started_at), *row[4:-1], row.batch and row.batch.hex) for row in rows],
             )
 
     def claim(self, wants: Sequence[Want], now: datetime) -> list[Due]:
-        moment, found = _time(now), []
+        moment, found = as_text(now), []
         with connection.cursor() as cursor:
             for want in wants:
-                cursor.execute(
-                    "SELECT id, event_id, due_at, attempt_count, tries FROM delivery_delivery"
-                    " WHERE endpoint_id = %s AND state = 0 AND due_at <= %s AND (due_at, id) > (%s, %s) ORDER BY due_at, id LIMIT %s",
-                    [want.endpoint_id.hex, moment, _time(want.after_due_at), want.after_id.hex, want.most],
-                )
+                cursor.execute(CLAIM, [want.endpoint_id.hex, moment, as_text(want.after_due_at), want.after_id.hex, want.most])
                 found += [
                     Due(UUID(hex=id), UUID(hex=event), want.endpoint_id, due.replace(tzinfo=UTC), attempts, tries)
                     for id, event, due, attempts, tries in cursor.fetchall()
@@ -112,7 +112,7 @@ class SQLite(Engine):
             return [(UUID(hex=endpoint), UUID(hex=id)) for endpoint, id in cursor.fetchall()]
 
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:
-        moment = _time(now)
+        moment = as_text(now)
         with connection.cursor() as cursor:
             cursor.executemany(
                 "UPDATE delivery_delivery SET state = %s, settled_at = %s, attempt_count = attempt_count + 1, tries = tries + 1,"
@@ -127,7 +127,7 @@ class SQLite(Engine):
             cursor.executemany(
                 "UPDATE delivery_delivery SET due_at = %s, last_status = %s, last_error = %s, attempt_count = attempt_count + 1, tries = tries + %s"
                 " WHERE id = %s AND state = 0 AND attempt_count = %s",
-                [(_time(row.due_at), row.status, row.error, int(row.counted), row.id.hex, row.attempt_count) for row in rows if row.due_at],
+                [(as_text(row.due_at), row.status, row.error, int(row.counted), row.id.hex, row.attempt_count) for row in rows if row.due_at],
             )
             return int(cursor.rowcount)
 

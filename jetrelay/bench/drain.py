@@ -14,10 +14,11 @@ from typing import Annotated, Any
 from django.core.management.base import CommandError
 
 from delivery.sources.jetstream import demo_events
+from jetrelay.bench import baseline as per_task
 from jetrelay.bench import limit
 from jetrelay.bench.interface import Figures, Say
 from jetrelay.bench.ledger import Ledger
-from jetrelay.bench.processes import MANAGE, delivering, django, python, run, running
+from jetrelay.bench.processes import MANAGE, delivering, django, python, run
 from jetrelay.bench.scratch import scratch
 from jetrelay.bench.sink import sink
 from jetrelay.bench.stage import LOOPBACK, Group
@@ -26,8 +27,6 @@ ENDPOINTS = 8
 # Different bodies: enough that none is a habit.
 BODIES = 500
 PATIENCE_S = 60
-# The pools that are tried for the baseline; the better one counts. More than the cores, as its work is half waiting.
-POOLS = {"prefork": ["-P", "prefork", "-c", "8"], "threads": ["-P", "threads", "-c", "32"]}
 
 
 def measure(
@@ -40,36 +39,30 @@ def measure(
         env |= LOOPBACK
         stream, log = folder / "stream.ndjson", folder / "processes.log"
         demo_events.write(stream, BODIES)
-        bodies = stream.read_bytes().splitlines()
         run(python(MANAGE, "migrate", "-v0"), env)
         run(django(f"from jetrelay.bench.stage import *; build({[Group('drain', ENDPOINTS, 0, address=url)]!r})"), env)
         ledger = Ledger(env["DATABASE_URL"])
         pools = {}
-        for name, arguments in POOLS.items():
+        for name in per_task.POOLS:
             say(f"baseline: {baseline:,} deliveries, one task each, {name}")
             _owe(env, stream, baseline)
             run(django("from jetrelay.bench.per_task import send_all; send_all()"), env)
-            worker = ["-m", "celery", "-A", "jetrelay.bench.per_task", "worker", "-Q", "per_task", *arguments]
-            with running(python(*worker, "--without-gossip", "--without-mingle", "--without-heartbeat"), env, log):
-                pools[name] = _rate(ledger, baseline, log)
+            with per_task.working(name, env, folder) as its_log:
+                pools[name] = _rate(ledger, baseline, its_log)
         say(f"limit: posting to {sink_name} with no database")
-        before = limit.post(url, bodies, deliveries)
+        before = limit.post(env, url, stream, deliveries)
         say(f"drain: {deliveries:,} deliveries to {ENDPOINTS} endpoints")
         _owe(env, stream, deliveries)
         with delivering(env, log):
             drain_per_s = _rate(ledger, deliveries, log)
         say("limit, again: the machine may have changed meanwhile")
-        limit_per_s = (before.per_s + limit.post(url, bodies, deliveries).per_s) / 2
-        best = max(pools, key=pools.__getitem__)
+        limit_per_s = (before.per_s + limit.post(env, url, stream, deliveries).per_s) / 2
         return {
             "name": "drain",
             "ratio": round(drain_per_s / limit_per_s, 3),
-            "baseline_ratio": round(drain_per_s / pools[best], 1),
             "drain_per_s": round(drain_per_s),
             "limit_requests_per_s": round(limit_per_s),
-            "baseline_per_s": round(pools[best]),
-            "baseline_pool": best,
-            **{f"baseline_{name}_per_s": round(rate) for name, rate in pools.items()},
+            **per_task.compared(drain_per_s, pools),
             "deliveries": deliveries,
             "endpoints": ENDPOINTS,
             "sink": sink_name,
@@ -79,11 +72,8 @@ def measure(
 
 def _owe(env: Mapping[str, str], stream: Path, deliveries: int) -> None:
     """Start afresh with so many pending deliveries, and tables as autovacuum would have left them."""
-    tables = "from django.db import connection; [connection.cursor().execute(sql) for sql in {}]"
-    empty = ["DELETE FROM delivery_attempt", "DELETE FROM delivery_delivery", "DELETE FROM delivery_event"]
-    tidy = ["VACUUM ANALYZE"] if env["DATABASE_URL"].startswith("postgres") else ["ANALYZE"]
-    code = f"from jetrelay.bench.stage import *; owe('drain', open({str(stream)!r}, 'rb').read().splitlines(), {deliveries})"
-    run(django(f"{tables.format(empty)}\n{code}\n{tables.format(tidy)}"), env)
+    bodies = f"open({str(stream)!r}, 'rb').read().splitlines()"
+    run(django(f"from jetrelay.bench.stage import *; empty(); owe('drain', {bodies}, {deliveries}); tidy()"), env)
 
 
 def _rate(ledger: Ledger, deliveries: int, log: Path) -> float:

@@ -30,9 +30,10 @@ def measure(
     requests: Annotated[int, "requests to measure the limit by"] = LIMIT_REQUESTS,
 ) -> Figures:
     with scratch() as (folder, env), sink(folder) as (url, sink_name):
-        env, log = env | LOOPBACK, folder / "processes.log"
+        env, log, bodies = env | LOOPBACK, folder / "processes.log", folder / "bodies"
+        bodies.write_text(BODY)
         say(f"limit: posting to {sink_name} with no database")
-        before = limit.post(url, [BODY.encode()], requests)
+        before = limit.post(env, url, bodies, requests)
         key = build(env, url, "active")
         ledger = Ledger(env["DATABASE_URL"])
         with delivering(env, log), serving(env, log, workers) as target:
@@ -40,7 +41,7 @@ def measure(
             posting = post(folder, target, key, BODY, connections, seconds)
             ledger.wait_until_sent("sink", PATIENCE_S, log)
         say("limit, again: the machine may have changed meanwhile")
-        after = limit.post(url, [BODY.encode()], requests)
+        after = limit.post(env, url, bodies, requests)
         stay = ledger.stay_of_all()
         limit_per_s, per_s = (before.per_s + after.per_s) / 2, len(stay.ms) / stay.seconds
         return {

@@ -63,7 +63,11 @@ class Ledger:
         """Of all deliveries. Raises CommandError where one was not delivered, or there are none."""
         return self._stay("SELECT created_at, settled_at, state FROM delivery_delivery")
 
-    def _stay(self, sql: str, *parameters: str) -> Stay:
+    def stay_since(self, first: Any) -> Stay:
+        """Of the deliveries with this id (as the database keeps it) and later ones. Raises CommandError as `stay` does."""
+        return self._stay("SELECT created_at, settled_at, state FROM delivery_delivery WHERE id >= %s", first)
+
+    def _stay(self, sql: str, *parameters: Any) -> Stay:
         rows = self.all(sql, *parameters)
         if not rows or any(state != 1 for *_, state in rows):
             raise CommandError(f"{sum(state == 1 for *_, state in rows)} of {len(rows)} deliveries were delivered; it should be all.")

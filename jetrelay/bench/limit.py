@@ -1,10 +1,13 @@
 """The limit: libcurl's multi interface posting the same signed bodies in one process, with no database behind it.
 
+That process is a child of the benchmark, as those are that it is compared with.
 Written apart from the product's own sender, as plainly as it can be, so that it bounds what any sender here could do.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter, time
 from typing import Annotated
 
@@ -13,6 +16,7 @@ import pycurl
 from delivery import signing
 from delivery.sources.jetstream import demo_events
 from jetrelay.bench.interface import Figures, Say
+from jetrelay.bench.processes import django, run
 from jetrelay.bench.scratch import scratch
 from jetrelay.bench.sink import sink
 from subscriptions.ids import new_id, to_public
@@ -20,6 +24,8 @@ from subscriptions.models import new_secret
 
 # As many connections as the default endpoint of the pipeline may use.
 CONNECTIONS = 32
+# Different bodies, at most: enough that none is a habit.
+MOST_BODIES = 5000
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,11 @@ class Limit:
 
 
 def measure(say: Say, *, events: Annotated[int, "requests to post"] = 30_000) -> Figures:
-    with scratch() as (folder, _), sink(folder) as (url, sink_name):
+    with scratch() as (folder, env), sink(folder) as (url, sink_name):
         stream = folder / "stream.ndjson"
-        demo_events.write(stream, 5000)
+        demo_events.write(stream, MOST_BODIES)
         say(f"limit: posting to {sink_name} with no database")
-        found = post(url, stream.read_bytes().splitlines(), events)
+        found = post(env, url, stream, events)
         return {
             "name": "limit",
             "ratio": 1.0,
@@ -48,8 +54,20 @@ def measure(say: Say, *, events: Annotated[int, "requests to post"] = 30_000) ->
         }
 
 
-def post(url: str, bodies: Sequence[bytes], requests: int) -> Limit:
-    """Post `requests` bodies, in turn, and time it. Raises RuntimeError if any is not answered with 200."""
+def post(env: Mapping[str, str], url: str, bodies: Path, requests: int) -> Limit:
+    """Let a child post the first lines of this file, in turn, and time it. Raises CommandError if any is not answered with 200."""
+    told = run(django(f"from jetrelay.bench.limit import tell; tell({url!r}, {str(bodies)!r}, {requests})"), env)
+    return Limit(**json.loads(told.splitlines()[-1]))
+
+
+def tell(url: str, bodies: str, requests: int) -> None:
+    """What the child does: post, and print what came of it."""
+    found = _post(url, Path(bodies).read_bytes().splitlines()[:MOST_BODIES], requests)
+    print(json.dumps({"requests": found.requests, "seconds": found.seconds}))
+
+
+def _post(url: str, bodies: Sequence[bytes], requests: int) -> Limit:
+    """Raises RuntimeError if any is not answered with 200."""
     keys = [signing.key(new_secret())]
     multi = pycurl.CurlMulti()
     idle = [_handle(url) for _ in range(CONNECTIONS)]

@@ -70,6 +70,8 @@ def _kept(env: dict[str, str], name: str) -> Iterator[bool]:
     with psycopg.connect(url) as server:
         (table,) = server.execute("SELECT to_regclass('delivery_delivery')").fetchone() or (None,)
         filled = bool(table and server.execute("SELECT 1 FROM delivery_delivery LIMIT 1").fetchone())
+        if table and not filled and server.execute("SELECT 1 FROM subscriptions_tenant LIMIT 1").fetchone():
+            raise CommandError(f"--database {name} was left half filled: drop it, or give another name.")
     # The next run has to open what this one stores.
     env |= {"DATABASE_URL": url, "JETRELAY_ENCRYPTION_KEYS": ",".join(settings.JETRELAY_ENCRYPTION_KEYS)}
     yield filled

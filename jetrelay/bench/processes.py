@@ -11,6 +11,8 @@ from time import monotonic, sleep
 from django.conf import settings
 from django.core.management.base import CommandError
 
+from jetrelay.bench.interruption import unbroken
+
 MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
 WORKER = ["-m", "celery", "-A", "jetrelay", "worker", "-P", "threads", "-Q", "lanes,default", "--without-gossip", "--without-mingle", "--without-heartbeat"]
 BEAT = ["-m", "celery", "-A", "jetrelay", "beat", "--pidfile="]
@@ -31,16 +33,18 @@ def django(code: str) -> list[str]:
     return python(MANAGE, "shell", "-v0", "-c", code)
 
 
-def run(argv: Sequence[str], env: Mapping[str, str], patience_s: float = 300) -> None:
-    """Run to the end. Raises CommandError with what it printed when it fails or takes too long."""
+def run(argv: Sequence[str], env: Mapping[str, str], patience_s: float = 300) -> str:
+    """Run to the end, and give what it printed. Raises CommandError with that when it fails or takes too long."""
     try:
         done = subprocess.run(argv, env=env, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=patience_s)
     except subprocess.TimeoutExpired as error:
         raise CommandError(f"{' '.join(argv)} did not end within {patience_s:.0f} s.") from error
     if done.returncode:
         raise CommandError(f"{' '.join(argv)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
+@unbroken
 @contextlib.contextmanager
 def running(argv: Sequence[str], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process in the background, its output in a file, stopped at the end."""

@@ -1,6 +1,6 @@
 """The benchmarks by name. To add one, write a module with a `measure` and give it a line here."""
 
-from jetrelay.bench import depth, drain, fanout, gateway, ingest, intake, isolation, limit, matching, pages, pipeline
+from jetrelay.bench import depth, drain, fanout, gateway, ingest, intake, isolation, limit, matching, pages, pipeline, soak
 from jetrelay.bench.interface import Measure
 
 BENCHMARKS: dict[str, Measure] = {
@@ -15,4 +15,5 @@ BENCHMARKS: dict[str, Measure] = {
     "matching": matching.measure,
     "depth": depth.measure,
     "pages": pages.measure,
+    "soak": soak.measure,
 }

@@ -17,7 +17,10 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 
+from jetrelay.bench.interruption import unbroken
 
+
+@unbroken
 @contextlib.contextmanager
 def scratch() -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder, and the environment of processes that work on a fresh database and broker. Nothing of it remains."""
@@ -35,11 +38,13 @@ def scratch() -> Iterator[tuple[Path, dict[str, str]]]:
         yield folder, env
 
 
+@unbroken
 @contextlib.contextmanager
 def database(like: str = "") -> Iterator[str]:
     """The URL of another database on the configured PostgreSQL server: empty, or a copy of the one with this URL."""
     url, template = os.environ["DATABASE_URL"], urlsplit(like).path.removeprefix("/") or "template1"
-    name = f"jetrelay_bench_{secrets.token_hex(6)}"
+    # With this process's number: what a kill -9 leaves says whose it was.
+    name = f"jetrelay_bench_{os.getpid()}_{secrets.token_hex(6)}"
     with psycopg.connect(url, autocommit=True) as server:
         try:
             server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -66,6 +71,8 @@ def _drop(server: psycopg.Connection[Any], name: str) -> None:
         except psycopg.errors.ObjectInUse:
             if monotonic() > deadline:
                 raise
+            # A process that was ended in the middle of a statement: the server goes on with it for as long as it takes.
+            server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = current_user", [name])
             sleep(0.2)
 
 

@@ -3,11 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from subprocess import run
 
-from django.core.management.base import CommandError
-
-from jetrelay.bench.processes import MANAGE, django, free_port, python, running, wait_for_port
+from jetrelay.bench.processes import MANAGE, django, free_port, python, run, running, wait_for_port
 from jetrelay.intake import SERVER_THREADS
 from jetrelay.management.commands.up import granian
 
@@ -30,8 +27,8 @@ _BUILD = (
 def build(env: Mapping[str, str], url: str, state: str) -> str:
     """Make a tenant with one endpoint that wants every event. Returns a key to the API."""
     for argv in (python(MANAGE, "migrate", "-v0"), django(_BUILD.format(url=url, state=state, type=TYPE))):
-        _run(argv, env)
-    return _run(python(MANAGE, "create_api_key", "bench", "--rate-limit", RATE_LIMIT), env).strip()
+        run(argv, env)
+    return run(python(MANAGE, "create_api_key", "bench", "--rate-limit", RATE_LIMIT), env).strip()
 
 
 @contextlib.contextmanager
@@ -42,10 +39,3 @@ def serving(env: Mapping[str, str], log: Path, workers: int = 1, application: st
     with running(argv, env, log) as process:
         wait_for_port(port, process, log)
         yield f"http://127.0.0.1:{port}/api/v1/events"
-
-
-def _run(argv: list[str], env: Mapping[str, str]) -> str:
-    done = run(argv, env=env, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:
-        raise CommandError(f"{' '.join(argv)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout

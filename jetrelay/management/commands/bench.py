@@ -1,11 +1,13 @@
 """`manage.py bench NAME`: measure this installation's engines on this machine."""
 
 import json
+import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
 from jetrelay.bench.interface import options_of, summary
+from jetrelay.bench.interruption import Interrupted, heeded
 from jetrelay.bench.registry import BENCHMARKS
 
 
@@ -25,7 +27,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         say = (lambda _: None) if options["json"] else self.stdout.write
         measure = BENCHMARKS[options["name"]]
-        figures = measure(say, **{option.name: options[option.name] for option in options_of(measure)})
+        try:
+            with heeded():
+                figures = measure(say, **{option.name: options[option.name] for option in options_of(measure)})
+        except Interrupted as told:
+            self.stderr.write(f"{told}: stopped, and nothing is left behind.")
+            sys.exit(128 + told.number)
         if options["json"]:
             self.stdout.write(json.dumps(figures))
             return
@@ -41,6 +48,7 @@ class Command(BaseCommand):
         """A line for each of its rows, the columns as the first row has them."""
         columns = list(next(iter(table.values()), {}))
         width = max(map(len, [name, *table]))
-        self.stdout.write("  ".join([f"\n{name.ljust(width)}", *(column.rjust(8) for column in columns)]))
+        across = {column: max(8, len(column)) for column in columns}
+        self.stdout.write("  ".join([f"\n{name.ljust(width)}", *(column.rjust(across[column]) for column in columns)]))
         for key, row in table.items():
-            self.stdout.write("  ".join([key.ljust(width), *(str(row[column]).rjust(8) for column in columns)]))
+            self.stdout.write("  ".join([key.ljust(width), *(str(row[column]).rjust(across[column]) for column in columns)]))
