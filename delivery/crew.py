@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 SETTLE_EVERY_S = 0.05
 SETTLE_AT = 500
+# How soon a change of an endpoint is seen.
+CONFIG_EVERY_S = 0.5
 # Claimed ahead, over all endpoints.
 WINDOW = 2000
 # … while one of them has only a few to deliver.
@@ -121,7 +123,8 @@ class _Work:
         self._done: list[Done] = []
         self._whose: list[Line] = []
         self._settled_at = monotonic()
-        self._claim_at = self._rewind_at = 0.0
+        self._claim_at = self._rewind_at = self._config_at = 0.0
+        self._config_version = 0
         self._troubles = 0
 
     def do(self, tenures: Sequence[Tenure]) -> None:
@@ -129,15 +132,26 @@ class _Work:
             for tenure in tenures:
                 tenure.keep_lease()
             sending = [tenure for tenure in tenures if tenure.sends]
-            for tenure in sending:
-                _refresh(tenure)
             if sending:
+                self._refresh(sending)
                 self._claim([line for tenure in sending for line in tenure.lines.values()])
             self._collect(tenures)
             self._settle(tenures)
             self._troubles = 0
         except (DatabaseError, InterfaceError) as error:
             self._wait_for_database(error)
+
+    def _refresh(self, tenures: Sequence[Tenure]) -> None:
+        """One look at the configuration's version for all of them; one who has just come has not seen any."""
+        if monotonic() - self._config_at >= CONFIG_EVERY_S or any(tenure.config_version < 0 for tenure in tenures):
+            self._config_version, self._config_at = ConfigVersion.current(), monotonic()
+        for tenure in tenures:
+            try:
+                tenure.refresh_lines(self._config_version)
+            except (DatabaseError, InterfaceError):
+                raise
+            except Exception as fault:  # noqa: BLE001 - of our own, in what one lane's endpoints say: the others go on
+                tenure.fault = fault
 
     def _wait_for_database(self, error: Exception) -> None:
         """Keep what is in flight and what is done; both are worth settling once the database is back."""
@@ -212,15 +226,6 @@ class _Work:
             line.owned.pop(done.settlement.id, None)
         self._done, self._whose = [], []
         self._settled_at = monotonic()
-
-
-def _refresh(tenure: Tenure) -> None:
-    try:
-        tenure.refresh_lines()
-    except (DatabaseError, InterfaceError):
-        raise
-    except Exception as fault:  # noqa: BLE001 - of our own, in what one lane's endpoints say: the others go on
-        tenure.fault = fault
 
 
 def _wants(lines: Sequence[Line], now: datetime) -> list[tuple[Line, Want | Head]]:

@@ -54,6 +54,11 @@ class Sent(NamedTuple):
     parcel: Parcel
     target: Target
 
+    def headers(self, now: float, body: bytes) -> list[str]:
+        """Of a request that starts now, in Unix seconds: signed with what the endpoint has by then."""
+        lines = self.line.envelope.headers(self.parcel.id, int(now), body)
+        return lines + self.parcel.headers if self.parcel.batched else lines
+
 
 @dataclass(eq=False)
 class Line:
@@ -241,13 +246,8 @@ class Line:
             self.send()
 
     def _request(self, parcel: Parcel, target: Target) -> Request:
-        webhook_id, body, envelope = parcel.id, parcel.body, self.envelope
-
-        def headers(now: float) -> list[str]:
-            lines = envelope.headers(webhook_id, int(now), body)
-            return lines + parcel.headers if parcel.batched else lines
-
-        return Request(Sent(self, parcel, target), target.url, headers, body, target.timeout_ms, self.inbox, self.gate, urgent=self.keying is not None)
+        sent = Sent(self, parcel, target)
+        return Request(sent, target.url, sent.headers, parcel.body, target.timeout_ms, self.inbox, self.gate, urgent=self.keying is not None)
 
     # --- what came of it -------------------------------------------------------------------------------------------
 

@@ -38,20 +38,22 @@ def save(finished: Sequence[Done], also: Callable[[], None] = lambda: None) -> N
 
 
 def _save(finished: Sequence[Done], also: Callable[[], None]) -> None:
-    now, counter = timezone.now(), AttemptCounter()
-    by_outcome: dict[Outcome, list[Settlement]] = {outcome: [] for outcome in Outcome}
+    now, counter, dead = timezone.now(), AttemptCounter(), _with(Outcome.DEAD, finished)
     for done in finished:
-        by_outcome[done.verdict.outcome].append(done.settlement)
         counter.add(done.endpoint_id, done.verdict.outcome, done.attempt.total_ms)
     with transaction.atomic():
         engine().insert_attempts([done.attempt for done in finished])
-        engine().settle(Delivery.State.DELIVERED, by_outcome[Outcome.DELIVERED], now)
-        engine().settle(Delivery.State.DEAD, by_outcome[Outcome.DEAD], now)
+        engine().settle(Delivery.State.DELIVERED, _with(Outcome.DELIVERED, finished), now)
+        engine().settle(Delivery.State.DEAD, dead, now)
         # Dead but for a replay that came in between: due again at once, as that wanted it.
-        replayed = [row._replace(due_at=now, counted=False) for row in by_outcome[Outcome.DEAD]]
-        engine().postpone([*by_outcome[Outcome.RETRY], *replayed])
+        replayed = [row._replace(due_at=now, counted=False) for row in dead]
+        engine().postpone([*_with(Outcome.RETRY, finished), *replayed])
         counter.save(now.replace(second=0, microsecond=0))
         also()
+
+
+def _with(outcome: Outcome, finished: Sequence[Done]) -> list[Settlement]:
+    return [done.settlement for done in finished if done.verdict.outcome is outcome]
 
 
 def save_one_by_one(finished: Sequence[Done]) -> None:

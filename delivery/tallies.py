@@ -1,6 +1,7 @@
 """Counting attempts between two settlements, for the tally rows."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -13,16 +14,15 @@ class AttemptCounter:
     """Counts and histogram of one settlement, by (endpoint, outcome)."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[UUID, str], dict[str, float]] = {}
+        self._durations: dict[tuple[UUID, Outcome], list[float]] = {}
 
     def add(self, endpoint: UUID, outcome: Outcome, ms: float) -> None:
-        counts = self._counts.setdefault((endpoint, outcome.value), {"attempts": 0, "total_ms": 0.0})
-        bucket = AttemptTally.bucket(ms)
-        counts["attempts"] += 1
-        counts["total_ms"] += ms
-        counts[bucket] = counts.get(bucket, 0) + 1
+        self._durations.setdefault((endpoint, outcome), []).append(ms)
 
     def save(self, minute: datetime) -> None:
         """Add to the rows of this minute, in the caller's transaction."""
-        counts: Mapping[tuple[UUID, str], Mapping[str, float]] = self._counts
-        engine().add_attempt_tallies(minute, counts)
+        engine().add_attempt_tallies(minute, {(endpoint, outcome.value): _counts(ms) for (endpoint, outcome), ms in self._durations.items()})
+
+
+def _counts(durations: Sequence[float]) -> Mapping[str, float]:
+    return {"attempts": len(durations), "total_ms": sum(durations), **Counter(map(AttemptTally.bucket, durations))}

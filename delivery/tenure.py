@@ -17,7 +17,7 @@ from delivery.destinations.exchange import Inbox
 from delivery.leases import Holding
 from delivery.lines import Line
 from delivery.models import EndpointHealth
-from subscriptions.models import ConfigVersion, Endpoint
+from subscriptions.models import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ SLICE_S = 10.0
 SLOW_S = 0.25
 # An owner gives up a lane that has had nothing to do for so long.
 LINGER_S = 0.5
-CONFIG_EVERY_S = 0.5
 # What depends on the time, such as the end of a rotation, is looked at this often.
 RECONFIGURE_EVERY_S = 60.0
 # At shutdown, what is in flight gets this long to finish.
@@ -47,7 +46,7 @@ class Tenure:
         self.lines: dict[UUID, Line] = {}
         self.config_version = -1
         self.slice_started = self.busy_at = monotonic()
-        self.config_at = self.configured_at = 0.0
+        self.configured_at = 0.0
         # Set while nothing new is sent: at the end of a slice, at shutdown, or because the lease is lost.
         self.stopped_at: float | None = None
         self.lost = False
@@ -136,21 +135,18 @@ class Tenure:
 
     # --- its endpoints -------------------------------------------------------------------------------------------
 
-    def refresh_lines(self) -> None:
-        """Take over endpoints that changed; those that were paused or disabled close."""
-        if monotonic() - self.config_at < CONFIG_EVERY_S and self.config_version >= 0:
+    def refresh_lines(self, version: int) -> None:
+        """Take over endpoints that changed, if the configuration has; those that were paused or disabled close."""
+        if version == self.config_version and monotonic() - self.configured_at < RECONFIGURE_EVERY_S:
             return
-        version = ConfigVersion.current()
-        if version != self.config_version or monotonic() - self.configured_at > RECONFIGURE_EVERY_S:
-            endpoints = {endpoint.id: endpoint for endpoint in Endpoint.objects.active().in_lane(self.lane)}
-            healths = health.rows(endpoints)
-            order.forget(row.pk for row in healths.values() if row.ordered_since and not endpoints[row.pk].ordered)
-            for gone in self.lines.keys() - endpoints.keys():
-                self.lines[gone].close()
-            for id, endpoint in endpoints.items():
-                self._configure(self.lines.setdefault(id, Line(id, self.inbox)), endpoint, healths.get(id))
-            self.config_version, self.configured_at = version, monotonic()
-        self.config_at = monotonic()
+        endpoints = {endpoint.id: endpoint for endpoint in Endpoint.objects.active().in_lane(self.lane)}
+        healths = health.rows(endpoints)
+        order.forget(row.pk for row in healths.values() if row.ordered_since and not endpoints[row.pk].ordered)
+        for gone in self.lines.keys() - endpoints.keys():
+            self.lines[gone].close()
+        for id, endpoint in endpoints.items():
+            self._configure(self.lines.setdefault(id, Line(id, self.inbox)), endpoint, healths.get(id))
+        self.config_version, self.configured_at = version, monotonic()
 
     def _configure(self, line: Line, endpoint: Endpoint, row: EndpointHealth | None) -> None:
         try:

@@ -20,7 +20,7 @@ from django.db.models import Min
 from django.utils import timezone
 
 from delivery.models import AttemptTally, AttemptTotal, EventTally, EventTotal, TotalMark
-from delivery.models.totals import HISTOGRAM
+from delivery.models.tallies import HISTOGRAM
 
 logger = logging.getLogger(__name__)
 

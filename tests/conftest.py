@@ -60,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(tenure, "LINGER_S", 0.05)
     # As in production, where they stay for twice as long: nobody leaves without having looked once more.
     monkeypatch.setattr(crew, "MAX_POLL_S", 0.025)
-    monkeypatch.setattr(tenure, "CONFIG_EVERY_S", 0.02)
+    monkeypatch.setattr(crew, "CONFIG_EVERY_S", 0.02)
     yield
     tenure.stopping.clear()
 

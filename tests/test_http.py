@@ -629,7 +629,7 @@ def test_it_starts_nothing_at_a_gate_whose_time_is_over(sender: Sender, receiver
 def test_it_makes_headers_when_the_request_starts(sender: Sender) -> None:
     gate, inbox, crowd, made = Gate(1), Inbox(), Crowd(), []
 
-    def headers(now: float) -> list[str]:
+    def headers(now: float, _body: bytes) -> list[str]:
         made.append((len(crowd.order), now))
         return [f"X-Made: {len(made)}"]
 

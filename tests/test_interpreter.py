@@ -15,7 +15,7 @@ def test_what_is_loaded_is_left_out_of_collections_and_later_cycles_are_found() 
         "node = Node(); node.self = node; gone = weakref.ref(node); del node; kept = gone() is not None; gc.collect(0)\n"
         "print(gc.get_freeze_count() > 1000, len(gc.get_objects()) < 1000, kept, gone() is None, gc.get_threshold())"
     )
-    assert run(code).strip() == "True True True True (5000, 10, 10)"
+    assert run(code).strip() == "True True True True (50000, 10, 10)"
 
 
 def test_threads_hand_over_within_a_millisecond() -> None:

@@ -7,7 +7,7 @@ from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest
 
 from delivery.models import AttemptTally, AttemptTotal, EndpointHealth, EventTally, EventTotal, Lease, TotalMark
-from delivery.models.totals import HISTOGRAM
+from delivery.models.tallies import HISTOGRAM
 from subscriptions.models import Endpoint
 from subscriptions.table_filters import PeriodFilter, chosen, words
 from subscriptions.tables import BigTable, ReadOnlyAdmin

@@ -93,14 +93,15 @@ class Inbox:
 
 @dataclass(slots=True)
 class Request:
-    """One POST. `headers` are complete lines, or make them when the request starts, of that time in Unix seconds: the one that is kept with the attempt.
+    """One POST. `headers` are complete lines, or make them when the request starts, of that time in Unix seconds, the one that is kept with
+    the attempt, and the body.
 
     The time limit covers everything from DNS to the last byte.
     """
 
     tag: Any
     url: str
-    headers: Sequence[str] | Callable[[float], Sequence[str]]
+    headers: Sequence[str] | Callable[[float, bytes], Sequence[str]]
     body: bytes
     timeout_ms: int
     inbox: Inbox

@@ -82,7 +82,7 @@ class Transfer:
             curl.setopt(pycurl.URL, request.url)
             self.url = request.url
         # An empty list would leave those of the request before.
-        curl.setopt(pycurl.HTTPHEADER, (request.headers(now) if callable(request.headers) else request.headers) or None)
+        curl.setopt(pycurl.HTTPHEADER, (request.headers(now, request.body) if callable(request.headers) else request.headers) or None)
         curl.setopt(pycurl.POSTFIELDS, request.body)
         timeout_ms = max(1, round(request.timeout_ms - waited_ms))
         if timeout_ms != self.timeout_ms:

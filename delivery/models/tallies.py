@@ -1,5 +1,6 @@
 """Counts per minute: what came in and what went out."""
 
+from bisect import bisect_left
 from typing import Any, Self
 
 from django.db import models
@@ -8,6 +9,8 @@ from subscriptions.models import Endpoint, Source, Tenants
 
 # Upper bounds of the latency histogram in ms; slower attempts fall into the last bucket, `over`.
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
+# The columns that count attempts up to each bound, and over the last.
+HISTOGRAM = (*(f"ms_{bound}" for bound in LATENCY_BOUNDS_MS), "ms_over")
 
 
 class EventTallyQuerySet(models.QuerySet["EventTally"]):
@@ -88,7 +91,7 @@ class AttemptTally(models.Model):
     @staticmethod
     def bucket(ms: float) -> str:
         """The name of the column that counts an attempt of this duration."""
-        return next((f"ms_{bound}" for bound in LATENCY_BOUNDS_MS if ms <= bound), "ms_over")
+        return HISTOGRAM[bisect_left(LATENCY_BOUNDS_MS, ms)]
 
     def buckets(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in (*(f"ms_{bound}" for bound in LATENCY_BOUNDS_MS), "ms_over")}
+        return {name: getattr(self, name) for name in HISTOGRAM}

@@ -2,11 +2,7 @@
 
 from django.db import models
 
-from delivery.models.tallies import LATENCY_BOUNDS_MS
 from subscriptions.models import Endpoint, Source
-
-# The columns of an attempt tally that are counts of attempts; a total counts the same.
-HISTOGRAM = (*(f"ms_{bound}" for bound in LATENCY_BOUNDS_MS), "ms_over")
 
 
 class TotalMark(models.Model):

@@ -8,7 +8,7 @@ from uuid import UUID
 from delivery import totals
 from delivery.cancelling import TALLY as CANCELLED
 from delivery.models import LATENCY_BOUNDS_MS, Delivery
-from delivery.models.totals import HISTOGRAM
+from delivery.models.tallies import HISTOGRAM
 from delivery.retry import Outcome
 from jetrelay.metrics import owed
 from jetrelay.metrics.families import Families, counter, gauge, histogram, info
