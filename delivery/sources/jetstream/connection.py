@@ -23,6 +23,8 @@ HANDSHAKE_TIMEOUT_S = 20.0
 SILENCE_S = 30.0
 # A message that is larger than this is not skipped but ends the connection: no event is near it. In bytes.
 _MAX_SKIPPED = 64 * 1024 * 1024
+# Asked of the socket in one go: some thirty events. In bytes.
+_READ_AHEAD = 16_384
 
 
 class Disconnected(Exception):
@@ -42,25 +44,42 @@ class Refused(Disconnected):
 
 
 class _BoundedFrames(frame_buffer):
-    """websocket-client's frame reader, which would hold a frame of any size in memory."""
+    """websocket-client's frame reader, which would hold a frame of any size in memory, and asks the socket three times for each."""
 
-    _kept = b""
-    _left = 0
+    def __init__(self, recv: Callable[[int], bytes]) -> None:
+        super().__init__(recv, skip_utf8_validation=True)
+        # What has been read, and how much of it has been taken.
+        self._ahead = bytearray()
+        self._taken = 0
+        # Of a frame that is too large.
+        self._kept = b""
+        self._left = 0
 
     def recv_strict(self, bufsize: int) -> bytes:
         if bufsize <= MAX_FRAME:
-            return bytes(super().recv_strict(bufsize))
+            return self._take(bufsize)
         if bufsize > _MAX_SKIPPED:
             raise websocket.WebSocketProtocolException(f"a frame claims to have {bufsize:,} bytes")
         # One byte more than allowed is kept, so that the parser refuses it by its size; the rest is read and dropped.
         # A timeout may interrupt this anywhere: the next call goes on from there.
         if not self._kept:
-            self._kept = bytes(super().recv_strict(MAX_FRAME + 1))
+            self._kept = self._take(MAX_FRAME + 1)
             self._left = bufsize - len(self._kept)
         while self._left:
-            self._left -= len(super().recv_strict(min(self._left, 65_536)))
+            self._left -= len(self._take(min(self._left, _READ_AHEAD)))
         kept, self._kept = self._kept, b""
         return kept
+
+    def _take(self, size: int) -> bytes:
+        while len(self._ahead) - self._taken < size:
+            # If this is interrupted by a timeout, nothing has changed.
+            self._ahead += self.recv(_READ_AHEAD)
+            del self._ahead[: self._taken]
+            self._taken = 0
+        end = self._taken + size
+        taken = bytes(self._ahead[self._taken : end])
+        self._taken = end
+        return taken
 
 
 class _BoundedParts(continuous_frame):
@@ -87,7 +106,7 @@ class _BoundedParts(continuous_frame):
 class _WebSocket(websocket.WebSocket):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.frame_buffer = _BoundedFrames(self._recv, skip_utf8_validation=True)
+        self.frame_buffer = _BoundedFrames(self._recv)
         self.cont_frame = _BoundedParts(fire_cont_frame=False, skip_utf8_validation=True)
 
 
@@ -104,7 +123,8 @@ class Connection:
         self._telling = threading.Lock()
         # Whether the filter can be replaced.
         self.established = False
-        self._closed = self._silent = False
+        self._silent = False
+        self._closed = threading.Event()
         # Validation of UTF-8 is the parser's: the library's own, in Python, is slower than all the rest.
         self._socket = _WebSocket(skip_utf8_validation=True, enable_multithread=True, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], sslopt=_tls())
 
@@ -126,10 +146,10 @@ class Connection:
             raise _refusal(error) from error
         except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
             # OSError, AttributeError: `close` may have taken the socket away under the handshake, or right after it.
-            raise Disconnected("the handshake was cut off" if self._closed else f"cannot connect: {_words(error)}") from error
+            raise Disconnected("the handshake was cut off" if self._closed.is_set() else f"cannot connect: {_words(error)}") from error
         finally:
             deadline.cancel()
-        if self._closed:
+        if self._closed.is_set():
             self.close()
             raise Disconnected("the handshake was cut off")
         if hello:
@@ -145,6 +165,9 @@ class Connection:
 
         Raises Disconnected, and Undecodable for a compressed frame that does not decompress.
         """
+        if self._closed.is_set():
+            # What has been read ahead is no longer wanted.
+            raise Disconnected("closed from here")
         try:
             code, data = self._socket.recv_data(control_frame=True)
         except websocket.WebSocketTimeoutException as error:
@@ -155,7 +178,7 @@ class Connection:
             return None
         except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
             # ValueError, AttributeError: `close` was called while this waited for the socket.
-            raise Disconnected("closed from here" if self._closed else _words(error)) from error
+            raise Disconnected("closed from here" if self._closed.is_set() else _words(error)) from error
         self._silent = False
         if code in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
             self.bytes_in += len(data)
@@ -187,7 +210,7 @@ class Connection:
     def close(self) -> None:
         """End the connection, also under a thread that is waiting in `open` or `receive`."""
         with self._closing:
-            self._closed = True
+            self._closed.set()
             try:
                 if self._socket.sock is not None:
                     self._socket.sock.shutdown(socket.SHUT_RDWR)
