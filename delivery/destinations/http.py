@@ -206,7 +206,7 @@ class Sender:
         self._hand_over(wait.request, Result(wait.request.tag, wait.started_at, None, error, detail, timings, "", b"", 0))
 
     def _begin(self, request: Request, known: str = "", waited_ms: float = 0.0) -> None:
-        transfer = self._idle.pop() if self._idle else Transfer(self.door, self._authorities)
+        transfer = self._idle.pop() if self._idle else Transfer(self.door, self._authorities, self._sockets.opened)
         try:
             transfer.begin(request, known, waited_ms)
             self._busy[transfer.curl] = transfer

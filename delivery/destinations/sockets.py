@@ -2,7 +2,7 @@
 
 libcurl asks for a socket when a request waits for its answer, and drops it when that has come: twice for each request, although the
 connection stays. Going through `selectors` each time costs a fifth of a sender. Here a socket that is dropped stays with the kernel
-until something happens on it, so that a request costs one call, and that an answer comes is heard of as before.
+until something happens on it, so that a request costs no call, and that an answer comes is heard of as before.
 """
 
 import select
@@ -16,6 +16,10 @@ import pycurl
 class Sockets(Protocol):
     def watch(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
         """libcurl's CURLMOPT_SOCKETFUNCTION."""
+        ...
+
+    def opened(self) -> None:
+        """To be called when libcurl opens a socket: it may get the number of one that was closed."""
         ...
 
     def wait(self, timeout_s: float | None) -> Sequence[tuple[Any, int]]:
@@ -34,6 +38,8 @@ class EpollSockets:
         self._epoll = select.epoll()
         # What libcurl wants of each, 0 for nothing at the moment. It may have closed those, and another may have their number.
         self._wanted: dict[int, int] = {wake_fd: _WAKE}
+        # What the kernel has of each that was not closed since: nothing has been opened since it was told.
+        self._told: dict[int, int] = {}
         self._epoll.register(wake_fd, select.EPOLLIN)
 
     def watch(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
@@ -41,6 +47,11 @@ class EpollSockets:
             self._wanted[fd] = 0
             return
         mask = _MASKS[what]
+        if self._told.get(fd) != mask:
+            self._tell(fd, mask)
+        self._wanted[fd] = mask
+
+    def _tell(self, fd: int, mask: int) -> None:
         if fd in self._wanted:
             try:
                 self._epoll.modify(fd, mask)
@@ -48,7 +59,10 @@ class EpollSockets:
                 self._epoll.register(fd, mask)  # it was closed, which takes it out of the kernel's list
         else:
             self._epoll.register(fd, mask)
-        self._wanted[fd] = mask
+        self._told[fd] = mask
+
+    def opened(self) -> None:
+        self._told.clear()
 
     def wait(self, timeout_s: float | None) -> Sequence[tuple[Any, int]]:
         return self._epoll.poll(timeout_s)
@@ -63,6 +77,7 @@ class EpollSockets:
             else:
                 # A connection at rest was ended by its peer, say. libcurl finds out when it wants it again.
                 del self._wanted[fd]
+                self._told.pop(fd, None)
                 self._epoll.unregister(fd)
 
     def close(self) -> None:
@@ -88,6 +103,9 @@ class SelectorSockets:
             self._selector.register(fd, _EVENTS[what])
         elif watched:
             self._selector.unregister(fd)
+
+    def opened(self) -> None:
+        pass
 
     def wait(self, timeout_s: float | None) -> Sequence[tuple[Any, int]]:
         return self._selector.select(timeout_s)

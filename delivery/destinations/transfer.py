@@ -1,6 +1,7 @@
 """One request in libcurl's hands: a handle that is used again and again, and what has come back so far."""
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -45,6 +46,8 @@ class Transfer:
 
     door: Door
     authorities: str
+    # Called for each socket that is opened.
+    opened: Callable[[], None]
     curl: Any = field(default_factory=pycurl.Curl)
     request: Request | None = None
     started_at: float = 0.0
@@ -157,4 +160,5 @@ class Transfer:
             return pycurl.SOCKET_BAD
         # Another address of the same name may still be refused: only the last word counts if none connects.
         self.refusal = ""
+        self.opened()
         return _Socket(family, kind, protocol)
