@@ -13,6 +13,7 @@ def main() -> None:
         sys.exit("jetrelay: Django is not installed for this Python. Run `make install`, then use .venv/bin/python manage.py ...")
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
+    from django.db import Error as DatabaseError
 
     try:
         execute_from_command_line(sys.argv)
@@ -23,6 +24,12 @@ def main() -> None:
             sys.exit(consult(print, as_json="--json" in sys.argv, unsettled=str(error)))
         # A wrong setting is the operator's to mend: name it, without a traceback in the way.
         sys.exit(f"jetrelay: {error}")
+    except DatabaseError as error:
+        from jetrelay.away import advice
+
+        if not (words := advice(error)):
+            raise
+        sys.exit(f"jetrelay: {words}")
 
 
 if __name__ == "__main__":

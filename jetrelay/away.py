@@ -1,4 +1,4 @@
-"""What a database raises that cannot be reached. Pure.
+"""What a database raises that cannot be reached, or has not been made ready. Pure.
 
 A table that is missing, or a disk that is full, comes as the same class of exception, and is a failure like any other.
 """
@@ -6,12 +6,14 @@ A table that is missing, or a disk that is full, comes as the same class of exce
 import sqlite3
 
 import psycopg
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, ProgrammingError
 
 # PostgreSQL's classes and codes (Appendix A of its manual): connection exceptions; no more connections; shutting down, crashed, starting.
 _AWAY = ("08", "53300", "57P01", "57P02", "57P03")
 # Rolled back for the sake of others; a lock that was not to be had; a statement that took too long.
 _PASSING = ("40", "55P03", "57014")
+# How PostgreSQL and SQLite call what a migration would have made.
+_UNMADE = ("does not exist", "no such table", "no such column")
 # SQLite's primary result codes: held by others for too long, or out of reach.
 _OF_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
 
@@ -27,6 +29,16 @@ def is_away(error: BaseException | None) -> bool:
     if isinstance(cause, sqlite3.OperationalError):
         return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _OF_SQLITE
     return not isinstance(cause, sqlite3.Error)
+
+
+def advice(error: BaseException) -> str | None:
+    """What the operator of a command has to do about it, if it is one of these."""
+    said = (str(error).strip().splitlines() or ["nothing more is known"])[0]
+    if is_away(error):
+        return f"The database does not answer: {said}. Check DATABASE_URL, and whether the database runs."
+    if isinstance(error, OperationalError | ProgrammingError) and any(word in said for word in _UNMADE):
+        return f"The database is not of this version: {said}. Run: python manage.py migrate"
+    return None
 
 
 def is_passing(error: BaseException) -> bool:

@@ -1,6 +1,10 @@
 """Which errors say that the database cannot be reached: real ones, of both engines."""
 
+import os
+import re
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +15,7 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, Operational
 
 from jetrelay.away import is_away, is_passing
 from jetrelay.bench.processes import free_port
+from tests.whole import ROOT
 
 
 def caused_by(deed: Callable[[], object], as_: type[DatabaseError | InterfaceError] = OperationalError) -> Exception:
@@ -80,3 +85,22 @@ def test_a_connection_that_was_ended_and_a_lock_that_was_not_to_be_had() -> None
 
 def test_other_errors_are_none() -> None:
     assert not any(is_away(error) for error in (None, KeyError(), IntegrityError(), DatabaseError()))
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("command", ["bootstrap", "prune --dry-run", "rotate_encryption_keys --check", "migrate --check"])
+def test_a_command_says_in_a_line_what_is_wrong_with_the_database(command: str, tmp_path: Path) -> None:
+    def said(url: str) -> str:
+        env = {"PATH": os.environ["PATH"], "SECRET_KEY": "x" * 50, "JETRELAY_DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": url}
+        ran = subprocess.run([sys.executable, "manage.py", *command.split()], cwd=ROOT, env=env, check=False, capture_output=True, text=True)
+        assert ran.returncode
+        return ran.stderr.strip()
+
+    away = said(f"postgres://jetrelay@127.0.0.1:{free_port()}/x")
+    assert away.startswith("jetrelay: The database does not answer: ")
+    assert away.endswith("Check DATABASE_URL, and whether the database runs.")
+    assert "\n" not in away
+    if not command.startswith("migrate"):
+        assert re.fullmatch(
+            r"jetrelay: The database is not of this version: no such table: \w+\. Run: python manage.py migrate", said(f"sqlite:///{tmp_path}/empty.sqlite3")
+        )

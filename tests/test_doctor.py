@@ -399,8 +399,11 @@ def test_a_listener_whose_lease_has_run_out(settings: Settings) -> None:
     make_subscription(source=source)
     assert level(processes.listener) == PROBLEM
     Holding(f"listener:{source.id}", 60).take()
-    assert level(processes.listener) == OK
+    settings.JETSTREAM_HOSTS = ["wss://another.example/subscribe"]
+    assert only(processes.listener)[1].endswith("listens to Jetstream, and is connected to no host yet")
     here, away = make_host(source=source), make_host(source=source, connected_since=None, problem="refused")
+    told = only(processes.listener)
+    assert (told[0], told[1].endswith(f"listens to {here.host}, which JETSTREAM_HOSTS does not name here")) == (WARNING, True)
     settings.JETSTREAM_HOSTS = [here.host, away.host]
     assert levels(processes.listener) == [WARNING, OK]
     settings.JETSTREAM_HOSTS = [away.host]

@@ -233,6 +233,21 @@ def test_what_is_no_secret_stays(words: str) -> None:
     assert masking.text(words) == words
 
 
+@pytest.mark.parametrize("password", ["password", "PASSWORD", "token-123", "my_password=1", "jetrelay"])
+def test_a_password_that_is_also_a_name_hides_itself_and_what_stands_under_that_name(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for known in ("_known", "_values", "_late_values"):
+        monkeypatch.setattr(masking, known, type(getattr(masking, known))())
+    know_secrets(urls=(f"postgres://jetrelay:{password}@db/x",))
+    assert masking.text(f"cannot connect to postgres://jetrelay:{password}@db/x") == "cannot connect to postgres://(hidden)@db/x"
+    assert "Tr0ub" not in masking.text("Sign in as admin with the password Tr0ub4dor-and-3")
+    assert "Tr0ub" not in masking.text('{"password": "Tr0ub4dor-and-3", "token-123": "Tr0ub4dor-and-3"}')
+    if password.lower() in ("password", "jetrelay"):
+        # It stands in half of all messages, and tells nobody anything.
+        assert masking.text("manage.py changepassword of jetrelay") == "manage.py changepassword of jetrelay"
+    else:
+        assert password not in masking.text(f"is it {password}, perhaps")
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("form", FORMS)
 def test_a_page_that_fails_tells_nothing_of_its_request(form: str, monkeypatch: pytest.MonkeyPatch) -> None:

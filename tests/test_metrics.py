@@ -288,6 +288,12 @@ def test_it_tells_who_holds_which_lease() -> None:
     assert listening.take()
     assert sending.take()
     found = Scrape()
+    assert found("listener_wanted") == 0
+    subscription = make_subscription(source=source)
+    found = Scrape()
+    assert found("listener_wanted") == 1
+    subscription.endpoint.delete()
+    assert Scrape()("listener_wanted") == 0
     assert [found("lane_lease_held", lane=str(lane)) for lane in (1, 2)] == [0, 1]
     assert 0 < found("lane_lease_left_seconds", lane="2") <= 30
     assert found("listener_lease_held") == 1

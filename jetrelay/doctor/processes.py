@@ -85,13 +85,22 @@ def listener() -> Iterator[Finding]:
 
 
 def _hosts(source: Source, owner: str) -> Iterator[Finding]:
-    hosts = list(StreamHost.objects.filter(source=source, host__in=settings.JETSTREAM_HOSTS))
+    seen = list(StreamHost.objects.filter(source=source))
+    hosts = [host for host in seen if host.host in settings.JETSTREAM_HOSTS]
+    if not hosts:
+        connected = ", ".join(sorted(host.host for host in seen if host.connected_since))
+        if connected:
+            advice = "Give doctor the listener's environment, or start the listener with this one."
+            yield warning(f"{owner} listens to {connected}, which JETSTREAM_HOSTS does not name here", advice)
+        else:
+            yield warning(f"{owner} listens to {source.name}, and is connected to no host yet", "Look again in some seconds; then look at the listener's log.")
+        return
     away = [host for host in hosts if host.connected_since is None]
     for host in away:
         known = "another host brings its events meanwhile" if len(away) < len(hosts) else "nothing comes in meanwhile"
         advice = f"Is the URL in JETSTREAM_HOSTS right, and can this machine reach it? {known.capitalize()}."
         yield (warning if len(away) < len(hosts) else problem)(f"{host.host} is not connected: {host.problem or 'not yet'}", advice)
-    if len(away) < len(hosts) or not hosts:
+    if len(away) < len(hosts):
         yield ok(f"{owner} listens to {source.name}, {len(hosts) - len(away)} of {len(hosts)} hosts connected")
 
 

@@ -25,6 +25,8 @@ _NAMES = (
     *("access_key", "access-key", "auth_key", "auth-key", "x-key"),
 )
 _ANY_NAME = "|".join(_NAMES)
+# What nobody can keep secret, though a database may have it for a password: it stands in half of all messages.
+_WORDS = frozenset({*_NAMES, "jetrelay", "postgres"})
 _NAME = re.compile(rf"{_ANY_NAME}|(?:\A|[_-])(?:key|keys|dsn|auth|pwd)\Z", re.IGNORECASE)
 
 _NAMED = (
@@ -68,17 +70,21 @@ _RULES = tuple(
 )
 
 _known: set[str] = set()
-# The longest first: one may be a part of another.
+# The longest first: one may be a part of another. Those that have a name in them wait until names have done their part, and others go
+# before what would cut them.
 _values: tuple[str, ...] = ()
+_late_values: tuple[str, ...] = ()
 
 
 def know(secrets: Iterable[str]) -> None:
     """Hide these values wherever they stand, also as they look in a URL, in JSON and in a `repr`."""
-    global _values
+    global _values, _late_values
     for secret in secrets:
-        if len(secret) >= SHORTEST:
+        if len(secret) >= SHORTEST and secret.lower() not in _WORDS:
             _known.update({secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]})
-    _values = tuple(sorted(_known, key=len, reverse=True))
+    longest_first = sorted(_known, key=len, reverse=True)
+    _values = tuple(each for each in longest_first if not _NAME.search(each))
+    _late_values = tuple(each for each in longest_first if _NAME.search(each))
 
 
 def secrets_in_url(url: str) -> list[str]:
@@ -92,13 +98,18 @@ def secrets_in_url(url: str) -> list[str]:
 
 def text(words: str) -> str:
     """The text without what looks like a secret in it."""
-    for each in _values:
-        if each in words:
-            words = words.replace(each, HIDDEN)
+    words = _without(_values, words)
     low = words.lower()
     for hints, pattern, becomes in _RULES:
         if any(hint in low for hint in hints):
             words = pattern.sub(becomes, words)
+    return _without(_late_values, words)
+
+
+def _without(values: Iterable[str], words: str) -> str:
+    for each in values:
+        if each in words:
+            words = words.replace(each, HIDDEN)
     return words
 
 

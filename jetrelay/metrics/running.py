@@ -15,7 +15,7 @@ from jetrelay.dashboard.stream.hosts import Stream, streams
 from jetrelay.metrics import owed
 from jetrelay.metrics.families import Families, counter, gauge
 from subscriptions.ids import to_public
-from subscriptions.models import Source
+from subscriptions.models import Source, Subscription
 
 # Hosts come and go with JETSTREAM_HOSTS, which names eight at most.
 MOST_HOSTS = 100
@@ -47,6 +47,13 @@ def _leases() -> Families:
         "How long the lane's lease still runs; below 0: since when it has run out.",
         "lane",
         (((lane,), found[name].total_seconds()) for name, lane in lanes.items() if name in found),
+    )
+    wanted = {source.pk for source in Source.objects.filter(pk__in=listeners.values()) if Subscription.objects.of(source).exists()}
+    yield gauge(
+        "listener_wanted",
+        "1 while some endpoint wants anything of the stream, so that somebody has to listen.",
+        "source",
+        (((to_public(Source.prefix, pk),), float(pk in wanted)) for pk in listeners.values()),
     )
     yield gauge(
         "listener_lease_held",
