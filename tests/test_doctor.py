@@ -533,7 +533,7 @@ def test_secrets_that_no_key_opens_and_others_under_an_older_one(settings: Setti
     settings.JETRELAY_ENCRYPTION_KEYS = [Fernet.generate_key().decode(), old]
     assert only(stored.encryption) == (WARNING, "1 of 1 stored secrets are under an older key")
     settings.JETRELAY_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
-    assert only(stored.encryption) == (PROBLEM, f"no key opens 1 of endpoint secret, such as that of {endpoint.public_id}")
+    assert only(stored.encryption) == (PROBLEM, f"no key opens what is stored as endpoint secret: 1 of them, such as that of {endpoint.public_id}")
     settings.JETRELAY_ENCRYPTION_KEYS = []
     assert level(stored.encryption) == PROBLEM
     settings.JETRELAY_ENCRYPTION_KEYS = [old]

@@ -123,6 +123,6 @@ def test_an_installation_where_nothing_was_done_right(tmp_path: Path) -> None:
         code, found, _ = examined(env)
     assert code == 1
     assert "not applied: delivery.0008_gap_acknowledged" in found["migrations"][0][1]
-    assert found["encryption"][0][1].startswith("no key opens 1 of endpoint secret")
+    assert found["encryption"][0][1].startswith("no key opens what is stored as endpoint secret: 1 of them")
     assert found["beat"] == [("problem", "beat has never run")]
     assert found["worker"][0][0] == found["listener"][0][0] == "problem"

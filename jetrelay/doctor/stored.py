@@ -31,7 +31,7 @@ def encryption() -> Iterator[Finding]:
     part = "" if found.complete else f" (of the first {found.total:,}; there are more)"
     for kind, (row, count) in found.shut.items():
         advice = "Put the key that they were written with back into JETRELAY_ENCRYPTION_KEYS: nothing is sent to these endpoints without it."
-        yield problem(f"no key opens {count:,} of {kind}, such as that of {row}{part}", advice)
+        yield problem(f"no key opens what is stored as {kind}: {count:,} of them, such as that of {row}{part}", advice)
     if found.older:
         advice = "`manage.py rotate_encryption_keys` puts everything under the first key; until then keep the older ones."
         yield warning(f"{found.older:,} of {found.total:,} stored secrets are under an older key{part}", advice)
