@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -28,7 +28,6 @@ class Wire:
         self.connections = 0
         # Set when a connection ended, whoever ended it.
         self.ended = threading.Event()
-        self._writers: list[asyncio.StreamWriter] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -63,14 +62,15 @@ class Wire:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for writer in self._writers:
-            writer.transport.abort()
+        # All that the loop knows of, also those in a handshake, or whose task was cancelled before its first step: nothing public names them.
+        transports: Mapping[int, asyncio.WriteTransport] = getattr(self._loop, "_transports", {})
+        for transport in list(transports.values()):
+            transport.abort()
         for _ in range(3):
             await asyncio.sleep(0)  # an aborted transport closes its socket one turn later
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._writers.append(writer)
         # A client that goes away, and the end of the test, are what some of these tests are about.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await self.behaviour(reader, writer)
