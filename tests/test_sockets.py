@@ -85,3 +85,18 @@ def test_a_connection_at_rest_that_ends_is_no_news(sockets: Sockets) -> None:
         [(number, happened)] = heard(sockets)
         assert number == ours.fileno()
         assert happened & pycurl.CSELECT_IN
+
+
+def test_a_connection_at_rest_that_was_closed_since_the_kernel_told_of_it_is_no_news(sockets: Sockets) -> None:
+    ours, peer = socket.socketpair()
+    busy, other = socket.socketpair()
+    with ours, peer, busy, other:
+        sockets.opened()
+        ask(sockets, pycurl.POLL_IN, ours)
+        ask(sockets, pycurl.POLL_REMOVE, ours)
+        ask(sockets, pycurl.POLL_IN, busy)
+        peer.close()
+        other.send(b"1")
+        happened = sockets.wait(1)
+        ours.close()
+        assert list(sockets.read(happened)) == [(busy.fileno(), pycurl.CSELECT_IN)]

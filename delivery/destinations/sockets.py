@@ -5,6 +5,7 @@ connection stays. Going through `selectors` each time costs a fifth of a sender.
 until something happens on it, so that a request costs no call, and that an answer comes is heard of as before.
 """
 
+import contextlib
 import select
 import selectors
 from collections.abc import Iterator, Sequence
@@ -69,16 +70,18 @@ class EpollSockets:
 
     def read(self, happened: Sequence[tuple[Any, int]]) -> Iterator[tuple[int, int]]:
         for fd, events in happened:
-            wanted = self._wanted[fd]
+            wanted = self._wanted.get(fd, 0)
             if wanted > 0:
                 yield fd, _HAPPENED[events & _LOOKED_AT]
             elif wanted == _WAKE:
                 yield fd, 0
             else:
-                # A connection at rest was ended by its peer, say. libcurl finds out when it wants it again.
-                del self._wanted[fd]
+                # A connection at rest was ended by its peer, say. libcurl finds out when it wants it again, or did a moment ago, with
+                # another event of this batch, and has closed it.
+                self._wanted.pop(fd, None)
                 self._told.pop(fd, None)
-                self._epoll.unregister(fd)
+                with contextlib.suppress(OSError):
+                    self._epoll.unregister(fd)
 
     def close(self) -> None:
         self._epoll.close()
