@@ -116,6 +116,19 @@ def network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return found
 
 
+def site(name: str) -> str:
+    """Where people reach the site, without a slash at the end; empty if it is not set."""
+    url = text(name).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if url and not is_one:
+        raise ImproperlyConfigured(f"{name} is {url!r}: use a URL such as https://relay.example.com.")
+    return url
+
+
 def database(name: str, data_dir: Path) -> dict[str, object]:
     """Django's DATABASES entry for a sqlite:/// or postgres:// URL (default: a file in the data directory)."""
     url = text(name) or f"sqlite:///{data_dir / 'jetrelay.sqlite3'}"
@@ -127,7 +140,9 @@ def database(name: str, data_dir: Path) -> dict[str, object]:
     try:
         config: dict[str, object] = dict(_env.db_url_config(url))
     except (ValueError, ImproperlyConfigured) as error:
-        raise ImproperlyConfigured(f"{name} is not a database URL: {error}") from error
+        # What the parser says quotes the URL, and the password in it.
+        advice = "in a user name or a password, write characters such as / : @ # % as %2F %3A %40 %23 %25"
+        raise ImproperlyConfigured(f"{name} is not a database URL: use postgres://user:password@host:5432/name, and {advice}.") from error
     if scheme == "sqlite":
         config["OPTIONS"] = {
             "timeout": 30,

@@ -32,9 +32,7 @@ PORT = env.integer("PORT", 8000, 1, 65535)
 HOST = env.text("JETRELAY_HOST") or "127.0.0.1"
 
 # Where people reach the site from outside, for a reverse proxy with TLS in front of it.
-PUBLIC_URL = env.text("JETRELAY_PUBLIC_URL").rstrip("/")
-if PUBLIC_URL and not (urlsplit(PUBLIC_URL).scheme in ("http", "https") and urlsplit(PUBLIC_URL).hostname):
-    raise ImproperlyConfigured(f"JETRELAY_PUBLIC_URL is {PUBLIC_URL!r}: use a URL such as https://relay.example.com.")
+PUBLIC_URL = env.site("JETRELAY_PUBLIC_URL")
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *env.items("JETRELAY_ALLOWED_HOSTS", env.host_name)]
 if PUBLIC_URL:
     ALLOWED_HOSTS.append(urlsplit(PUBLIC_URL).hostname or "")
@@ -296,7 +294,7 @@ JETRELAY_LOG_FORMAT = env.choice("JETRELAY_LOG_FORMAT", logs.FORMS, "console")
 JETRELAY_LOG_ATTEMPTS = env.choice("JETRELAY_LOG_ATTEMPTS", ("all", "failed", "none"), "all" if JETRELAY_LOG_FORMAT == "json" else "failed")
 JETRELAY_LOG_REQUESTS = env.flag("JETRELAY_LOG_REQUESTS", default=LOG_LEVEL == "DEBUG")
 logs.know_secrets(
-    *(SECRET_KEY, *JETRELAY_ENCRYPTION_KEYS, WEBHOOK_SECRET, WEBHOOK_BEARER_TOKEN, str(DATABASES["default"].get("PASSWORD") or "")),
+    *(SECRET_KEY, *JETRELAY_ENCRYPTION_KEYS, WEBHOOK_SECRET, WEBHOOK_BEARER_TOKEN, JETRELAY_METRICS_TOKEN, str(DATABASES["default"].get("PASSWORD") or "")),
     urls=(env.text("DATABASE_URL"), CELERY_BROKER_URL),
 )
 LOGGING_CONFIG = "jetrelay.logs.configure"

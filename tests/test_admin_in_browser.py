@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
-from delivery.models import AttemptTally, Delivery, EventTally, Lease
+from delivery.models import AttemptTally, AttemptTotal, Delivery, EventTally, EventTotal, Lease, TotalMark
 from jetrelay.api.models import IdempotentRequest
 from jetrelay.inbox.models import Inbox, InboxMessage
 from subscriptions.models import AuditEntry, Endpoint, EndpointPastState, Membership
@@ -87,6 +87,9 @@ def make_one_of_everything() -> None:
     Lease.objects.create(name="lane-0", owner=long[:100], expires_at=now)
     EventTally.objects.create(source=source, minute=now, kind="commit", type=f"a.b.{long}")
     AttemptTally.objects.create(endpoint=endpoint, minute=now, outcome="delivered")
+    EventTotal.objects.create(source=source, hour=now)
+    AttemptTotal.objects.create(endpoint=endpoint, hour=now, outcome="delivered")
+    TotalMark.objects.create(tally="eventtally", until=now, closed=now)
     Membership.objects.create(tenant=endpoint.tenant, user=User.objects.get())
     AuditEntry.note(endpoint.tenant, long[:200], "endpoint.pause", endpoint.public_id, long)
     EndpointPastState.objects.create(endpoint=endpoint, state="paused", from_at=now, to_at=now)

@@ -23,6 +23,7 @@ from pytest_django import Settings
 
 from delivery.leases import Holding, lane_lease
 from delivery.models import AttemptTally, Delivery, Event, EventTally, Lease, StreamGap
+from jetrelay import environment
 from jetrelay.bench.processes import free_port
 from jetrelay.doctor import broker, clock, configuration, database, destinations, disk, processes, programs, report, running, schema, stored
 from jetrelay.doctor.finding import Finding, Level, ok, problem, warning
@@ -186,6 +187,8 @@ def test_it_judges_who_can_reach_it(over: dict[str, Any], expected: list[Level],
 
 
 def test_it_names_variables_that_nothing_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in environment.unknown():
+        monkeypatch.delenv(name)
     assert level(configuration.misspelt) == OK
     monkeypatch.setenv("JETRELAY_PUBLIC_ULR", "https://relay.example")
     assert only(configuration.misspelt) == (WARNING, "nothing reads JETRELAY_PUBLIC_ULR")

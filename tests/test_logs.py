@@ -5,7 +5,9 @@ import json
 import logging
 import os
 import re
+import select
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -22,7 +24,7 @@ from jetrelay.logs.requests import logged as logging_requests
 from jetrelay.logs.stream import Handler
 from jetrelay.management.commands import up
 from tests.logged import FORMS, logged
-from tests.whole import Program, engines
+from tests.whole import ROOT, Program, engines
 
 logger = logging.getLogger("delivery.trial")
 
@@ -169,6 +171,37 @@ def test_celery_and_granian_print_nothing_but_json(tmp_path: Path) -> None:
     assert {"celery.apps.worker", "celery.worker", "jetrelay.beat", "_granian"} <= {line["logger"] for line in found}
     assert all({"timestamp", "level", "logger", "message"} <= line.keys() for line in found)
     assert not any("hunter2" in line for line in lines)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("form", FORMS)
+def test_a_worker_and_beat_end_when_they_are_told_to_though_nobody_reads_what_they_say(form: str, tmp_path: Path) -> None:
+    with engines("embedded", tmp_path / "data") as ready:
+        env = ready | {"SECRET_KEY": "only-for-this-test", "JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "=", "JETRELAY_LOG_FORMAT": form}
+        argv = {child.name: child.argv for child in up.children(env, "127.0.0.1", 8000, None)}
+        away = {"DATABASE_URL": "postgres://nobody@127.0.0.1:1/none"}
+        # Celery says that it is ready where it is asked to say so much.
+        for name, says, over in (("worker", b"ready", {}), ("beat", b"beat waits for it", away)):
+            reader, writer = os.pipe()
+            chatty = [*argv[name], "--loglevel", "INFO"]
+            process = subprocess.Popen(chatty, env=env | over, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, start_new_session=True)
+            try:
+                read = b""
+                while says not in read:
+                    assert select.select([reader], [], [], 60)[0], read
+                    read += os.read(reader, 65_536)
+                os.set_blocking(writer, False)
+                with contextlib.suppress(BlockingIOError):
+                    while os.write(writer, b"x" * 512):
+                        pass
+                os.set_blocking(writer, True)
+                process.terminate()
+                assert process.wait(40) == 0
+            finally:
+                process.kill()
+                process.wait()
+                os.close(reader)
+                os.close(writer)
 
 
 # --- the id of a request ----------------------------------------------------------------------------------------------

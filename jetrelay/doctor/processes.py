@@ -140,10 +140,13 @@ def lanes() -> Iterator[Finding]:
 
 
 def _oldest_due() -> tuple[str, datetime] | None:
-    """Of the endpoints that may be sent to: one look into an index for each, however long the backlog is."""
+    """Of the endpoints that may be sent to at once: one look into an index for each, however long the backlog is.
+
+    At an ordered one what is due may have to wait for an older one of its subject.
+    """
     now = timezone.now()
     first = Delivery.objects.due(now).filter(endpoint=OuterRef("pk")).order_by("due_at").values("due_at")[:1]
-    waiting = Endpoint.objects.active().exclude(health.held(now)).annotate(due_since=Subquery(first)).filter(due_since__isnull=False)
+    waiting = Endpoint.objects.active().filter(ordered=False).exclude(health.held(now)).annotate(due_since=Subquery(first)).filter(due_since__isnull=False)
     found = waiting.order_by("due_since").values_list("name", "pk", "due_since").first()
     return (f"{found[0]} ({to_public(Endpoint.prefix, found[1])})", found[2]) if found else None
 

@@ -61,6 +61,9 @@ _RULES = tuple(
         (("://",), r"""(://)(?:[^/\s"'<>]{0,300}|[^/\s"'<>@:]{0,60}:[^\s"'<>]{0,200})@""", rf"\1{HIDDEN}@"),
         # An inbox's path is its secret, and so is a link to a first password.
         (("/inbox/", "/welcome/"), r"""(/(?:inbox|welcome)/)[^\s"'<>?]+""", rf"\1{HIDDEN}"),
+        (("hooks.slack.com/", "/api/webhooks/"), r"""(hooks\.slack\.com/|/api/webhooks/)[^\s"'<>?]+""", rf"\1{HIDDEN}"),
+        # In the query of a URL; and what is called so anywhere.
+        (("key=", "sig=", "auth=", "code=", "pwd="), r"""((?:[?&](?:key|sig|auth|code)|\bpwd)=)[^\s&"'<>]+""", rf"\1{HIDDEN}"),
         (("password", "secret", "token"), r"((?:password|secret|token)\s+(?:is\s+)?)[\w+/=-]{12,}", rf"\1{HIDDEN}"),
         # A field of a form, with its name in front.
         (('name="', 'name=\\"'), _FIELD, rf"\1{HIDDEN}"),

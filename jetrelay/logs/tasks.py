@@ -1,6 +1,7 @@
 """Celery's part: it logs as everybody does, and its tasks' ids are in the lines that are logged while they run."""
 
 import os
+import select
 import sys
 from typing import Any
 
@@ -17,8 +18,7 @@ from jetrelay.logs import rendering
 def set_up(**_: object) -> None:
     """That somebody listens keeps Celery from setting up handlers, formats and levels of its own."""
     logs.configure(settings.LOGGING)
-    if settings.JETRELAY_LOG_FORMAT == "json":
-        worker.safe_say = _say
+    worker.safe_say = _say
 
 
 @task_prerun.connect
@@ -32,9 +32,14 @@ def unbind(**_: object) -> None:
 
 
 def _say(message: object, _stream: object = None) -> None:
-    """What a worker says when a signal comes. In the signal's handler: no lock may be waited for."""
-    line = rendering.plain("info", "celery.worker", str(message))
+    """What a worker says when a signal comes. In the signal's handler: no lock may be waited for, and nobody who does not read."""
+    line = rendering.plain("info", "celery.worker", str(message)) if settings.JETRELAY_LOG_FORMAT == "json" else str(message)
+    descriptor = sys.__stderr__.fileno() if sys.__stderr__ else 2
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
     try:
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{line}\n".encode())
+        # A pipe that can be written to has room for a line.
+        if poll.poll(0):
+            os.write(descriptor, f"{line}\n".encode())
     except OSError:
         pass
