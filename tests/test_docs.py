@@ -18,7 +18,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 README = ROOT / "README.md"
 # Variables that are Jetrelay's own; others named in a document belong to containers, tests or the system.
 OWN = re.compile(r"\b(?:(?:JETRELAY|WEBHOOK|JETSTREAM)_[A-Z_]+[A-Z]|DATABASE_URL|BROKER_URL|SECRET_KEY|PORT)\b")
-READS = re.compile(r"""(?:env\.(?:text|flag|choice|integer|items|database|broker|one)\(|environ(?:\.get\(|\[))\s*["']([A-Z][A-Z_]+)["']""")
+READS = re.compile(r"""(?:env\.(?:text|site|flag|choice|integer|items|database|broker|one)\(|environ(?:\.get\(|\[))\s*["']([A-Z][A-Z_]+)["']""")
 
 
 def everything(pattern: str, *, flags: int = 0) -> list[tuple[str, str]]:
