@@ -59,6 +59,7 @@ def cancel() -> None:
 def settle_in(**_: object) -> None:
     interpreter.take_short_turns()
     interpreter.collect_rarely()
+    interpreter.return_large_blocks()
 
 
 @worker_ready.connect

@@ -34,6 +34,7 @@ class Command(BaseCommand):
         if stopped.is_set():
             listener.stop()
         interpreter.collect_rarely()
+        interpreter.return_large_blocks()
         try:
             listener.run()
         except (DatabaseError, InterfaceError) as error:
