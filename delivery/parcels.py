@@ -41,7 +41,7 @@ class Parcel(NamedTuple):
     @property
     def id(self) -> str:
         """The `webhook-id`: the event's, or one that the same events in the same order always have."""
-        batch = self.batch if self.batched else None
+        batch = self.batch
         return to_public(BATCH_PREFIX, batch) if batch else to_public("evt", self.jobs[0].due.event_id)
 
     @property

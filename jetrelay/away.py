@@ -37,7 +37,8 @@ def advice(error: BaseException) -> str | None:
     if is_away(error):
         return f"The database does not answer: {said}. Check DATABASE_URL, and whether the database runs."
     if isinstance(error, OperationalError | ProgrammingError) and any(word in said for word in _UNMADE):
-        return f"The database is not of this version: {said}. Run: python manage.py migrate"
+        where = "set JETRELAY_DATA_DIR or DATABASE_URL as it has them"
+        return f"There is no installation of this version here: {said}. Migrate it (python manage.py migrate), start one first (make run), or {where}."
     return None
 
 

@@ -28,7 +28,7 @@ from django.views.decorators.http import require_safe
 from delivery.leases import listener_lease
 from delivery.models import Lease
 from jetrelay.metrics import owed
-from subscriptions.models import Source, Subscription
+from subscriptions.models import Subscription
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +77,16 @@ def broker() -> Problem | None:
 
 
 def listener() -> Problem | None:
-    for source in Source.objects.filter(kind=Source.Kind.JETSTREAM).order_by("pk"):
-        if not Subscription.objects.of(source).exists():
-            continue  # nobody wants anything of it
+    for source in Subscription.objects.streams():
         if not Lease.objects.filter(name=listener_lease(source.pk), expires_at__gt=Now() - LISTENER_GRACE).exists():
             return Problem("no listener reads the stream", "Start one: manage.py run_jetstream (manage.py up does). It goes on where the last one stopped.")
     return None
 
 
 def deliveries() -> Problem | None:
-    late_s, most_s = owed.oldest_prompt_s(timezone.now()), settings.JETRELAY_READY_MAX_LAG_S
+    now, most_s = timezone.now(), settings.JETRELAY_READY_MAX_LAG_S
+    oldest = owed.oldest_prompt(now)
+    late_s = (now - oldest.due_at).total_seconds() if oldest else 0.0
     if late_s <= most_s:
         return None
     return Problem(

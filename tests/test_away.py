@@ -102,5 +102,6 @@ def test_a_command_says_in_a_line_what_is_wrong_with_the_database(command: str, 
     assert "\n" not in away
     if not command.startswith("migrate"):
         assert re.fullmatch(
-            r"jetrelay: The database is not of this version: no such table: \w+\. Run: python manage.py migrate", said(f"sqlite:///{tmp_path}/empty.sqlite3")
+            r"jetrelay: There is no installation of this version here: no such table: \w+\. Migrate it \(python manage.py migrate\), .*",
+            said(f"sqlite:///{tmp_path}/empty.sqlite3"),
         )

@@ -1,11 +1,13 @@
 """Lanes of one process at once: one thread works for all, and none of them has to wait for another's receiver, or pay for its faults."""
 
 import threading
+from datetime import timedelta
 from functools import partial
 
 import pytest
+from standardwebhooks import Webhook
 
-from delivery import crew, lanes, tenure
+from delivery import crew, lanes, rotation, tenure
 from delivery.leases import lane_lease, live
 from delivery.models import Attempt
 from subscriptions.models import ConfigVersion, Endpoint
@@ -54,6 +56,25 @@ def test_somebody_else_goes_on_when_the_one_who_works_has_no_lane_left(receiver:
     hanging.closing.set()
     joined.result()
     assert live([lane_lease(LANE), lane_lease(OTHER)]) == set()
+
+
+def test_what_waits_while_a_secret_is_replaced_at_once_is_signed_with_the_new_one(receiver: Receiver, hanging: Receiver) -> None:
+    go = threading.Event()
+    receiver.answer = when(go)
+    endpoint = endpoint_at(receiver, max_in_flight=1)
+    owe(endpoint, 2)
+    working = Elsewhere(lambda: lanes.drain(LANE))
+    receiver.wait_for(lambda got: len(got) == 1)
+    renewed = rotation.rotate(endpoint.pk, timedelta())
+    # That this one is sent to says that the lane has seen what has changed.
+    owe(endpoint_at(hanging), 1)
+    hanging.wait_for(lambda got: len(got) == 1)
+    go.set()
+    hanging.closing.set()
+    working.result()
+    before, after = receiver.requests
+    Webhook(endpoint.secret).verify(before.body, dict(before.headers))
+    Webhook(renewed.secret).verify(after.body, dict(after.headers))
 
 
 def test_lanes_settle_together(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

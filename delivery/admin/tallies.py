@@ -45,6 +45,7 @@ class EventTallyAdmin(BigTable):
 @admin.register(AttemptTally)
 class AttemptTallyAdmin(BigTable):
     list_display = ("minute", "endpoint", "outcome", "attempts", "mean_ms")
+    fields: ClassVar[tuple[str, ...]] = ("minute", "endpoint", "outcome", "attempts", "total_ms", *HISTOGRAM)
     list_filter = (PeriodFilter, words("outcome", _OUTCOMES), chosen("endpoint"))
     period_column = "minute"
     window = 20_000

@@ -13,6 +13,27 @@ LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_
 HISTOGRAM = (*(f"ms_{bound}" for bound in LATENCY_BOUNDS_MS), "ms_over")
 
 
+class Histogram(models.Model):
+    """Attempts by how long they took."""
+
+    ms_5 = models.BigIntegerField(default=0)
+    ms_10 = models.BigIntegerField(default=0)
+    ms_25 = models.BigIntegerField(default=0)
+    ms_50 = models.BigIntegerField(default=0)
+    ms_100 = models.BigIntegerField(default=0)
+    ms_250 = models.BigIntegerField(default=0)
+    ms_500 = models.BigIntegerField(default=0)
+    ms_1000 = models.BigIntegerField(default=0)
+    ms_2500 = models.BigIntegerField(default=0)
+    ms_5000 = models.BigIntegerField(default=0)
+    ms_10000 = models.BigIntegerField(default=0)
+    ms_30000 = models.BigIntegerField(default=0)
+    ms_over = models.BigIntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+
 class EventTallyQuerySet(models.QuerySet["EventTally"]):
     def for_tenants(self, tenants: Tenants) -> Self:
         """Of their own sources, and of those that all share."""
@@ -50,7 +71,7 @@ class AttemptTallyQuerySet(models.QuerySet["AttemptTally"]):
         return self if tenants is None else self.filter(endpoint__in=Endpoint.objects.for_tenants(tenants).order_by().values("pk"))
 
 
-class AttemptTally(models.Model):
+class AttemptTally(Histogram):
     """What went out, per minute, endpoint and outcome, with a histogram of how long attempts took."""
 
     minute = models.DateTimeField()
@@ -58,19 +79,6 @@ class AttemptTally(models.Model):
     outcome = models.CharField(max_length=16)
     attempts = models.BigIntegerField(default=0)
     total_ms = models.FloatField(default=0)
-    ms_5 = models.BigIntegerField(default=0)
-    ms_10 = models.BigIntegerField(default=0)
-    ms_25 = models.BigIntegerField(default=0)
-    ms_50 = models.BigIntegerField(default=0)
-    ms_100 = models.BigIntegerField(default=0)
-    ms_250 = models.BigIntegerField(default=0)
-    ms_500 = models.BigIntegerField(default=0)
-    ms_1000 = models.BigIntegerField(default=0)
-    ms_2500 = models.BigIntegerField(default=0)
-    ms_5000 = models.BigIntegerField(default=0)
-    ms_10000 = models.BigIntegerField(default=0)
-    ms_30000 = models.BigIntegerField(default=0)
-    ms_over = models.BigIntegerField(default=0)
 
     objects = AttemptTallyQuerySet.as_manager()
 

@@ -2,6 +2,7 @@
 
 from django.db import models
 
+from delivery.models.tallies import Histogram
 from subscriptions.models import Endpoint, Source
 
 
@@ -40,7 +41,7 @@ class EventTotal(models.Model):
         return f"{self.hour:%F %H:%M} {self.received:,} received"
 
 
-class AttemptTotal(models.Model):
+class AttemptTotal(Histogram):
     """What went out, by endpoint and outcome: one row for everything long past, and one for each hour since."""
 
     hour = models.DateTimeField()
@@ -49,19 +50,6 @@ class AttemptTotal(models.Model):
     attempts = models.BigIntegerField(default=0)
     # Whole numbers, because a sum of fractions depends on their order: a counter that is a hair lower counts as one that began anew.
     total_us = models.BigIntegerField(default=0)
-    ms_5 = models.BigIntegerField(default=0)
-    ms_10 = models.BigIntegerField(default=0)
-    ms_25 = models.BigIntegerField(default=0)
-    ms_50 = models.BigIntegerField(default=0)
-    ms_100 = models.BigIntegerField(default=0)
-    ms_250 = models.BigIntegerField(default=0)
-    ms_500 = models.BigIntegerField(default=0)
-    ms_1000 = models.BigIntegerField(default=0)
-    ms_2500 = models.BigIntegerField(default=0)
-    ms_5000 = models.BigIntegerField(default=0)
-    ms_10000 = models.BigIntegerField(default=0)
-    ms_30000 = models.BigIntegerField(default=0)
-    ms_over = models.BigIntegerField(default=0)
 
     class Meta:
         constraints = [

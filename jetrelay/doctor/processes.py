@@ -8,18 +8,17 @@ from time import monotonic
 from celery import current_app
 from django.conf import settings
 from django.db import connection
-from django.db.models import Exists, OuterRef, Subquery
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
-from delivery import health, leases
+from delivery import leases
 from delivery.lanes import lanes_due
-from delivery.leases import lane_lease
-from delivery.models import Delivery, Lease, StreamHost
+from delivery.leases import lane_lease, listener_lease
+from delivery.models import Lease, StreamHost
 from jetrelay.doctor.finding import Finding, ok, problem, skipped, warning
 from jetrelay.doctor.registry import Check
-from subscriptions.ids import to_public
-from subscriptions.models import Endpoint, Source, Subscription
+from jetrelay.metrics.owed import oldest_prompt
+from subscriptions.models import Source, Subscription
 
 # Beat writes down every three minutes what it has done meanwhile (celery.beat.Scheduler.sync_every).
 BEAT_SILENT = timedelta(minutes=8)
@@ -70,10 +69,9 @@ def worker() -> Iterator[Finding]:
 
 
 def listener() -> Iterator[Finding]:
-    wanted = Subscription.objects.filter(source=OuterRef("pk"), active=True, endpoint__state=Endpoint.State.ACTIVE)
-    sources = Source.objects.filter(Exists(wanted), kind=Source.Kind.JETSTREAM)
+    sources = Subscription.objects.streams()
     for source in sources:
-        name = f"listener:{source.id}"
+        name = listener_lease(source.id)
         lease = Lease.objects.filter(name=name).first()
         if lease is None or name not in leases.live([name]):
             since = f"since {lease.expires_at:%F %T} UTC" if lease else "and never did"
@@ -81,7 +79,7 @@ def listener() -> Iterator[Finding]:
             continue
         yield from _hosts(source, lease.owner)
     if not sources:
-        yield skipped("no active endpoint wants anything of a stream")
+        yield skipped("no endpoint wants anything of a stream")
 
 
 def _hosts(source: Source, owner: str) -> Iterator[Finding]:
@@ -130,25 +128,13 @@ def lanes() -> Iterator[Finding]:
     if due:
         told = f"work is due in lane{'s' if len(due) > 1 else ''} {', '.join(map(str, sorted(due)))}, and nobody owns {'them' if len(due) > 1 else 'it'}"
         yield problem(told, f"{_START_WORKER} JETRELAY_LANES ({settings.JETRELAY_LANES}) must be the same for all processes.")
-    oldest = _oldest_due()
-    if oldest and timezone.now() - oldest[1] > LATE:
-        endpoint, since = oldest
-        advice = "" if due else "If its page shows answers that come quickly, more workers help; else its limits, or its receiver, hold it up."
-        yield warning(f"{endpoint} has a delivery that was due {_ago(since)}", advice or "It waits for an owner of its lane.")
+    oldest = oldest_prompt(timezone.now())
+    if oldest and timezone.now() - oldest.due_at > LATE:
+        advice = "" if due else "If its page shows answers that come quickly, more workers help; else its receiver holds it up."
+        told = f"{oldest.name} ({oldest.public_id}) has a delivery that was due {_ago(oldest.due_at)}"
+        yield warning(told, advice or "It waits for an owner of its lane.")
     elif not due:
-        yield ok(f"the oldest delivery was due {_ago(oldest[1])}" if oldest else "nothing is due")
-
-
-def _oldest_due() -> tuple[str, datetime] | None:
-    """Of the endpoints that may be sent to at once: one look into an index for each, however long the backlog is.
-
-    At an ordered one what is due may have to wait for an older one of its subject.
-    """
-    now = timezone.now()
-    first = Delivery.objects.due(now).filter(endpoint=OuterRef("pk")).order_by("due_at").values("due_at")[:1]
-    waiting = Endpoint.objects.active().filter(ordered=False).exclude(health.held(now)).annotate(due_since=Subquery(first)).filter(due_since__isnull=False)
-    found = waiting.order_by("due_since").values_list("name", "pk", "due_since").first()
-    return (f"{found[0]} ({to_public(Endpoint.prefix, found[1])})", found[2]) if found else None
+        yield ok(f"the oldest delivery was due {_ago(oldest.due_at)}" if oldest else "nothing is due")
 
 
 def _lease(name: str) -> tuple[object, ...] | None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -83,10 +83,20 @@ def read(now: datetime) -> Debts:
     return Debts([_owed(row, now) for row in found.values()], limited)
 
 
-def oldest_prompt_s(now: datetime) -> float:
-    """How long the delivery that is due longest has been so, where nothing but us keeps it; 0 without one. One query."""
+class Oldest(NamedTuple):
+    """The delivery that is due longest: since when, and at which endpoint."""
+
+    due_at: datetime
+    name: str
+    public_id: str
+
+
+def oldest_prompt(now: datetime) -> Oldest | None:
+    """Where nothing but us keeps it; None without one. One query."""
     rows = _with_oldest(Endpoint.objects.active(), now).values(*_COLUMNS, "oldest")
-    return max((_overdue_s(row["oldest"], now) for row in rows if row["oldest"] and _is_prompt(row, _health(row).state(now))), default=0.0)
+    prompt = [row for row in rows if row["oldest"] and _is_prompt(row, _health(row).state(now))]
+    found = min(prompt, key=lambda row: row["oldest"], default=None)
+    return Oldest(found["oldest"], found["name"], to_public(Endpoint.prefix, found["pk"])) if found else None
 
 
 def busiest(endpoints: Iterable[Owed], attempts: Counter[UUID]) -> list[Owed]:

@@ -48,7 +48,7 @@ def _leases() -> Families:
         "lane",
         (((lane,), found[name].total_seconds()) for name, lane in lanes.items() if name in found),
     )
-    wanted = {source.pk for source in Source.objects.filter(pk__in=listeners.values()) if Subscription.objects.of(source).exists()}
+    wanted = set(Subscription.objects.streams().filter(pk__in=listeners.values()).values_list("pk", flat=True))
     yield gauge(
         "listener_wanted",
         "1 while some endpoint wants anything of the stream, so that somebody has to listen.",

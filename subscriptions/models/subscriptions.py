@@ -17,10 +17,18 @@ class SubscriptionQuerySet(models.QuerySet["Subscription"]):
     def active(self) -> Self:
         return self.filter(active=True)
 
+    def in_force(self) -> Self:
+        """The active ones, of endpoints that may see their source."""
+        mine = self.active().exclude(endpoint__state__in=(Endpoint.State.UNVERIFIED, Endpoint.State.DELETED))
+        return mine.filter(models.Q(source__tenant=None) | models.Q(source__tenant=models.F("endpoint__tenant")))
+
     def of(self, source: Source) -> Self:
-        """The active subscriptions to one source, of endpoints that may see it."""
-        mine = self.active().filter(source=source).exclude(endpoint__state__in=(Endpoint.State.UNVERIFIED, Endpoint.State.DELETED))
-        return mine.filter(endpoint__tenant=source.tenant) if source.tenant_id else mine
+        return self.in_force().filter(source=source)
+
+    def streams(self) -> models.QuerySet[Source]:
+        """The streams that some of these are for: somebody has to listen to them."""
+        mine = self.in_force().filter(source=models.OuterRef("pk"))
+        return Source.objects.filter(models.Exists(mine), kind=Source.Kind.JETSTREAM).order_by("pk")
 
 
 def _commits() -> list[str]:

@@ -7,10 +7,8 @@ from datetime import UTC, datetime
 from getpass import getuser
 from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
-from django.db import OperationalError, ProgrammingError
 from django.utils.dateparse import parse_datetime
 
 from delivery.models import Delivery, Event, Replay
@@ -57,9 +55,6 @@ class Command(BaseCommand):
                 self.stdout.write(f"{_deliveries(preview(wish))} would be {_done(wish)}.")
                 return
             replay = start(wish, by=f"{getuser()} (manage.py)")
-        except (OperationalError, ProgrammingError) as error:
-            where = f"DATABASE_URL, and JETRELAY_DATA_DIR ({settings.DATA_DIR})"
-            raise CommandError(f"The database cannot be used: {str(error).strip()}. Is this the installation that you mean? See {where}.") from error
         except ValidationError as error:
             raise CommandError(" ".join(f"{name}: {' '.join(words)}" for name, words in error.message_dict.items())) from error
         count = Count(replay.expected, replay.expected_more)

@@ -6,11 +6,10 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
-from django.db import OperationalError, ProgrammingError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from subscriptions import keys
-from subscriptions.management.commands.create_tenant import NOT_THERE
 from subscriptions.models import AuditEntry, Tenant
 
 
@@ -30,14 +29,8 @@ class Command(BaseCommand):
         parser.add_argument("--days", type=float, help="for how many days it is valid (for good)")
         parser.add_argument("--rate-limit", type=int, metavar="N", help="requests per second (JETRELAY_API_RATE_LIMIT)")
 
-    def handle(self, **options: Any) -> None:
-        try:
-            self._make(**options)
-        except (OperationalError, ProgrammingError) as error:
-            raise CommandError(NOT_THERE.format(str(error).strip().splitlines()[0])) from error
-
     @transaction.atomic
-    def _make(self, *, tenant: str, name: str, scope: list[str] | None, days: float | None, rate_limit: int | None, **_: Any) -> None:
+    def handle(self, *, tenant: str, name: str, scope: list[str] | None, days: float | None, rate_limit: int | None, **_: Any) -> None:
         if days is not None and not 0 < days <= 36_500:
             raise CommandError("--days is a number above 0, and at most 36,500.")
         if rate_limit is not None and not 1 <= rate_limit <= 1_000_000:
