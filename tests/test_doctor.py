@@ -214,7 +214,14 @@ def test_it_passes_on_what_django_says(settings: Settings) -> None:
 # --- database ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def whoever_was_here_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests roll back, some of them 100,000 rows: what they leave for vacuum is no matter to those that use this."""
+    monkeypatch.setattr(database, "MANY_DEAD", 10**9)
+
+
 @pytest.mark.django_db
+@pytest.mark.usefixtures("whoever_was_here_before")
 def test_a_database_that_is_well() -> None:
     told = levels(database.database)
     assert (told[-1], PROBLEM in told) == (OK, False)
@@ -255,6 +262,7 @@ def test_settings_of_postgresql_that_break_promises(statement: str, expected: tu
 
 @pytest.mark.postgresql
 @pytest.mark.django_db
+@pytest.mark.usefixtures("whoever_was_here_before")
 def test_a_table_that_is_never_vacuumed() -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE delivery_delivery SET (autovacuum_enabled = false)")
@@ -268,6 +276,23 @@ def beside() -> Iterator["psycopg.Connection[Any]"]:
     where: dict[str, Any] = {key: connection.settings_dict[name] or None for key, name in names.items()}
     with psycopg.connect(autocommit=True, **where) as made:
         yield made
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db
+def test_tables_with_more_dead_rows_than_live_ones(beside: "psycopg.Connection[Any]", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MANY_DEAD", 5)
+    patients = {"doctors_patient": (8, 6), "doctors_visitor": (20, 13), "doctors_friend": (20, 9), "doctors_neighbour": (5, 5)}
+    try:
+        for name, (rows, deleted) in patients.items():
+            beside.execute(f"CREATE TABLE {name} WITH (autovacuum_enabled = false) AS SELECT a FROM generate_series(1, {rows}) AS a")
+            beside.execute(f"DELETE FROM {name} WHERE a <= {deleted}")
+        # What a session has counted is seen by others when it next reports.
+        beside.execute("SELECT pg_stat_force_next_flush()")
+        told = [words for level, words in found(database.vacuum) if level == WARNING and words.startswith("doctors_")]
+        assert told == ["doctors_visitor has 13 dead rows and 7 live ones", "doctors_patient has 6 dead rows and 2 live ones"]
+    finally:
+        beside.execute(f"DROP TABLE {', '.join(patients)}")
 
 
 @pytest.mark.postgresql

@@ -124,8 +124,7 @@ def vacuum() -> Iterator[Finding]:
     dead = rows(
         "SELECT relname, n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE n_dead_tup > greatest(%s, n_live_tup) ORDER BY n_dead_tup DESC", MANY_DEAD
     )
-    if dead:
-        name, count, live = dead[0]
+    for name, count, live in dead:
         yield warning(
             f"{name} has {count:,} dead rows and {live:,} live ones",
             f"Autovacuum does not keep up, or an old transaction holds it back. VACUUM (ANALYZE) {name}",
