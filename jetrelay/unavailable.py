@@ -8,13 +8,12 @@ import sys
 from collections.abc import Callable
 from http import HTTPStatus
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template import loader
 from django.views import defaults
 
 from jetrelay.api import problems
 from jetrelay.away import is_away
-from subscriptions.ids import new_id, to_public
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +44,13 @@ def went_wrong(request: HttpRequest) -> HttpResponseBase:
 
 def _unavailable(request: HttpRequest, error: BaseException | None) -> HttpResponse:
     logger.warning("%s could not be answered, because the database does not answer: %s", request.method, str(error).strip())
-    if request.path.startswith("/api/v1"):
-        id = to_public("req", new_id())
-        document = problems.document(problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The database does not answer: try again."), id)
-        response: HttpResponse = JsonResponse(document, content_type=problems.MEDIA_TYPE, headers={"X-Request-Id": id})
+    if problems.are_wanted(request):
+        problem = problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The database does not answer: try again.")
+        response = problems.answer(request, problem)
     else:
         # Without the request: no context processor may ask the database who this is.
-        response = HttpResponse(loader.render_to_string("503.html", {"retry_after_s": RETRY_AFTER_S}))
-    response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        page = loader.render_to_string("503.html", {"retry_after_s": RETRY_AFTER_S})
+        response = HttpResponse(page, status=HTTPStatus.SERVICE_UNAVAILABLE)
     # One line is enough, and Django's would name the path, which of an inbox is its secret.
     response._has_been_logged = True  # type: ignore[attr-defined]
     response.headers["Retry-After"], response.headers["Cache-Control"] = str(RETRY_AFTER_S), "no-store"

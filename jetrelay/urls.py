@@ -13,6 +13,7 @@ from jetrelay.health import health
 from jetrelay.metrics.views import metrics
 from jetrelay.readiness import ready
 
+handler400 = "jetrelay.refused.refuse"
 handler500 = "jetrelay.unavailable.went_wrong"
 
 urlpatterns = [

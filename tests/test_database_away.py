@@ -22,7 +22,7 @@ client = Client(raise_request_exception=False, SERVER_NAME="localhost")
 client.cookies["sessionid"] = "of-somebody"
 answers = {}
 for path in json.load(sys.stdin):
-    response = client.get(path, headers={"Authorization": "Bearer jr_" + "a" * 40})
+    response = client.get(path, headers={"Authorization": "Bearer jr_" + "a" * 40, "X-Request-Id": "asked-here"})
     answers[path] = (response.status_code, response.headers["Content-Type"], response.headers.get("Retry-After", ""), response.content.decode())
 json.dump(answers, sys.stdout)
 """
@@ -43,7 +43,7 @@ def test_it_says_that_the_database_does_not_answer(kind: str, tmp_path: Path) ->
     database = f"postgres://jetrelay@127.0.0.1:{free_port()}/jetrelay" if kind == "closed port" else f"sqlite:///{tmp_path}/folder"
     answers, log = ask(tmp_path, database, *PAGES, "/api/v1/events")
     document = json.loads(answers["/api/v1/events"][3])
-    assert (answers.pop("/api/v1/events")[:2], document["code"]) == ([503, "application/problem+json"], "unavailable")
+    assert (answers.pop("/api/v1/events")[:2], document["code"], document["request_id"]) == ([503, "application/problem+json"], "unavailable", "asked-here")
     for path, (status, content_type, retry_after, body) in answers.items():
         assert (path, status, content_type[:9], retry_after) == (path, 503, "text/html", "5")
         assert "The database does not answer" in body

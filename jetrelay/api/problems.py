@@ -9,7 +9,7 @@ from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
-from django.http import Http404
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -62,6 +62,16 @@ def document(problem: Problem, request_id: str) -> dict[str, Any]:
         "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors],
         "request_id": request_id,
     }
+
+
+def are_wanted(request: HttpRequest) -> bool:
+    """Whether whoever asks for this expects problems, where no view of the API can answer."""
+    return request.path.startswith("/api/v1")
+
+
+def answer(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """A problem where no view of the API can answer."""
+    return JsonResponse(document(problem, request_id(request)), status=problem.status_code, content_type=MEDIA_TYPE)
 
 
 def status_line(problem: Problem) -> str:
