@@ -211,7 +211,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "jetrelay.dashboard.audit.addressed",
-    "jetrelay.unavailable.when_database_is_away",
+    "jetrelay.unanswered.when_database_is_away",
 ]
 ROOT_URLCONF = "jetrelay.urls"
 WSGI_APPLICATION = "jetrelay.wsgi.application"

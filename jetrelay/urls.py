@@ -13,8 +13,8 @@ from jetrelay.health import health
 from jetrelay.metrics.views import metrics
 from jetrelay.readiness import ready
 
-handler400 = "jetrelay.refused.refuse"
-handler500 = "jetrelay.unavailable.went_wrong"
+handler400 = "jetrelay.unanswered.refused"
+handler500 = "jetrelay.unanswered.went_wrong"
 
 urlpatterns = [
     # First, because it is asked most.

@@ -64,11 +64,6 @@ def document(problem: Problem, request_id: str) -> dict[str, Any]:
     }
 
 
-def are_wanted(request: HttpRequest) -> bool:
-    """Whether whoever asks for this expects problems, where no view of the API can answer."""
-    return request.path.startswith("/api/v1")
-
-
 def answer(request: HttpRequest, problem: Problem) -> HttpResponse:
     """A problem where no view of the API can answer."""
     return JsonResponse(document(problem, request_id(request)), status=problem.status_code, content_type=MEDIA_TYPE)

@@ -52,14 +52,11 @@ def accounting() -> Iterator[Finding]:
     for what, count in missing.items():
         yield problem(f"{count:,} {what} are unaccounted for", _REPORT)
     # No order: that of the index of what is pending will do.
-    pending = list(Delivery.objects.pending().order_by().values_list("event_id", flat=True)[:SAMPLE])
-    here = Event.objects.filter(pk__in=set(pending)).count()
-    lost = len(set(pending)) - here
+    pending = set(Delivery.objects.pending().order_by().values_list("event_id", flat=True)[:SAMPLE])
+    here = Event.objects.filter(pk__in=pending)
+    lost = len(pending) - here.count()
     # Pruned between the two questions, it is no longer pending either.
-    if (
-        lost
-        and Delivery.objects.pending().filter(event_id__in=set(pending)).exclude(event_id__in=Event.objects.filter(pk__in=set(pending)).values("pk")).exists()
-    ):
+    if lost and Delivery.objects.pending().filter(event_id__in=pending).exclude(event_id__in=here.values("pk")).exists():
         yield problem(f"{lost:,} pending deliveries have no event", _REPORT)
     elif not missing:
         received = sum(received for received, *_ in counted.events.values())

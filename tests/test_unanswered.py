@@ -1,4 +1,4 @@
-"""What a request gets that no view has seen."""
+"""What a request gets that no view has seen. Of a database that is away: test_database_away.py."""
 
 import pytest
 from django.test import Client
