@@ -6,6 +6,7 @@ from time import monotonic
 
 from delivery.destinations.exchange import CATCH_UP_S, Gate, Inbox, Request
 from delivery.destinations.turns import WEIGHTS, Turns
+from delivery.shares import Shares
 
 LOW, NORMAL, HIGH = WEIGHTS
 
@@ -183,3 +184,62 @@ def test_it_knows_whether_there_is_anybody_whose_turn_it_could_be() -> None:
 def test_nothing_waits_for_the_time_where_nothing_waits() -> None:
     assert Turns().wait_s() is None
     assert Turns().next(monotonic()) is None
+
+
+# --- places --------------------------------------------------------------------------------------------------------
+
+
+def serve_places(turns: Turns, count: int) -> Counter[object]:
+    """Start this many requests, each of which keeps its place."""
+    counts: Counter[object] = Counter()
+    for _ in range(count):
+        gate = turns.next(monotonic())
+        if gate is None:
+            break
+        gate.waiting.popleft()
+        gate.started(monotonic())
+        turns.places.take(gate.tenant)
+        counts[gate.tenant] += 1
+        turns.add(gate, monotonic())
+    return counts
+
+
+def free_places(turns: Turns, tenant: object, count: int = 1) -> None:
+    for _ in range(count):
+        turns.places.give_back(tenant)
+        turns.freed(tenant)
+
+
+def test_a_tenant_takes_a_place_only_while_it_holds_fewer_than_are_free() -> None:
+    turns = Turns(Shares(12))
+    add(turns, make_gate("greedy"))
+    assert serve_places(turns, 100) == {"greedy": 6}
+    add(turns, make_gate("second"))
+    assert serve_places(turns, 100) == {"second": 3}
+    add(turns, make_gate("third", waiting=1))
+    assert serve_places(turns, 100) == {"third": 1}
+    assert turns.wait_s() is None
+
+
+def test_a_parked_tenant_goes_on_when_a_place_comes_free_whoever_gives_it_back() -> None:
+    turns = Turns(Shares(12))
+    add(turns, make_gate("greedy"), make_gate("small", waiting=4))
+    assert serve_places(turns, 100) == {"greedy": 4, "small": 4}
+    free_places(turns, "small", 4)
+    assert serve_places(turns, 100) == {"greedy": 2}
+    free_places(turns, "greedy")
+    assert serve_places(turns, 100) == {"greedy": 1}
+
+
+def test_a_tenant_that_is_parked_again_and_again_has_no_more_than_its_share() -> None:
+    turns = Turns(Shares(9))
+    add(turns, make_gate("a"), make_gate("b"))
+    held = serve_places(turns, 100)
+    for number in range(300):
+        who = "ab"[number % 2]
+        free_places(turns, who)
+        held[who] -= 1
+        held += serve_places(turns, 100)
+        assert max(held.values()) <= 5
+        assert turns.places.free == 9 - held.total() > 0
+    assert held == {"a": 3, "b": 3}

@@ -107,6 +107,8 @@ class Request:
     inbox: Inbox
     gate: "Gate | None" = None
     urgent: bool = False
+    # Whose place it takes, once it has started; None for what the operator asks, and for what people wait for.
+    tenant: object = None
 
 
 class Gate:

@@ -44,6 +44,7 @@ NO_STATUS = "The answer has no status that can be read."
 SWITCHED = "The receiver switched to another protocol (status 101), which nobody asked for."
 INTERIM = "The connection ended after an interim answer, before the real one."
 BROKEN_HTTP2 = "The HTTP/2 connection ended before the answer was complete."
+LONG_HEADERS = "Too large response headers: more than 64 KiB, interim answers and trailers included."
 LONG_LINE = "A line of the answer's headers is too long."
 # Where libcurl says nothing at all.
 _UNSAID = {_E_TOO_LARGE: LONG_LINE, pycurl.E_HTTP2: BROKEN_HTTP2}

@@ -6,8 +6,8 @@ libcurl reuses connections by host and port: a connection that the operator's ow
 tenant's request to the same address.
 
 Rules kept here and in `transfer.py`: the address is checked when its socket is opened; redirects are not followed; no
-proxy, cookie or netrc comes from the environment; only http and https; bodies are read to 64 KiB and kept to 4 KiB; a
-name that hangs holds up nobody else (`names.py`).
+proxy, cookie or netrc comes from the environment; only http and https; headers and bodies are read to 64 KiB each and
+kept to 4 KiB; a name that hangs holds up nobody else (`names.py`).
 """
 
 import logging
@@ -30,6 +30,7 @@ from delivery.destinations.names import Names, Resolver, Wait, entry, name_and_p
 from delivery.destinations.sockets import watcher
 from delivery.destinations.transfer import Transfer
 from delivery.destinations.turns import Turns
+from delivery.shares import Shares
 
 logger = logging.getLogger(__name__)
 
@@ -42,29 +43,41 @@ MAX_DESCRIPTORS = 65_536
 # Requests open at once in one sender, over all endpoints, where the descriptors allow it; and started in one turn.
 MAX_OPEN = 4096
 MAX_STARTS = 64
+# Handles kept for another request: each has buffers of its own. After a burst the rest is given back to the system.
+MAX_IDLE_HANDLES = 512
 
 
 class Sender:
     """One thread and one libcurl multi handle. `submit` may be called from any thread.
 
     `authorities` is a file of the certificates that receivers' certificates have to lead to; `most_idle`, how many connections
-    are kept open for reuse.
+    are kept open for reuse; `most_open`, how many requests may be open (None: as many as this process's descriptors allow).
     """
 
-    def __init__(self, door: Door, *, authorities: str | None = None, resolver: Resolver | None = None, most_idle: int = MAX_IDLE_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        door: Door,
+        *,
+        authorities: str | None = None,
+        resolver: Resolver | None = None,
+        most_idle: int = MAX_IDLE_CONNECTIONS,
+        most_open: int | None = None,
+    ) -> None:
         self.door = door
         self._authorities = authorities or certifi.where()
         self._names = Names(resolver or Resolver(), self._wake)
         self._submitted: deque[Request] = deque()
         # Gates where something new waits, or a place has come free.
         self._gates: deque[Gate] = deque()
-        self._turns = Turns()
         self._idle: list[Transfer] = []
         # libcurl knows nothing of our objects: a busy handle leads back to its transfer.
         self._busy: dict[Any, Transfer] = {}
         self._deadline: float | None = None
         # The rest is for idle connections, the database, the broker, and another sender.
-        self._most_open = min(MAX_OPEN, _descriptors() // 3)
+        self._most_open = min(MAX_OPEN, _descriptors() // 3) if most_open is None else most_open
+        # A request has a place from its turn to its result, also while its name is looked up.
+        self._places = Shares(self._most_open)
+        self._turns = Turns(self._places)
         self._stopping = False
         self._asleep = False
         self._wake_out, self._wake_in = socket.socketpair()
@@ -140,7 +153,7 @@ class Sender:
         if self._submitted or self._gates:
             return 0.0
         waits = [max(0.0, deadline - monotonic()) for deadline in (self._deadline, self._names.deadline()) if deadline is not None]
-        if len(self._busy) < self._most_open and (turn_s := self._turns.wait_s()) is not None:
+        if self._places.free > 0 and (turn_s := self._turns.wait_s()) is not None:
             waits.append(turn_s)
         return min(waits, default=None)
 
@@ -149,13 +162,15 @@ class Sender:
 
     def _start_submitted(self) -> None:
         while self._submitted:
-            self._start(self._submitted.popleft())
+            request = self._submitted.popleft()
+            self._places.take(request.tenant)
+            self._start(request)
         now, turns = monotonic(), self._turns
         while self._gates:
             turns.add(self._gates.popleft(), now)
         # Not too many before the sockets are looked at again: thousands of endpoints with a backlog must not starve those
         # that have answered already. Past what this process may open, requests wait for others to end instead of failing.
-        left = min(MAX_STARTS, self._most_open - len(self._busy))
+        left = min(MAX_STARTS, int(self._places.free))
         while left > 0 and (gate := turns.next(now)) is not None:
             left -= self._start_from(gate, now, left)
             turns.add(gate, now)
@@ -164,13 +179,15 @@ class Sender:
         """Start the next request of a gate, or as many as may be if nobody else waits for a turn. Returns how many."""
         most = 1 if gate.interval_s or self._turns.others else most
         for started in range(most):
-            if not gate.can_start(now):
+            if not gate.can_start(now) or (started and not self._places.may_take(gate.tenant)):
                 return started
             try:
                 request = gate.waiting.popleft()
             except IndexError:
                 return max(started, 1)  # it was withdrawn this instant
             gate.started(now)
+            request.tenant = gate.tenant
+            self._places.take(request.tenant)
             self._start(request)
         return most
 
@@ -179,7 +196,7 @@ class Sender:
         host = name_and_port(request.url)
         if host is None:
             self._begin(request)
-        elif addresses := self._names.addresses(host[0]):
+        elif addresses := self._names.addresses(host[0], request.tenant):
             self._begin(request, entry(*host, addresses))
         else:
             self._names.wait(*host, request)
@@ -235,10 +252,15 @@ class Sender:
         """Pass the result on and keep the transfer for another request."""
         request, transfer.request = transfer.request, None
         assert request is not None
-        self._idle.append(transfer)
+        if transfer.reusable and len(self._idle) < MAX_IDLE_HANDLES:
+            self._idle.append(transfer)
+        else:
+            transfer.curl.close()
         self._hand_over(request, result)
 
     def _hand_over(self, request: Request, result: Result) -> None:
+        self._places.give_back(request.tenant)
+        self._turns.freed(request.tenant)
         if request.gate:
             request.gate.ended(result)
             self._turns.add(request.gate, monotonic())

@@ -2,8 +2,8 @@
 
 libcurl has 20 threads for this, lets each request take two of them, and the C library waits 10 to 30 s for a DNS
 server that never answers: ten requests to one such name and no other name is found for as long. Here a name has one
-thread, however many requests wait for it. What is found is only handed to libcurl; the door looks at the address
-when its socket is opened, as ever.
+thread, however many requests wait for it, and a tenant whose names all hang leaves threads for those of others
+(`shares.py`). What is found is only handed to libcurl; the door looks at the address when its socket is opened, as ever.
 """
 
 import re
@@ -18,6 +18,7 @@ from time import monotonic, time
 from typing import NamedTuple
 
 from delivery.destinations.exchange import Request
+from delivery.shares import Shares
 
 # Bytes of a thread's stack are only reserved; names beyond this many wait for one to end.
 MAX_THREADS = 256
@@ -79,6 +80,8 @@ class Wait:
 
 class _Found(NamedTuple):
     name: str
+    # Who was given the thread.
+    tenant: object
     addresses: Sequence[str]
     reason: str
 
@@ -94,25 +97,27 @@ class Names:
         self._waiting: dict[str, list[Wait]] = {}
         self._deadlines: list[tuple[float, int, Wait]] = []
         self._waits = 0
-        self._queue: deque[str] = deque()
-        self._threads = 0
+        # Names that wait for a thread, of each tenant that wants them, the oldest first; and those that have one.
+        self._queue: dict[object, dict[str, None]] = {}
+        self._running: set[str] = set()
+        self._threads = Shares(MAX_THREADS)
         self._found: deque[_Found] = deque()
 
-    def addresses(self, name: str) -> Sequence[str]:
-        """What is known of a name; nothing when it has to be waited for."""
+    def addresses(self, name: str, tenant: object = None) -> Sequence[str]:
+        """What is known of a name; nothing when it has to be waited for. `tenant` is whose request wants to know."""
         looked_up_at, addresses = self._known.get(name, (0.0, ()))
         age_s = monotonic() - looked_up_at
         if not addresses or age_s > self._resolver.stale_s:
             return ()
         if age_s > self._resolver.fresh_s:
-            self._seek(name)
+            self._seek(name, tenant)
             self._start_threads()
         return addresses
 
     def wait(self, name: str, port: int, request: Request) -> None:
         """Look the name up for this request, which comes back from `ready` or `expired`."""
         wait = Wait(name, port, request)
-        self._seek(name).append(wait)
+        self._seek(name, request.tenant).append(wait)
         self._start_threads()
         self._waits += 1
         heappush(self._deadlines, (wait.since + request.timeout_ms / 1000, self._waits, wait))
@@ -138,7 +143,8 @@ class Names:
         waits: list[tuple[Wait, Sequence[str], str]] = []
         for _ in range(len(self._found)):
             found = self._found.popleft()
-            self._threads -= 1
+            self._threads.give_back(found.tenant)
+            self._running.remove(found.name)
             if found.addresses:
                 self._keep(found)
             for wait in self._waiting.pop(found.name):
@@ -148,35 +154,59 @@ class Names:
             self._start_threads()
         return waits
 
-    def _seek(self, name: str) -> list[Wait]:
-        if name not in self._waiting:
-            self._waiting[name] = []
-            self._queue.append(name)
-        return self._waiting[name]
+    def _seek(self, name: str, tenant: object) -> list[Wait]:
+        # Also where another tenant wants it already, whose names may all have to wait.
+        if name not in self._running:
+            self._queue.setdefault(tenant, {})[name] = None
+        return self._waiting.setdefault(name, [])
 
     def _keep(self, found: _Found) -> None:
+        # What was found last stands last: one name too many costs the oldest, and not all of them.
+        self._known.pop(found.name, None)
         if len(self._known) >= MAX_KEPT:
-            self._known.clear()
+            del self._known[next(iter(self._known))]
         self._known[found.name] = (monotonic(), found.addresses)
 
     def _start_threads(self) -> None:
-        while self._queue and self._threads < MAX_THREADS:
-            if not self._waiting[self._queue[0]] and self._queue[0] not in self._known:
-                # Whoever wanted it has given up: threads are for those who still wait.
-                del self._waiting[self._queue.popleft()]
-                continue
-            try:
-                threading.Thread(target=self._run, args=(self._queue[0],), name="name", daemon=True).start()
-            except RuntimeError:
-                return  # the system has no more threads: the next call tries again
-            self._queue.popleft()
-            self._threads += 1
+        """Start what may be: a name of each tenant in turn."""
+        while self._queue and self._threads.free:
+            started = [self._start_thread(tenant) for tenant in list(self._queue)]
+            if not any(started):
+                return
 
-    def _run(self, name: str) -> None:
+    def _start_thread(self, tenant: object) -> bool:
+        """Start the look-up of the next name of a tenant. False if it may have no more, or the system has no more threads."""
+        names = self._queue[tenant]
+        while names and not self._is_wanted(name := next(iter(names))):
+            del names[name]
+        if names:
+            if not self._threads.may_take(tenant):
+                return False
+            try:
+                threading.Thread(target=self._run, args=(name, tenant), name="name", daemon=True).start()
+            except RuntimeError:
+                return False
+            del names[name]
+            self._running.add(name)
+            self._threads.take(tenant)
+        if not names:
+            del self._queue[tenant]
+        return True
+
+    def _is_wanted(self, name: str) -> bool:
+        """Whether to look it up: not where another tenant's thread has, or where all who wanted it have given up."""
+        if name in self._running or name not in self._waiting:
+            return False
+        if self._waiting[name] or name in self._known:
+            return True
+        del self._waiting[name]
+        return False
+
+    def _run(self, name: str, tenant: object) -> None:
         try:
             addresses = self._resolver.look_up(name)
             reason = "" if addresses else "it has no address"
         except (OSError, UnicodeError) as error:
             addresses, reason = (), str(getattr(error, "strerror", None) or error)
-        self._found.append(_Found(name, addresses, reason))
+        self._found.append(_Found(name, tenant, addresses, reason))
         self._arrived()

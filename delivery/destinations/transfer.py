@@ -10,15 +10,21 @@ import pycurl
 
 from delivery.destinations.addresses import Door
 from delivery.destinations.exchange import Error, Request, Result, Timings
-from delivery.destinations.failures import named, unanswered
+from delivery.destinations.failures import LONG_HEADERS, named, unanswered
 
 MAX_READ_BODY = 64 * 1024
 MAX_KEPT_BODY = 4 * 1024
-# They are read to 300 KB or 5,000 lines, interim answers and trailers included: libcurl's own bounds.
+# Interim answers and trailers included. libcurl reads 300 KB, and keeps them all until its handle is used again: 4,096 requests
+# at receivers that answer with so much cost a worker 2 GB.
+MAX_READ_HEADERS = 64 * 1024
 MAX_KEPT_HEADERS = 4 * 1024
+# A handle that has read more is not kept for another request, and so its memory is not either.
+_LARGE_HEADERS = 8 * 1024
 
 # We stopped reading a body that had grown past its bound: the status line is what counts.
 _READ_ENOUGH = frozenset({pycurl.E_WRITE_ERROR, pycurl.E_FILESIZE_EXCEEDED})
+
+_ENDS = (b"\r\n", b"\n")
 
 _OPTIONS: tuple[tuple[int, Any], ...] = (
     (pycurl.POST, 1),
@@ -53,7 +59,12 @@ class Transfer:
     started_at: float = 0.0
     # Milliseconds before libcurl had the request, while its name was looked up.
     waited_ms: float = 0.0
+    # Of the last answer: interim ones come before it.
     lines: list[bytes] = field(default_factory=list)
+    kept: int = 0
+    # Of all answers to this request.
+    header_bytes: int = 0
+    reusable: bool = True
     body: bytearray = field(default_factory=bytearray)
     read: int = 0
     refusal: str = ""
@@ -66,7 +77,7 @@ class Transfer:
         for option, value in _OPTIONS:
             self.curl.setopt(option, value)
         self.curl.setopt(pycurl.CAINFO, self.authorities)
-        self.curl.setopt(pycurl.HEADERFUNCTION, self.lines.append)
+        self.curl.setopt(pycurl.HEADERFUNCTION, self._read_header)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._write)
         self.curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
 
@@ -101,15 +112,17 @@ class Transfer:
 
     def failed(self, code: int, detail: str) -> Result:
         """What came of a request that ended with one of libcurl's errors."""
+        if self.header_bytes > MAX_READ_HEADERS:
+            return self.result(None, Error.BAD_RESPONSE, LONG_HEADERS)
         status = self.curl.getinfo(pycurl.RESPONSE_CODE)
         if code in _READ_ENOUGH and status:
             return self._settled(status)
         if code == pycurl.E_COULDNT_CONNECT and self.refusal:
             return self.result(None, Error.REFUSED_ADDRESS, self.refusal)
-        return self.result(None, *named(code, detail, connected=bool(self.curl.getinfo(pycurl.PRIMARY_IP)), headers=self._headers()))
+        return self.result(None, *named(code, detail, connected=bool(self.curl.getinfo(pycurl.PRIMARY_IP)), headers=b"".join(self.lines)))
 
     def _settled(self, status: int) -> Result:
-        headers = self._headers()
+        headers = b"".join(self.lines)
         detail = unanswered(status, headers)
         return self.result(None, Error.BAD_RESPONSE, detail, headers) if detail else self.result(status, None, "", headers)
 
@@ -117,20 +130,16 @@ class Transfer:
         """The result of the request; the transfer is then ready for another."""
         request = self.request
         assert request is not None
-        shown = (self._headers() if headers is None else headers)[:MAX_KEPT_HEADERS].decode("latin-1").replace("\0", "")
+        shown = (b"".join(self.lines) if headers is None else headers)[:MAX_KEPT_HEADERS].decode("latin-1").replace("\0", "")
         # libcurl quotes hosts with whatever bytes they have; a database takes neither half characters nor NUL.
         detail = detail and detail.encode(errors="replace").decode().replace("\0", "")
         retry_after = self.curl.getinfo(pycurl.RETRY_AFTER) if status in (429, 503) else 0
         result = Result(request.tag, self.started_at, status, error, detail, self._timings(), shown, bytes(self.body), retry_after)
+        self.reusable = self.header_bytes <= _LARGE_HEADERS
         self.lines.clear()
         self.body.clear()
-        self.read, self.refusal = 0, ""
+        self.read, self.kept, self.header_bytes, self.refusal = 0, 0, 0, ""
         return result
-
-    def _headers(self) -> bytes:
-        """Status line and headers of the last answer: interim ones come before it."""
-        lines = b"".join(self.lines)
-        return lines[lines.rfind(b"\nHTTP/") + 1 :]
 
     def _timings(self) -> Timings:
         info, waited_ms = self.curl.getinfo, self.waited_ms
@@ -144,6 +153,19 @@ class Transfer:
         return Timings(*(ms and ms + waited_ms for ms in timings)) if waited_ms else timings
 
     # --- libcurl's callbacks -----------------------------------------------------------------------------------
+
+    def _read_header(self, line: bytes) -> int | None:
+        self.header_bytes += len(line)
+        if line.startswith(b"HTTP/"):
+            self.lines.clear()
+            self.kept = 0
+        if self.kept < MAX_KEPT_HEADERS:
+            self.lines.append(line)
+            self.kept += len(line)
+        elif line in _ENDS:
+            # Whether they have come to their end is looked at later.
+            self.lines.append(b"\r\n\r\n")
+        return None if self.header_bytes <= MAX_READ_HEADERS else -1
 
     def _write(self, chunk: bytes) -> int | None:
         room = MAX_KEPT_BODY - len(self.body)

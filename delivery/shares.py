@@ -1,0 +1,48 @@
+"""Shares: who may take how much of something that there is a fixed number of, while others may come.
+
+The rule is one sentence: whoever wants more may have it while they hold fewer than are free.
+
+    100 places, one greedy tenant:  50 are theirs, 50 are free for whoever comes next
+    100 places, two greedy ones:    33 each, 34 are free
+    a tenant that holds nothing:    gets a place as long as there is one
+
+Nothing has to be known of who will come, nothing is set aside by name, and what is given is never taken back: a share
+shrinks as its holder gives back. (Choudhury and Hahne, "Dynamic queue length thresholds", 1998, with alpha 1.)
+Pure, and not thread-safe: whoever shares it between threads brings a lock.
+"""
+
+from collections.abc import Hashable
+
+
+class Shares:
+    """`total` of something, as a number of places, rows or bytes."""
+
+    def __init__(self, total: float) -> None:
+        self.total = total
+        self.free = total
+        self._held: dict[Hashable, float] = {}
+
+    def held(self, who: Hashable) -> float:
+        return self._held.get(who, 0)
+
+    def may_take(self, who: Hashable, amount: float = 1) -> bool:
+        """Whether `who` may have so much more. Somebody who holds nothing may have all that is free.
+
+        Of an amount the last part counts: with it taken, they hold no more than is free but for one.
+        """
+        held = self._held.get(who, 0)
+        return amount <= self.free and (not held or held + 2 * amount <= self.free + 1)
+
+    def take(self, who: Hashable, amount: float = 1) -> None:
+        """Count what `who` takes, whether they may or not: what must not wait is counted too."""
+        self._held[who] = self._held.get(who, 0) + amount
+        self.free -= amount
+
+    def give_back(self, who: Hashable, amount: float = 1) -> None:
+        """Count what `who` has given back. Those who hold nothing are forgotten."""
+        left = self._held[who] - amount
+        if left:
+            self._held[who] = left
+        else:
+            del self._held[who]
+        self.free += amount
