@@ -1,9 +1,12 @@
 """Events over HTTP into the outbox: requests that come together share a transaction, so that durability costs each a part of one.
 
-    threads of the web server ──► queue ──► one committer thread ──► outbox.publish ──► all of them answer
+    threads of the web server ──► a queue for each source ──► one committer thread ──► outbox.publish ──► all of them answer
 
 Whoever publishes waits until its events and their deliveries are committed. While one transaction is under way, what comes
 meanwhile waits for the next: the busier it is, the larger the groups. Nothing waits for company.
+
+Sources take turns, and a turn is one transaction of a bounded size: so many events, bytes and deliveries. A batch that owes
+600,000 deliveries takes many turns, and whoever posts to another source waits for one of them.
 
 A crash before the commit leaves no answer; a client that tries again with the same id stores its event once.
 """
@@ -30,6 +33,9 @@ CROWD = 8
 COMPANY_S = 0.004
 # Sources whose subscriptions a process keeps compiled.
 MAX_OUTBOXES = 1000
+# What one transaction holds, besides MAX_BATCH events: about 20 ms of the database, which is what others wait for.
+MAX_OWED = 2000
+MAX_BYTES = 2 * 1024 * 1024
 
 
 class Accepted(NamedTuple):
@@ -67,28 +73,50 @@ class Publisher(Protocol):
 class _Order:
     """What one caller publishes, and what came of it. Its lock is held until then: an Event costs three times as much to wake."""
 
-    __slots__ = ("_under_way", "accepted", "error", "events", "source")
+    __slots__ = ("_under_way", "abandoned", "accepted", "error", "events", "source", "taken")
 
     def __init__(self, source: Source, events: Sequence[Posted]) -> None:
         self.source, self.events = source, events
+        # How many of the events are stored or under way.
+        self.taken = 0
         self.accepted: list[Accepted] = []
         self.error: Exception | None = None
+        # Whether the caller has gone: what is not under way by then is left.
+        self.abandoned = False
         self._under_way = threading.Lock()
         self._under_way.acquire()
 
-    def end(self, accepted: list[Accepted], error: Exception | None = None) -> None:
-        self.accepted, self.error = accepted, error
-        self._under_way.release()
+    @property
+    def over(self) -> bool:
+        return self.abandoned or self.error is not None or self.taken == len(self.events)
+
+    def note(self, accepted: Sequence[Accepted]) -> None:
+        self.accepted += accepted
+        if len(self.accepted) == len(self.events):
+            self._under_way.release()
+
+    def fail(self, error: Exception) -> None:
+        if self.error is None:
+            self.error = error
+            self._under_way.release()
 
     def wait(self, timeout_s: float) -> bool:
         return self._under_way.acquire(timeout=timeout_s)
+
+
+class _Part(NamedTuple):
+    """What one transaction stores of an order."""
+
+    order: _Order
+    events: Sequence[Posted]
 
 
 class GroupCommit:
     """The process's committer. `publish` may be called from any thread."""
 
     def __init__(self) -> None:
-        self._orders: deque[_Order] = deque()
+        # By source. The committer alone takes from them.
+        self._queues: dict[UUID, deque[_Order]] = {}
         self._something = threading.Condition()
         self._outboxes: dict[UUID, Outbox] = {}
         self._thread: threading.Thread | None = None
@@ -96,15 +124,18 @@ class GroupCommit:
         self._company = 0
 
     def publish(self, source: Source, events: Sequence[Posted]) -> list[Accepted]:
+        if not events:
+            return []
         order = _Order(source, events)
         with self._something:
-            self._orders.append(order)
+            self._queues.setdefault(source.pk, deque()).append(order)
             if self._thread is None:
                 # Here and not before: a process that forks has none of its parent's threads.
                 self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
                 self._thread.start()
             self._something.notify()
         if not order.wait(PATIENCE_S):
+            order.abandoned = True
             raise NotStored(f"The database has not answered within {PATIENCE_S:.0f} s.")
         if order.error:
             raise NotStored("The database did not take the events.") from order.error
@@ -112,47 +143,78 @@ class GroupCommit:
 
     def _run(self) -> None:
         while True:
-            orders = self._next()
-            by_source: dict[UUID, list[_Order]] = {}
-            for order in orders:
-                by_source.setdefault(order.source.pk, []).append(order)
-            for group in by_source.values():
-                self._commit(group)
+            queues = self._round()
+            self._company = 0
+            for queue in queues:
+                if parts := self._take(queue):
+                    self._company += len(parts)
+                    self._commit(parts)
 
-    def _next(self) -> list[_Order]:
-        """Wait for orders, and take as many as one batch holds."""
+    def _round(self) -> list[deque[_Order]]:
+        """Wait for orders. Returns the queues that have some: each has its turn before one has another."""
         with self._something:
-            while not self._orders:
+            self._queues = {source: queue for source, queue in self._queues.items() if queue}
+            while not self._queues:
                 self._something.wait()
         if self._company >= CROWD:
             # Those that were just answered are about to post again: most of them come within this.
             sleep(COMPANY_S)
         with self._something:
-            taken, size = list[_Order](), 0
-            while self._orders and (not taken or size + len(self._orders[0].events) <= MAX_BATCH):
-                order = self._orders.popleft()
-                size += len(order.events)
-                taken.append(order)
-            self._company = len(taken)
-            return taken
+            return list(self._queues.values())
 
-    def _commit(self, group: list[_Order]) -> None:
+    def _take(self, queue: deque[_Order]) -> list[_Part]:
+        """The next events of one source, as many as one transaction holds."""
+        parts, outbox = list[_Part](), _outbox_of(queue[-1].source, self._outboxes)
+        room = _Room()
+        while queue and not room.full:
+            order = queue[0]
+            first = order.taken
+            while not order.over and room.takes(outbox, order.events[order.taken].event):
+                order.taken += 1
+            if order.taken > first:
+                parts.append(_Part(order, order.events[first : order.taken]))
+            if order.over:
+                queue.popleft()
+        return parts
+
+    def _commit(self, parts: Sequence[_Part]) -> None:
         try:
-            self._store(group)
+            self._store(parts)
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits has to hear of it
-            if len(group) == 1 or isinstance(error, OperationalError | InterfaceError):
-                for order in group:
-                    order.end([], error)
+            if len(parts) == 1 or isinstance(error, OperationalError | InterfaceError):
+                for part in parts:
+                    part.order.fail(error)
                 return
             # One of them holds what the database refuses: the others must not be refused with it.
-            for order in group:
-                self._commit([order])
+            for part in parts:
+                self._commit([part])
 
-    def _store(self, group: list[_Order]) -> None:
-        outbox = _outbox_of(group[-1].source, self._outboxes)
-        accepted = iter(_persistently(lambda: store(outbox, [posted for order in group for posted in order.events])))
-        for order in group:
-            order.end([next(accepted) for _ in order.events])
+    def _store(self, parts: Sequence[_Part]) -> None:
+        outbox = _outbox_of(parts[-1].order.source, self._outboxes)
+        accepted = iter(_persistently(lambda: store(outbox, [posted for part in parts for posted in part.events])))
+        for part in parts:
+            part.order.note([next(accepted) for _ in part.events])
+
+
+class _Room:
+    """What is left in one transaction. The first event always fits."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self._events, self._owed, self._bytes = MAX_BATCH, MAX_OWED, MAX_BYTES
+
+    def takes(self, outbox: Outbox, event: Incoming) -> bool:
+        """Take the event, if it fits in."""
+        # What a source's events owe is known once it has stored one.
+        owed = outbox.owes(event) if outbox.compiled.version >= 0 else MAX_OWED
+        size = len(event.body)
+        fits = self._events == MAX_BATCH or (owed <= self._owed and size <= self._bytes and self._events > 0)
+        if fits:
+            self._events -= 1
+            self._owed -= owed
+            self._bytes -= size
+        self.full = not fits
+        return fits
 
 
 class OneByOne:

@@ -57,12 +57,12 @@ class Committer(GroupCommit):
 
     def waiting(self) -> int:
         with self._something:
-            return len(self._orders)
+            return sum(len([order for order in queue if not order.taken]) for queue in self._queues.values())
 
-    def _commit(self, group: Any) -> None:
+    def _commit(self, parts: Any) -> None:
         if connection not in self.connections:
             self.connections.append(connections["default"])
-        super()._commit(group)
+        super()._commit(parts)
 
 
 def id_in(posted: Posted) -> UUID:
@@ -111,11 +111,75 @@ def test_those_that_come_meanwhile_share_one_transaction(committer: Committer) -
 def test_a_group_ends_at_what_one_batch_holds(committer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "MAX_BATCH", 4)
     outbox = committer.watch(make_api_source())
-    # One order is never split, however large it is.
-    orders = [[make_posted() for _ in range(size)] for size in (1, 2, 2, 1, 5, 1)]
+    orders = [[make_posted() for _ in range(size)] for size in (1, 2, 2, 1, 6, 1)]
+    for order, call in zip(orders, publish_together(committer, outbox, orders), strict=True):
+        assert [accepted.id for accepted in call.result()] == [each.event.id for each in order]
+    # An order goes into as many transactions as it needs.
+    assert outbox.sizes == [1, 4, 4, 4]
+
+
+@committed
+def test_a_transaction_ends_at_so_many_deliveries(committer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "MAX_OWED", 60)
+    source = make_api_source()
+    for _ in range(25):
+        make_subscription(source=source, kinds=["api"])
+    outbox = committer.watch(source)
+    orders = [[make_posted()], [make_posted() for _ in range(5)], [make_posted()]]
+    calls = publish_together(committer, outbox, orders)
+    assert [len(call.result()) for call in calls] == [1, 5, 1]
+    assert outbox.sizes == [1, 2, 2, 2]
+    assert Delivery.objects.count() == 7 * 25
+
+
+@committed
+def test_a_transaction_ends_at_so_many_bytes_and_takes_one_event_of_any_size(committer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "MAX_BYTES", 1000)
+    outbox = committer.watch(make_api_source())
+    sizes = [1, 250, 250, 250, 9000, 1]
+    orders = [[make_posted()], [make_posted(data="x" * size) for size in sizes]]
     for call in publish_together(committer, outbox, orders):
         call.result()
-    assert outbox.sizes == [1, 4, 1, 5, 1]
+    assert outbox.sizes == [1, 4, 1, 1]
+
+
+@committed
+def test_whoever_posts_to_another_source_waits_for_one_turn_of_a_batch(committer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "MAX_BATCH", 2)
+    sources = [make_api_source(), make_api_source(name="another")]
+    greedy, other = [committer.watch(source) for source in sources]
+    other.let.set()
+    batch = Elsewhere(lambda: committer.publish(greedy.source, [make_posted() for _ in range(40)]))
+    assert greedy.entered.wait(30)
+    small = Elsewhere(lambda: committer.publish(other.source, [make_posted()]))
+    while committer.waiting() < 1:
+        threading.Event().wait(0.001)
+    seen = list[int]()
+
+    def look(_: Sequence[Incoming]) -> None:
+        seen.append(Event.objects.filter(source=other.source).count())
+
+    greedy.fault = look
+    greedy.let.set()
+    assert len(small.result()) == 1
+    assert len(batch.result()) == 40
+    # It came while the first turn of the batch was under way, and was stored after the second at the latest.
+    assert len(seen) == len(greedy.sizes) == 21
+    assert seen[2:] == [1] * 19
+
+
+@committed
+def test_what_nobody_waits_for_any_more_is_left(committer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "MAX_BATCH", 2)
+    monkeypatch.setattr(ingest, "PATIENCE_S", 0.05)
+    outbox = committer.watch(make_api_source())
+    with pytest.raises(NotStored, match="has not answered"):
+        committer.publish(outbox.source, [make_posted() for _ in range(40)])
+    monkeypatch.setattr(ingest, "PATIENCE_S", 30)
+    outbox.let.set()
+    assert len(committer.publish(outbox.source, [make_posted()])) == 1
+    # What was under way when the caller gave up, and the new one.
+    assert outbox.sizes == [1, 1]
 
 
 @committed
@@ -146,7 +210,7 @@ def test_one_that_the_database_refuses_is_refused_alone(committer: Committer) ->
         else:
             assert call.result()[0].id == orders[number][0].event.id
     assert Event.objects.count() == 3
-    assert outbox.sizes == [1, 3, 1, 1, 1]
+    assert outbox.sizes == [1, 4, 1, 1]
 
 
 @committed

@@ -1,7 +1,7 @@
 """The outbox: what one transaction stores, counts and owes, and whom it wakes."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
@@ -403,3 +403,66 @@ def test_it_wakes_nobody_when_nothing_was_stored(lanes: Any) -> None:
         outbox.publish(many(1), [Progress(row.pk, 2**63)])
     outbox.publish([make_incoming(type=LIKE)])
     assert woken(lanes) == 5
+
+
+# --- batches that owe very much ------------------------------------------------------------------------------------
+
+
+class CountedOutbox(Outbox):
+    """Remembers how many deliveries each of its transactions made, and fails before the one it is told to."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self.owed: list[int] = []
+        self.fails_at = -1
+
+    def _store(self, batch: Sequence[Incoming], *args: Any, **kwargs: Any) -> EventCounts:
+        if len(self.owed) == self.fails_at:
+            raise DataError("no")
+        before = Delivery.objects.count()
+        counts = super()._store(batch, *args, **kwargs)
+        self.owed.append(Delivery.objects.count() - before)
+        return counts
+
+
+def make_wide_outbox(monkeypatch: pytest.MonkeyPatch, endpoints: int = 6) -> CountedOutbox:
+    monkeypatch.setattr(module, "MAX_OWED", 20)
+    source = make_source()
+    for _ in range(endpoints):
+        make_subscription(source=source, collections=["*"])
+    return CountedOutbox(source)
+
+
+def test_it_stores_what_owes_very_much_in_transactions_of_a_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = make_wide_outbox(monkeypatch)
+    host = make_cursor(source=outbox.source)
+    batch = many(11)
+    counts = outbox.publish(batch, [Progress(host.pk, 77)], rejected=2)
+    assert outbox.owed == [18, 18, 18, 12]
+    assert counts == EventCounts(13, 11, 0, 0, 2)
+    assert outbox.inserted.keys() == {event.dedup_key for event in batch}
+    host.refresh_from_db()
+    assert host.cursor == 77
+
+
+def test_an_event_that_owes_more_than_that_is_stored_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = make_wide_outbox(monkeypatch, endpoints=25)
+    outbox.publish(many(3))
+    assert outbox.owed == [25, 25, 25]
+
+
+def test_a_crash_between_such_transactions_loses_and_doubles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = make_wide_outbox(monkeypatch)
+    host = make_cursor(source=outbox.source)
+    batch = many(11)
+    outbox.fails_at = 2
+    with pytest.raises(DataError):
+        outbox.publish(batch, [Progress(host.pk, 77)])
+    host.refresh_from_db()
+    assert host.cursor != 77
+    assert Event.objects.count() == 6
+    again = Outbox(outbox.source)
+    assert again.publish(batch, [Progress(host.pk, 77)]) == EventCounts(11, 5, 6, 0, 0)
+    assert Delivery.objects.count() == 11 * 6
+    host.refresh_from_db()
+    assert host.cursor == 77
