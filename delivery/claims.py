@@ -1,19 +1,17 @@
 """Where a line's claims stand: what to ask the database for next, and what of the answer to take.
 
-`LooseClaims` goes through an endpoint's due deliveries, oldest first. `RunClaims` goes from subject to subject, for an
-ordered endpoint (see `order.py`). Both skip what is claimed already: it is still pending in the database.
+`LooseClaims` goes through an endpoint's due deliveries, oldest first. For an ordered endpoint there is `RunClaims`, in `runs.py`. Both go on
+where they ended, and skip what is claimed already: it is still pending in the database. What lies below is looked for by `looking_back.py`.
 """
 
-import random
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from time import monotonic
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from delivery.engines.base import Due, Head, Want
-from delivery.order import BEFORE_ALL, LAST_KEY
+from delivery.engines.base import Due, Head, Subjects, Want
+from delivery.looking_back import DAWN, Slice
 
 # Deliveries of one endpoint that are claimed ahead, and the bytes of their bodies.
 FIRST_SHARE = 64
@@ -22,14 +20,11 @@ MAX_SHARE_BYTES = 16 * 1024 * 1024
 
 LATE_COMMITS = timedelta(milliseconds=250)
 
-# How many subjects are looked at in one go, and how long a run of one is claimed, at least and at most.
-SUBJECTS = 256
-MIN_RUN, MAX_RUN = 16, 512
-# Having seen all subjects, rest for so many times as long as that took: thousands that wait for a retry cost a tenth of a core at most.
-REST_FACTOR = 10
-
 _FIRST = UUID(int=0)
-_BEGINNING = (datetime.min.replace(tzinfo=UTC), _FIRST)
+
+# Behind a moment and an id: the order in which what is due is claimed.
+Position = tuple[datetime, UUID]
+BEGINNING: Position = (DAWN, _FIRST)
 
 # Ids that are claimed and not yet settled, and their subjects if the endpoint is ordered.
 Owned = Mapping[UUID, int | None]
@@ -43,17 +38,33 @@ class Claims(Protocol):
     # Whether the last claim found all there is.
     exhausted: bool
 
-    def rewind(self) -> None:
-        """Start again from the oldest: a replay, or a commit that came late, may lie behind."""
+    @property
+    def standing(self) -> Position:
+        """Behind this lies all that was not seen yet, and what was seen and not claimed."""
         ...
 
-    def want(self, endpoint: UUID, most: int, owned: Owned) -> Want | Head | None:
+    @property
+    def has_leads(self) -> bool:
+        """Whether what was found last says where to look at once."""
+        ...
+
+    def rewind(self, to: datetime) -> None:
+        """Start again from there, or from where it stands if that is earlier; for what was claimed has been given back."""
+        ...
+
+    def want(self, endpoint: UUID, most: int, owned: Owned) -> Want | Head | Subjects | None:
         """What to look for, to take `most` of it."""
         ...
 
     def choose(self, found: Sequence[Due], most: int, owned: Owned, now: datetime) -> Sequence[Due]:
         """What to take of what was found for the last `want`. The next one goes on from there."""
         ...
+
+    def look_back(self, endpoint: UUID, slice: Slice, owned: Owned) -> Want | None:
+        """What to look for among that is due in a slice of the past; `seen` is told what there was."""
+        ...
+
+    def seen(self, found: Sequence[Due], owned: Owned) -> None: ...
 
 
 def fitting_share(count: int, size: int) -> int:
@@ -66,16 +77,22 @@ class LooseClaims:
     share: int = FIRST_SHARE
     fitting: int = MAX_SHARE
     exhausted: bool = True
-    # After a moment and an id.
-    position: tuple[datetime, UUID] = _BEGINNING
+    position: Position = BEGINNING
+    # Whether what is owned already may lie behind the position.
+    rewound: bool = True
     asked: int = 0
+    has_leads: bool = False
 
-    def rewind(self) -> None:
-        self.position = _BEGINNING
+    @property
+    def standing(self) -> Position:
+        return self.position
+
+    def rewind(self, to: datetime) -> None:
+        self.position, self.rewound = min(self.position, behind(to)), True
 
     def want(self, endpoint: UUID, most: int, owned: Owned) -> Want | None:
-        # From the beginning, the rows that are owned already come first: they are asked for too, and skipped.
-        self.asked = most + (len(owned) if self.position is _BEGINNING else 0)
+        # After a rewind, rows that are owned already may come first: they are asked for too, and skipped.
+        self.asked = most + (len(owned) if self.rewound else 0)
         return Want(endpoint, self.asked, *self.position)
 
     def choose(self, found: Sequence[Due], most: int, owned: Owned, now: datetime) -> Sequence[Due]:
@@ -83,63 +100,21 @@ class LooseClaims:
         if not self.exhausted:
             self.share *= 2
         # Where all has been seen, only what is newer is looked at, or a hundred requests that hang would be read forty
-        # times a second. The margin is for commits that come a little late; what is later still, `rewind` finds.
-        self.position = (now - LATE_COMMITS, _FIRST) if self.exhausted else (found[-1].due_at, found[-1].id)
+        # times a second. The margin is for commits that come a little late; what is later still is found by looking back.
+        self.position = behind(now - LATE_COMMITS) if self.exhausted else (found[-1].due_at, found[-1].id)
+        self.rewound = False
         return [due for due in found if due.id not in owned]
 
+    def look_back(self, endpoint: UUID, slice: Slice, owned: Owned) -> Want | None:
+        # Whatever lies ahead is found in its turn.
+        return Want(endpoint, len(owned) + 1, *behind(slice.since)) if behind(slice.since) < self.position else None
 
-@dataclass
-class RunClaims:
-    share: int = FIRST_SHARE
-    fitting: int = MAX_SHARE
-    exhausted: bool = True
-    # Anywhere at first: a turn may end before all are seen, and the next one must not begin with the same.
-    after_key: int = field(default_factory=lambda: random.randrange(BEFORE_ALL, LAST_KEY))
-    # Whether this round began before all.
-    whole: bool = False
-    run: int = MIN_RUN
-    rest_until: float = 0.0
-    # What looking at the subjects has taken since the first of them, in seconds; and since when it looks.
-    took_s: float = 0.0
-    began: float = 0.0
-
-    def rewind(self) -> None:
-        """There is nothing to go back for: it comes round to every subject."""
-
-    def want(self, endpoint: UUID, most: int, owned: Owned) -> Head | None:
-        # Deliveries from before the endpoint was ordered, still on their way: their subjects are not known here.
-        if monotonic() < self.rest_until or None in owned.values():
-            return None
-        self.began = monotonic()
-        return Head(endpoint, self.after_key, SUBJECTS, self.run)
-
-    def choose(self, found: Sequence[Due], most: int, owned: Owned, now: datetime) -> Sequence[Due]:
-        """Of each subject that nothing is on its way of, what is due without a break from its first delivery on."""
-        subjects = list(dict.fromkeys(due.order_key for due in found))
-        chosen, seen = _runs(found, most, set(owned.values()), now)
-        if len(chosen) >= most:
-            self.share *= 2
-        complete = len(subjects) < SUBJECTS and seen == len(subjects)
-        self.after_key = BEFORE_ALL if complete else subjects[seen - 1] or 0
-        self.run = max(MIN_RUN, min(MAX_RUN, MAX_SHARE // max(1, len(subjects))))
-        self.exhausted = complete and self.whole
-        self.whole = self.whole or complete
-        self.took_s += monotonic() - self.began
-        if self.exhausted:
-            self.rest_until, self.took_s = monotonic() + self.took_s * REST_FACTOR, 0.0
-        return chosen
+    def seen(self, found: Sequence[Due], owned: Owned) -> None:
+        missed = next((due for due in found if due.id not in owned), None)
+        if missed:
+            self.rewind(missed.due_at)
 
 
-def _runs(found: Sequence[Due], most: int, busy: Collection[int | None], now: datetime) -> tuple[list[Due], int]:
-    """What is due of each subject's run, up to `most`, and how many subjects were looked at for it."""
-    chosen, seen = list[Due](), 0
-    key, blocked = None, False
-    for due in found:
-        if due.order_key != key:
-            if len(chosen) >= most:
-                break
-            key, blocked, seen = due.order_key, due.order_key in busy, seen + 1
-        blocked = blocked or due.due_at > now or len(chosen) >= most
-        if not blocked:
-            chosen.append(due)
-    return chosen, seen
+def behind(moment: datetime) -> Position:
+    """Before all that is due at a moment."""
+    return moment, _FIRST

@@ -28,8 +28,9 @@ from django.utils import timezone
 
 from delivery.destinations.exchange import POKED, Inbox
 from delivery.engines import engine
-from delivery.engines.base import Due, Head, Want
-from delivery.lines import Line, Sent
+from delivery.engines.base import Due, Head, Subjects, Want
+from delivery.lines import Line, Sent, forget_standings
+from delivery.looking_back import LookingBack
 from delivery.outcomes import Done
 from delivery.settling import settle
 from delivery.tenure import Tenure, in_order
@@ -51,8 +52,6 @@ IDLE_POLL_S = 0.025
 # that have. (What it waits for others meanwhile does not count: the busier they are, the later a new delivery would be seen.)
 IDLE_POLL_FACTOR = 10
 MAX_POLL_S = 0.25
-# Every line starts its claims again from the oldest this often: a replay, or a commit that came late, may lie behind.
-REWIND_EVERY_S = 1.0
 
 
 class Crew:
@@ -94,11 +93,13 @@ class Crew:
                     tenures = list(self._tenures.values())
                 ended = [tenure for tenure in tenures if tenure.has_ended()]
                 for tenure in ended:
+                    self._work.keep_standings(tenure)
                     self._dismiss(tenure)
                 self._work.do([tenure for tenure in tenures if not tenure.over])
         except BaseException as fault:  # noqa: BLE001 - whoever waits here has to hear of it
             # A fault of our own, and nobody knows whose lane it came from. All of it is still pending in the database, and taken up afresh.
             self._work = _Work(self.inbox)
+            forget_standings()
             for tenure in self._tenures.copy().values():
                 tenure.fault = fault
                 with contextlib.suppress(Exception):
@@ -123,7 +124,8 @@ class _Work:
         self._done: list[Done] = []
         self._whose: list[Line] = []
         self._settled_at = monotonic()
-        self._claim_at = self._rewind_at = self._config_at = 0.0
+        self._claim_at = self._config_at = 0.0
+        self._looking_back = LookingBack()
         self._config_version = 0
         self._troubles = 0
 
@@ -168,14 +170,29 @@ class _Work:
         if began < self._claim_at:
             return
         spent = thread_time()
-        if began - self._rewind_at > REWIND_EVERY_S:
-            self._rewind_at = began
-            for line in lines:
-                line.rewind()
+        self._look_back(lines, now)
         for line in lines:
             if line.keying and line.open:
                 line.keying.work()
-        wants = _wants(lines, now)
+        asked = self._take(lines, lines, now)
+        # News of ordered endpoints says which subjects to look at.
+        self._take([line for line in asked if line.claims.has_leads], lines, now)
+        self._plan_next(thread_time() - spent, asked)
+
+    def _look_back(self, lines: Sequence[Line], now: datetime) -> None:
+        """Look for what is due below where the claims stand."""
+        slice = self._looking_back.next(now, monotonic())
+        wants = [(line, want) for line in lines if (want := line.look_back(slice))] if slice else []
+        if slice and wants:
+            began = monotonic()
+            found = _by_endpoint(engine().claim([want for _, want in wants], slice.until))
+            self._looking_back.took(slice, monotonic() - began, monotonic())
+            for line, _ in wants:
+                line.seen(found.get(line.endpoint_id, ()))
+
+    def _take(self, some: Sequence[Line], lines: Sequence[Line], now: datetime) -> list[Line]:
+        """Claim for some of the lines what is their share. Returns those that wanted anything."""
+        wants = _wants(some, lines, now)
         found = _found([want for _, want in wants], now)
         chosen = [(line, line.choose(found.get(line.endpoint_id, ()), now)) for line, _ in wants]
         news = [due.event_id for _, dues in chosen for due in dues]
@@ -183,7 +200,12 @@ class _Work:
         for line, dues in chosen:
             if dues:
                 self._add(line, line.take(dues, bodies))
-        self._plan_next(thread_time() - spent, [line for line, _ in wants])
+        return [line for line, _ in wants]
+
+    def keep_standings(self, tenure: Tenure) -> None:
+        """Where the way from the oldest is long, the lane's next owner in this process need not go it again."""
+        for line in () if self._looking_back.is_cheap else tenure.lines.values():
+            line.keep_standing()
 
     def _plan_next(self, took_s: float, lines: Sequence[Line]) -> None:
         """Where there is more, go on as soon as half of what was taken is through; otherwise look again after a while."""
@@ -228,14 +250,14 @@ class _Work:
         self._settled_at = monotonic()
 
 
-def _wants(lines: Sequence[Line], now: datetime) -> list[tuple[Line, Want | Head]]:
-    """What the lines want, which share what is left of the window by their weight."""
+def _wants(some: Sequence[Line], lines: Sequence[Line], now: datetime) -> list[tuple[Line, Want | Head | Subjects]]:
+    """What some of the lines want. All of them share what is left of the window by their weight."""
     room = WINDOW - sum(line.waiting for line in lines)
     hungry = sum(line.weight for line in lines if not line.claims.exhausted)
     # Somebody who has few wants them soon: what others take in one go is what he waits for.
     few_to_deliver = any(line.claims.exhausted and line.is_quick for line in lines)
     wants = []
-    for line in lines:
+    for line in some:
         most = CONSIDERATE_WINDOW if few_to_deliver and not line.claims.exhausted else room
         share = int(min(room, most) * line.weight / max(hungry, line.weight))
         if want := line.want(max(share, line.max_in_flight), now):
@@ -243,14 +265,21 @@ def _wants(lines: Sequence[Line], now: datetime) -> list[tuple[Line, Want | Head
     return wants
 
 
-def _found(wants: Iterable[Want | Head], now: datetime) -> dict[UUID, list[Due]]:
+def _found(wants: Iterable[Want | Head | Subjects], now: datetime) -> dict[UUID, list[Due]]:
     loose = [want for want in wants if isinstance(want, Want)]
-    found: dict[UUID, list[Due]] = {}
-    for due in engine().claim(loose, now) if loose else ():
-        found.setdefault(due.endpoint_id, []).append(due)
+    found = _by_endpoint(engine().claim(loose, now) if loose else ())
     for want in wants:
         if isinstance(want, Head):
             found[want.endpoint_id] = engine().claim_runs(want)
+        elif isinstance(want, Subjects):
+            found[want.endpoint_id] = engine().claim_subjects(want)
+    return found
+
+
+def _by_endpoint(dues: Iterable[Due]) -> dict[UUID, list[Due]]:
+    found: dict[UUID, list[Due]] = {}
+    for due in dues:
+        found.setdefault(due.endpoint_id, []).append(due)
     return found
 
 

@@ -7,13 +7,12 @@ import logging
 import threading
 
 from django.conf import settings
-from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from delivery import health, leases, order, tenure
 from delivery.crew import Crew
+from delivery.first_due import first_due
 from delivery.leases import Holding, lane_lease
-from delivery.models import Delivery
 from delivery.tenure import Tenure
 from subscriptions.models import Endpoint
 
@@ -46,12 +45,15 @@ def drain(lane: int) -> bool:
 def lanes_due() -> set[int]:
     """Lanes with a delivery that could be sent now and that nobody owns."""
     now = timezone.now()
-    owed = Delivery.objects.due(now).filter(endpoint=OuterRef("pk"))
-    ready = Endpoint.objects.active().filter(Exists(owed)).exclude(health.held(now))
-    due = {shard % settings.JETRELAY_LANES for shard in ready.filter(ordered=False).values_list("shard", flat=True).distinct()}
-    for endpoint, shard, since in ready.filter(ordered=True).values_list("pk", "shard", "health__ordered_since"):
+    ready = list(Endpoint.objects.active().exclude(health.held(now)).order_by().values_list("pk", "shard", "ordered", "health__ordered_since"))
+    lanes = {endpoint: shard % settings.JETRELAY_LANES for endpoint, shard, *_ in ready}
+    # An owner looks for itself.
+    owned = leases.live(map(lane_lease, set(lanes.values())))
+    free = {endpoint for endpoint, lane in lanes.items() if lane_lease(lane) not in owned}
+    owing = first_due.among(free, now).keys()
+    due = {lanes[endpoint] for endpoint, _, ordered, _ in ready if endpoint in owing and not ordered}
+    for endpoint, _, ordered, since in ready:
         # What is due there may have to wait for an older one of its subject that is not.
-        if shard % settings.JETRELAY_LANES not in due and order.has_turn(endpoint, since):
-            due.add(shard % settings.JETRELAY_LANES)
-    owned = leases.live(lane_lease(lane) for lane in due)
-    return {lane for lane in due if lane_lease(lane) not in owned}
+        if ordered and endpoint in owing and lanes[endpoint] not in due and order.has_turn(endpoint, since):
+            due.add(lanes[endpoint])
+    return due

@@ -18,17 +18,19 @@ from django.utils import timezone
 
 from delivery import breaker, health, outcomes, retry
 from delivery.breaker import Health
-from delivery.claims import Claims, LooseClaims, RunClaims, fitting_share
+from delivery.claims import Claims, LooseClaims, fitting_share
 from delivery.destinations.exchange import GONE, Gate, Inbox, Request, Result
 from delivery.destinations.http import Sender, sender
 from delivery.destinations.turns import WEIGHTS
-from delivery.engines.base import Due, Head, Want
+from delivery.engines.base import Due, Head, Subjects, Want
 from delivery.envelope import Envelope
+from delivery.looking_back import Slice
 from delivery.models import EndpointHealth
 from delivery.order import Keying
 from delivery.outcomes import Done, done, give_up
 from delivery.parcels import Batching, Job, Loose, Packer, Parcel, Runs
 from delivery.retry import MAX_RETRY_AFTER_S, Outcome, Verdict
+from delivery.runs import RunClaims
 from subscriptions.models import Endpoint
 
 # Held by the endpoint and not by a wait of its own: it is due as soon as the endpoint may be tried, behind those that are due already.
@@ -37,6 +39,15 @@ _AGAIN = Verdict(Outcome.RETRY, counted=False)
 PATIENT_PROBES = 3
 # An endpoint that has not answered for so long has no part in how quick its lane is.
 RECENT_S = 1.0
+
+
+# Claims of lines whose lane was given up, by endpoint. The crew that works is the only one who comes here.
+_kept: dict[UUID, Claims] = {}
+
+
+def forget_standings() -> None:
+    """Whoever takes up a lane from now on begins with the oldest."""
+    _kept.clear()
 
 
 class Target(NamedTuple):
@@ -103,12 +114,18 @@ class Line:
             # What waits was made for the old ones; it is claimed again.
             self.close()
             self.target, self.keying = target, Keying(endpoint.id, row.ordered_since if row else None) if endpoint.ordered else None
-            self.claims, self.packer = (RunClaims(), Runs(batching)) if endpoint.ordered else (LooseClaims(), Loose(batching))
+            self.packer = Runs(batching) if endpoint.ordered else Loose(batching)
+            self._take_up_claims(RunClaims if endpoint.ordered else LooseClaims)
         self.policy = outcomes.policy_of(endpoint)
         self.envelope = Envelope(endpoint)
         self._take_over_limits(endpoint, row)
         self.open = not self.condemned
         self._adjust()
+
+    def _take_up_claims(self, kind: type[RunClaims] | type[LooseClaims]) -> None:
+        """Go on where this line's claims ended, or those of the lane's last owner in this process; else begin with the oldest."""
+        kept = _kept.pop(self.endpoint_id, None) if self.version < 0 else self.claims
+        self.claims = kept if isinstance(kept, kind) else kind()
 
     def _take_over_limits(self, endpoint: Endpoint, row: EndpointHealth | None) -> None:
         self.max_in_flight, self.weight = endpoint.max_in_flight, WEIGHTS[endpoint.priority]
@@ -133,9 +150,11 @@ class Line:
         """Start nothing more: what was waiting goes back to the database, where it never left."""
         self.open = False
         self.gate.limit = 0
-        self._give_back(job for request in self.gate.withdraw() for job in self._returned(request.tag.parcel))
-        self._give_back(self.packer.withdraw())
-        self.claims.rewind()
+        returned = [job for request in self.gate.withdraw() for job in self._returned(request.tag.parcel)]
+        returned += self.packer.withdraw()
+        self._give_back(returned)
+        if returned:
+            self.claims.rewind(min(job.due.due_at for job in returned))
         self.claims.exhausted = True
 
     def _returned(self, parcel: Parcel) -> Sequence[Job]:
@@ -158,9 +177,6 @@ class Line:
             gate.reopen(1 if self.health.open_until else max(1, breaker.THRESHOLD - self.health.failures))
         gate.limit = room
         self._nudge()
-
-    def rewind(self) -> None:
-        self.claims.rewind()
 
     def extend(self, until: float) -> None:
         """Let requests start until then, on the monotonic clock: as long as the lane's lease is believed in."""
@@ -187,7 +203,7 @@ class Line:
         """How many deliveries are claimed and have not been started, about."""
         return len(self.gate.waiting) * self.packer.batching.size + len(self.packer)
 
-    def want(self, share: int, now: datetime) -> Want | Head | None:
+    def want(self, share: int, now: datetime) -> Want | Head | Subjects | None:
         """What to claim next, if half of this line's share is used up."""
         if not self.open or (self.keying and not self.keying.complete) or (self.health is not breaker.WELL and self.health.held_until(now)):
             return None
@@ -203,6 +219,18 @@ class Line:
             # The breaker's probe goes alone.
             return 0 if self.owned else 1
         return max(1, min(max(min(share, self.claims.share), 2 * self.packer.batching.size), self.claims.fitting))
+
+    def look_back(self, slice: Slice) -> Want | None:
+        """What to look for in a slice of the past. `seen` is told what there was."""
+        return self.claims.look_back(self.endpoint_id, slice, self.owned) if self.open else None
+
+    def seen(self, found: Sequence[Due]) -> None:
+        self.claims.seen(found, self.owned)
+
+    def keep_standing(self) -> None:
+        """Let the lane's next owner in this process go on where this one's claims ended, if nothing is on its way that it would have to claim."""
+        if not self.owned:
+            _kept[self.endpoint_id] = self.claims
 
     def choose(self, found: Sequence[Due], now: datetime) -> Sequence[Due]:
         """Those of the deliveries found for the last `want` that are to be sent."""

@@ -33,6 +33,10 @@ class Shares:
         held = self._held.get(who, 0)
         return amount <= self.free and (not held or held + 2 * amount <= self.free + 1)
 
+    def room(self, who: Hashable) -> int:
+        """How many more `who` may take one by one: half of what is free, if they hold nothing."""
+        return max(0, int(self.free + 1 - self._held.get(who, 0)) // 2)
+
     def take(self, who: Hashable, amount: float = 1) -> None:
         """Count what `who` takes, whether they may or not: what must not wait is counted too."""
         self._held[who] = self._held.get(who, 0) + amount

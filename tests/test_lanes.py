@@ -348,7 +348,7 @@ def test_it_sends_the_oldest_first(receiver: Receiver) -> None:
 def test_it_drains_a_backlog_that_is_larger_than_its_window(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "WINDOW", 40)
     monkeypatch.setattr(crew, "SETTLE_AT", 10)
-    monkeypatch.setattr(crew, "REWIND_EVERY_S", 0.05)
+    monkeypatch.setattr("delivery.looking_back.EVERY_S", 0.05)
     one, other = endpoint_at(receiver, max_in_flight=4), endpoint_at(receiver, max_in_flight=7)
     owed = owe(one, 300) + owe(other, 200)
     drain_all()

@@ -227,7 +227,7 @@ def test_it_may_become_ordered_while_its_lane_runs(receiver: Receiver, hanging: 
 
 
 def test_subjects_that_wait_do_not_keep_a_turn_from_seeing_the_others(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("delivery.claims.SUBJECTS", 10)
+    monkeypatch.setattr("delivery.runs.SUBJECTS", 10)
     monkeypatch.setattr(tenure, "LINGER_S", 0.01)
     endpoint = endpoint_at(receiver, ordered=True)
     subjects = sorted((f"subject {number}" for number in range(300)), key=order_key)
@@ -238,7 +238,7 @@ def test_subjects_that_wait_do_not_keep_a_turn_from_seeing_the_others(receiver: 
 
 
 def test_subjects_are_looked_at_a_part_at_a_time_and_all_of_them(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("delivery.claims.SUBJECTS", 10)
+    monkeypatch.setattr("delivery.runs.SUBJECTS", 10)
     endpoint = endpoint_at(receiver, ordered=True)
     owe(endpoint, 200, [f"subject {number}" for number in range(57)])
     drain_all()

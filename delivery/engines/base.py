@@ -77,11 +77,20 @@ class Due(NamedTuple):
 
 
 class Head(NamedTuple):
-    """Which subjects of an ordered endpoint to look at: so many after a key; and how long a run of each, at most."""
+    """Which subjects of an ordered endpoint to look at: so many after a key, up to another; and how long a run of each, at most."""
 
     endpoint_id: UUID
     after_key: int
     subjects: int
+    run: int
+    until_key: int = (1 << 63) - 1
+
+
+class Subjects(NamedTuple):
+    """These subjects of an ordered endpoint; and how long a run of each, at most."""
+
+    endpoint_id: UUID
+    keys: tuple[int, ...]
     run: int
 
 
@@ -135,6 +144,10 @@ class Engine(Pruning, Replaying):
     @abstractmethod
     def claim_runs(self, head: Head) -> list[Due]:
         """The pending deliveries of some subjects, by key and in the order of their events, due or not. Marks nothing."""
+
+    @abstractmethod
+    def claim_subjects(self, subjects: Subjects) -> list[Due]:
+        """The same of these subjects, in the order in which they were named."""
 
     @abstractmethod
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]: ...

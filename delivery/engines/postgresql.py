@@ -17,7 +17,7 @@ from django.db.models import Model
 from psycopg.adapt import Dumper
 from psycopg.rows import tuple_row
 
-from delivery.engines.base import LAST_ID, AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Want
+from delivery.engines.base import LAST_ID, AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Subjects, Want
 from delivery.models import Delivery
 
 _EVENT_TYPES = ("uuid", "uuid", "bytea", "text", "text", "text", "text", "text", "int8", "timestamptz", "timestamptz", "bytea")
@@ -27,10 +27,10 @@ _ATTEMPT_TYPES = ("uuid", "uuid", "int4", "timestamptz", *["float8"] * 5, "int2"
 _EVENT_COLUMNS = ", ".join(EventRow._fields)
 
 CLAIM = """
-    SELECT due.id, due.event_id, due.due_at, due.attempt_count, due.tries, wanted.place
+    SELECT due.id, due.event_id, due.due_at, due.attempt_count, due.tries, due.order_key, wanted.place
     FROM unnest(%s::uuid[], %s::int[], %s::timestamptz[], %s::uuid[]) WITH ORDINALITY AS wanted (endpoint_id, most, after_due_at, after_id, place)
     CROSS JOIN LATERAL (
-        SELECT id, event_id, due_at, attempt_count, tries FROM delivery_delivery
+        SELECT id, event_id, due_at, attempt_count, tries, order_key FROM delivery_delivery
         WHERE endpoint_id = wanted.endpoint_id AND state = 0 AND due_at <= %s AND (due_at, id) > (wanted.after_due_at, wanted.after_id)
         ORDER BY due_at, id LIMIT wanted.most
     ) AS due
@@ -39,9 +39,11 @@ CLAIM = """
 # From subject to subject by the index, however many deliveries each of them has.
 CLAIM_RUNS = """
     WITH RECURSIVE subject (key, number) AS (
-        (SELECT order_key, 1 FROM delivery_delivery WHERE endpoint_id = %s AND state = 0 AND order_key > %s ORDER BY order_key LIMIT 1)
+        (SELECT order_key, 1 FROM delivery_delivery
+            WHERE endpoint_id = %s AND state = 0 AND order_key > %s AND order_key <= %s ORDER BY order_key LIMIT 1)
         UNION ALL
-        SELECT (SELECT order_key FROM delivery_delivery WHERE endpoint_id = %s AND state = 0 AND order_key > subject.key ORDER BY order_key LIMIT 1), number + 1
+        SELECT (SELECT order_key FROM delivery_delivery
+            WHERE endpoint_id = %s AND state = 0 AND order_key > subject.key AND order_key <= %s ORDER BY order_key LIMIT 1), number + 1
         FROM subject WHERE subject.key IS NOT NULL AND number < %s
     )
     SELECT run.id, run.event_id, run.due_at, run.attempt_count, run.tries, subject.key
@@ -49,6 +51,15 @@ CLAIM_RUNS = """
         SELECT id, event_id, due_at, attempt_count, tries FROM delivery_delivery
         WHERE endpoint_id = %s AND state = 0 AND order_key = subject.key ORDER BY event_id LIMIT %s
     ) AS run ORDER BY subject.key, run.event_id
+"""
+
+# The same of subjects that are known.
+CLAIM_SUBJECTS = """
+    SELECT run.id, run.event_id, run.due_at, run.attempt_count, run.tries, subject.key
+    FROM unnest(%s::bigint[]) WITH ORDINALITY AS subject (key, place) CROSS JOIN LATERAL (
+        SELECT id, event_id, due_at, attempt_count, tries FROM delivery_delivery
+        WHERE endpoint_id = %s AND state = 0 AND order_key = subject.key ORDER BY event_id LIMIT %s
+    ) AS run ORDER BY subject.place, run.event_id
 """
 
 
@@ -134,12 +145,19 @@ class PostgreSQL(Engine):
         columns = [list(column) for column in zip(*wants, strict=True)]
         with _cursor(binary=True) as cursor:
             cursor.execute(CLAIM, [*columns, now], prepare=True)
-            return [Due(id, event, wants[place - 1].endpoint_id, due_at, attempts, tries) for id, event, due_at, attempts, tries, place in cursor]
+            return [Due(id, event, wants[place - 1].endpoint_id, due_at, attempts, tries, key) for id, event, due_at, attempts, tries, key, place in cursor]
 
     def claim_runs(self, head: Head) -> list[Due]:
         endpoint = head.endpoint_id
         with _cursor(binary=True) as cursor:
-            cursor.execute(CLAIM_RUNS, [endpoint, head.after_key, endpoint, head.subjects, endpoint, head.run], prepare=True)
+            values = [endpoint, head.after_key, head.until_key, endpoint, head.until_key, head.subjects, endpoint, head.run]
+            cursor.execute(CLAIM_RUNS, values, prepare=True)
+            return [Due(id, event, endpoint, due_at, attempts, tries, key) for id, event, due_at, attempts, tries, key in cursor]
+
+    def claim_subjects(self, subjects: Subjects) -> list[Due]:
+        endpoint = subjects.endpoint_id
+        with _cursor(binary=True) as cursor:
+            cursor.execute(CLAIM_SUBJECTS, [list(subjects.keys), endpoint, subjects.run], prepare=True)
             return [Due(id, event, endpoint, due_at, attempts, tries, key) for id, event, due_at, attempts, tries, key in cursor]
 
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]:

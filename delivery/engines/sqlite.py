@@ -10,16 +10,16 @@ from uuid import UUID
 
 from django.db import connection
 
-from delivery.engines.base import LAST_ID, AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Want
+from delivery.engines.base import LAST_ID, AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Subjects, Want
 
 # SQLite's own bound on parameters in one statement is 32,766; smaller chunks cost nothing.
 _CHUNK = 500
 
 CLAIM = (
-    "SELECT id, event_id, due_at, attempt_count, tries FROM delivery_delivery"
+    "SELECT id, event_id, due_at, attempt_count, tries, order_key FROM delivery_delivery"
     " WHERE endpoint_id = %s AND state = 0 AND due_at <= %s AND (due_at, id) > (%s, %s) ORDER BY due_at, id LIMIT %s"
 )
-_NEXT_KEY = "SELECT order_key FROM delivery_delivery WHERE endpoint_id = %s AND state = 0 AND order_key > %s ORDER BY order_key LIMIT 1"
+_NEXT_KEY = "SELECT order_key FROM delivery_delivery WHERE endpoint_id = %s AND state = 0 AND order_key > %s AND order_key <= %s ORDER BY order_key LIMIT 1"
 _RUN = (
     "SELECT id, event_id, due_at, attempt_count, tries FROM delivery_delivery"
     " WHERE endpoint_id = %s AND state = 0 AND order_key = %s ORDER BY event_id LIMIT %s"
@@ -76,26 +76,26 @@ class SQLite(Engine):
             for want in wants:
                 cursor.execute(CLAIM, [want.endpoint_id.hex, moment, as_text(want.after_due_at), want.after_id.hex, want.most])
                 found += [
-                    Due(UUID(hex=id), UUID(hex=event), want.endpoint_id, due.replace(tzinfo=UTC), attempts, tries)
-                    for id, event, due, attempts, tries in cursor.fetchall()
+                    Due(UUID(hex=id), UUID(hex=event), want.endpoint_id, due.replace(tzinfo=UTC), attempts, tries, key)
+                    for id, event, due, attempts, tries, key in cursor.fetchall()
                 ]
         return found
 
     def claim_runs(self, head: Head) -> list[Due]:
-        endpoint, key, found = head.endpoint_id, head.after_key, []
+        key, found = head.after_key, []
         with connection.cursor() as cursor:
             for _ in range(head.subjects):
-                cursor.execute(_NEXT_KEY, [endpoint.hex, key])
+                cursor.execute(_NEXT_KEY, [head.endpoint_id.hex, key, head.until_key])
                 row = cursor.fetchone()
                 if row is None:
                     break
                 (key,) = row
-                cursor.execute(_RUN, [endpoint.hex, key, head.run])
-                found += [
-                    Due(UUID(hex=id), UUID(hex=event), endpoint, due.replace(tzinfo=UTC), attempts, tries, key)
-                    for id, event, due, attempts, tries in cursor.fetchall()
-                ]
+                found += _run_of(cursor, head.endpoint_id, key, head.run)
         return found
+
+    def claim_subjects(self, subjects: Subjects) -> list[Due]:
+        with connection.cursor() as cursor:
+            return [due for key in subjects.keys for due in _run_of(cursor, subjects.endpoint_id, key, subjects.run)]
 
     def bodies(self, event_ids: Sequence[UUID]) -> dict[UUID, bytes]:
         rows = self._where_in("SELECT id, body FROM delivery_event WHERE id IN", event_ids)
@@ -150,3 +150,10 @@ class SQLite(Engine):
     @staticmethod
     def among(column: str, ids: Sequence[UUID]) -> tuple[str, list[Any]]:
         return f"{column} IN ({', '.join(['%s'] * len(ids))})", [id.hex for id in ids]
+
+
+def _run_of(cursor: Any, endpoint: UUID, key: int, most: int) -> list[Due]:
+    cursor.execute(_RUN, [endpoint.hex, key, most])
+    return [
+        Due(UUID(hex=id), UUID(hex=event), endpoint, due.replace(tzinfo=UTC), attempts, tries, key) for id, event, due, attempts, tries in cursor.fetchall()
+    ]

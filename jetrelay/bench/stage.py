@@ -29,6 +29,8 @@ class Group:
     timeout_s: float = 30.0
     # One address for all of them, where clients take part that know nothing of names below localhost.
     address: str = ""
+    # Whether they get the events of each subject in order.
+    ordered: bool = False
 
     def url(self, number: int) -> str:
         return self.address or f"http://{self.name}-{number}.localhost:{self.port}/sink"
@@ -52,6 +54,7 @@ def build(groups: list[Group]) -> None:
             url=group.url(number),
             state=group.state,
             timeout_s=group.timeout_s,
+            ordered=group.ordered,
             shard=place % SHARDS,
         )
         for place, (group, number) in enumerate(cast)
