@@ -18,6 +18,7 @@ that lost its lease without noticing changes nothing that the next one has settl
 import contextlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from time import monotonic, sleep, thread_time
@@ -34,6 +35,7 @@ from delivery.looking_back import LookingBack
 from delivery.outcomes import Done
 from delivery.settling import settle
 from delivery.tenure import Tenure, in_order
+from delivery.window import Window
 from subscriptions.models import ConfigVersion, Endpoint
 
 logger = logging.getLogger(__name__)
@@ -42,10 +44,12 @@ SETTLE_EVERY_S = 0.05
 SETTLE_AT = 500
 # How soon a change of an endpoint is seen.
 CONFIG_EVERY_S = 0.5
-# Claimed ahead, over all endpoints.
-WINDOW = 2000
-# … while one of them has only a few to deliver.
-CONSIDERATE_WINDOW = 250
+# Settled in one transaction: who finishes thousands at a time has others wait for one such part of them.
+SETTLE_MOST = 1000
+# Bodies that are read in one go, by their number and about by their size; and all that are read before anything else is done.
+BODIES_AT_ONCE = 512
+BODY_BYTES_AT_ONCE = 8 * 1024 * 1024
+MAX_BODY_BYTES = 64 * 1024 * 1024
 # A crew with nothing to do looks again this often.
 IDLE_POLL_S = 0.025
 # … or less often, where looking takes this thread's processor long: a thousand endpoints with nothing to do must not keep those waiting
@@ -128,6 +132,10 @@ class _Work:
         self._looking_back = LookingBack()
         self._config_version = 0
         self._troubles = 0
+        # Whether there was more to claim than one go takes.
+        self._left_out = False
+        # Of the bodies that were read last, in bytes, on average.
+        self._body_size = 4096.0
 
     def do(self, tenures: Sequence[Tenure]) -> None:
         try:
@@ -174,6 +182,7 @@ class _Work:
         for line in lines:
             if line.keying and line.open:
                 line.keying.work()
+        self._left_out = False
         asked = self._take(lines, lines, now)
         # News of ordered endpoints says which subjects to look at.
         self._take([line for line in asked if line.claims.has_leads], lines, now)
@@ -192,15 +201,27 @@ class _Work:
 
     def _take(self, some: Sequence[Line], lines: Sequence[Line], now: datetime) -> list[Line]:
         """Claim for some of the lines what is their share. Returns those that wanted anything."""
-        wants = _wants(some, lines, now)
+        window = Window(lines)
+        wants = window.wants(some, now)
+        self._left_out = self._left_out or window.left_out
         found = _found([want for _, want in wants], now)
-        chosen = [(line, line.choose(found.get(line.endpoint_id, ()), now)) for line, _ in wants]
-        news = [due.event_id for _, dues in chosen for due in dues]
-        bodies = engine().bodies(news) if news else {}
-        for line, dues in chosen:
-            if dues:
-                self._add(line, line.take(dues, bodies))
+        self._add_bodies(deque((line, dues) for line, _ in wants if (dues := line.choose(found.get(line.endpoint_id, ()), now))))
         return [line for line, _ in wants]
+
+    def _add_bodies(self, chosen: deque[tuple[Line, Sequence[Due]]]) -> None:
+        """Read the bodies of what was chosen, and let it be sent. What is too much for memory at once is given back."""
+        left = MAX_BODY_BYTES
+        while chosen and left > 0:
+            part = _first(chosen, max(1, min(BODIES_AT_ONCE, int(BODY_BYTES_AT_ONCE / self._body_size))))
+            bodies = engine().bodies([due.event_id for _, dues in part for due in dues])
+            size = sum(map(len, bodies.values()))
+            left -= size
+            self._body_size = max(1.0, size / (len(bodies) or 1))
+            for line, dues in part:
+                self._add(line, line.take(dues, bodies))
+        for line, dues in chosen:
+            line.put_back(dues)
+            self._left_out = True
 
     def keep_standings(self, tenure: Tenure) -> None:
         """Where the way from the oldest is long, the lane's next owner in this process need not go it again."""
@@ -209,7 +230,7 @@ class _Work:
 
     def _plan_next(self, took_s: float, lines: Sequence[Line]) -> None:
         """Where there is more, go on as soon as half of what was taken is through; otherwise look again after a while."""
-        more = [line.most for line in lines if not line.claims.exhausted]
+        more = [line.most for line in lines if not line.claims.exhausted] or [1] * self._left_out
         self._inbox.enough = max(1, min(SETTLE_AT, *more) // 2) if more else SETTLE_AT // 2
         rest_s = min(max(IDLE_POLL_S, took_s * IDLE_POLL_FACTOR), MAX_POLL_S)
         self._claim_at = 0.0 if more else monotonic() + rest_s
@@ -240,29 +261,27 @@ class _Work:
         if len(self._done) < SETTLE_AT and now - self._settled_at < SETTLE_EVERY_S:
             return
         turned = {tenure: [line for line in tenure.lines.values() if line.has_news] for tenure in tenures}
-        settle(self._done, lambda: _store(turned))
+        done = self._done[:SETTLE_MOST]
+        settle(done, lambda: _store(turned))
         for tenure, lines in turned.items():
             for line in lines if tenure.holding.held else ():
                 line.news_is_stored()
-        for line, done in zip(self._whose, self._done, strict=True):
-            line.owned.pop(done.settlement.id, None)
-        self._done, self._whose = [], []
+        for line, each in zip(self._whose, done, strict=False):
+            line.settled(each.settlement.id)
+        self._done, self._whose = self._done[len(done) :], self._whose[len(done) :]
         self._settled_at = monotonic()
 
 
-def _wants(some: Sequence[Line], lines: Sequence[Line], now: datetime) -> list[tuple[Line, Want | Head | Subjects]]:
-    """What some of the lines want. All of them share what is left of the window by their weight."""
-    room = WINDOW - sum(line.waiting for line in lines)
-    hungry = sum(line.weight for line in lines if not line.claims.exhausted)
-    # Somebody who has few wants them soon: what others take in one go is what he waits for.
-    few_to_deliver = any(line.claims.exhausted and line.is_quick for line in lines)
-    wants = []
-    for line in some:
-        most = CONSIDERATE_WINDOW if few_to_deliver and not line.claims.exhausted else room
-        share = int(min(room, most) * line.weight / max(hungry, line.weight))
-        if want := line.want(max(share, line.max_in_flight), now):
-            wants.append((line, want))
-    return wants
+def _first(chosen: deque[tuple[Line, Sequence[Due]]], most: int) -> list[tuple[Line, Sequence[Due]]]:
+    """Take the first so many deliveries off what was chosen."""
+    part: list[tuple[Line, Sequence[Due]]] = []
+    while chosen and most > 0:
+        line, dues = chosen.popleft()
+        if len(dues) > most:
+            chosen.appendleft((line, dues[most:]))
+        part.append((line, dues[:most]))
+        most -= len(dues)
+    return part
 
 
 def _found(wants: Iterable[Want | Head | Subjects], now: datetime) -> dict[UUID, list[Due]]:

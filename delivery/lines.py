@@ -39,6 +39,8 @@ _AGAIN = Verdict(Outcome.RETRY, counted=False)
 PATIENT_PROBES = 3
 # An endpoint that has not answered for so long has no part in how quick its lane is.
 RECENT_S = 1.0
+# Smaller ones are not worth counting: as many as may be claimed take some ten megabytes.
+SMALL_BODY = 4096
 
 
 # Claims of lines whose lane was given up, by endpoint. The crew that works is the only one who comes here.
@@ -81,6 +83,9 @@ class Line:
     last_result_at: float = field(default_factory=monotonic)
     # What is claimed and not yet settled: ids, and their subjects if the endpoint is ordered.
     owned: dict[UUID, int | None] = field(default_factory=dict)
+    # Of these, the bodies that count in memory, and all of their bytes.
+    large: dict[UUID, int] = field(default_factory=dict)
+    held_bytes: int = 0
     open: bool = False
     target: Target | None = None
     claims: Claims = field(default_factory=LooseClaims)
@@ -93,6 +98,8 @@ class Line:
     send_at: float = 0.0
     # How much the last `want` was to bring.
     most: int = 0
+    # How often it had a turn where lines with a backlog take turns, by its weight.
+    turn: float = 0.0
     health: Health = breaker.WELL
     # What the database has of the health; and the version of its row, which people move.
     stored_health: Health = breaker.WELL
@@ -162,7 +169,13 @@ class Line:
 
     def _give_back(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            self.owned.pop(job.due.id, None)
+            self.settled(job.due.id)
+
+    def settled(self, id: UUID) -> None:
+        """A delivery is no longer this line's: it is settled, or was given back."""
+        self.owned.pop(id, None)
+        if self.large:
+            self.held_bytes -= self.large.pop(id, 0)
 
     def _adjust(self) -> None:
         """Open the gate as far as the endpoint's health allows, or close the line until it does."""
@@ -245,6 +258,9 @@ class Line:
             if body is None:
                 gone.append(give_up(due))
             else:
+                if len(body) > SMALL_BODY:
+                    self.large[due.id] = len(body)
+                    self.held_bytes += len(body)
                 jobs.append(Job(due, body))
                 size += len(body)
         if jobs:
@@ -253,6 +269,11 @@ class Line:
             self.packer.add(jobs)
             self.send()
         return gone
+
+    def put_back(self, dues: Sequence[Due]) -> None:
+        """What was chosen is not taken after all: it is found again."""
+        self.claims.rewind(min(due.due_at for due in dues))
+        self.claims.exhausted = False
 
     # --- sending ---------------------------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ class RunClaims:
         elif ready and (isinstance(self.asked, Want) or len(self.leads) >= MOST_LEADS):
             self.asked = Subjects(endpoint, tuple(ready[:SUBJECTS]), self.run)
         elif len(self.leads) < MOST_LEADS:
-            self.asked = Want(endpoint, NEWS, *self.position)
+            self.asked = Want(endpoint, min(NEWS, 4 * most), *self.position)
         else:
             return None
         return self.asked
@@ -112,7 +112,7 @@ class RunClaims:
         """Of each subject that nothing is on its way of, what is due without a break from its first delivery on."""
         busy, self.has_leads = set(owned.values()), False
         if isinstance(self.asked, Want):
-            self._take_news(found, owned, now)
+            self._take_news(found, self.asked.most, owned, now)
             self.has_leads = not self.leads.keys() <= busy
             return []
         chosen, seen = _runs(found, most, busy, now)
@@ -140,10 +140,10 @@ class RunClaims:
             if read[key] > took[key] or read[key] >= self.run:
                 self.taken[key] = min(due.due_at, self.taken.get(key, due.due_at))
 
-    def _take_news(self, found: Sequence[Due], owned: Owned, now: datetime) -> None:
+    def _take_news(self, found: Sequence[Due], asked: int, owned: Owned, now: datetime) -> None:
         known = len(self.leads)
         self._follow(found, owned)
-        self.up_to_date = len(found) < NEWS
+        self.up_to_date = len(found) < asked
         self.position = behind(now - LATE_COMMITS) if self.up_to_date else (found[-1].due_at, found[-1].id)
         # What was found of subjects that are known already is no reason to go on at once.
         self.exhausted = self.up_to_date or len(self.leads) == known

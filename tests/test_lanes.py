@@ -14,7 +14,7 @@ from django.db import connections
 from django.utils import timezone
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from delivery import breaker, crew, lanes, retry, settling, signing, tenure
+from delivery import breaker, crew, lanes, retry, settling, signing, tenure, window
 from delivery.engines.base import AttemptRow, Settlement
 from delivery.leases import Holding, lane_lease, live
 from delivery.models import Attempt, AttemptTally, Delivery, EndpointHealth, Lease
@@ -346,7 +346,7 @@ def test_it_sends_the_oldest_first(receiver: Receiver) -> None:
 
 
 def test_it_drains_a_backlog_that_is_larger_than_its_window(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "WINDOW", 40)
+    monkeypatch.setattr(window, "WAITING", 80)
     monkeypatch.setattr(crew, "SETTLE_AT", 10)
     monkeypatch.setattr("delivery.looking_back.EVERY_S", 0.05)
     one, other = endpoint_at(receiver, max_in_flight=4), endpoint_at(receiver, max_in_flight=7)
@@ -359,7 +359,7 @@ def test_it_drains_a_backlog_that_is_larger_than_its_window(receiver: Receiver, 
 
 def test_it_drains_a_long_backlog_with_its_own_numbers(receiver: Receiver) -> None:
     endpoint = endpoint_at(receiver)
-    owed = owe(endpoint, crew.WINDOW + 500)
+    owed = owe(endpoint, window.WAITING // 2 + 500)
     drain_all()
     assert sorted(bodies(receiver)) == sorted(owed)
     assert states(endpoint) == {"delivered": len(owed)}

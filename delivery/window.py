@@ -1,0 +1,106 @@
+"""The window: how much is claimed ahead for all lines of a process, and for whom.
+
+What is claimed lies in memory until it is settled, and who claims much in one go makes others wait for it. So deliveries
+that wait to be sent, those that are on their way too, and the bytes of large bodies are shared by tenant (`shares.py`).
+Of a tenant's share its lines have parts by their weight; where that would be too little for each, they take turns.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from delivery.engines.base import Head, Subjects, Want
+from delivery.lines import Line
+from delivery.shares import Shares
+
+# Deliveries that wait to be sent; with those that are on their way; and bytes of large bodies.
+WAITING = 4000
+OWNED = 32_768
+MAX_BYTES = 256 * 1024 * 1024
+# All that others with a backlog claim in one go, while somebody has only a few to deliver: what they take is what he waits for.
+CONSIDERATE = 250
+# The least that a line with a backlog is given, if it may have so many in flight: less than that is not worth a look.
+LEAST = 32
+# What a line that was caught up with is given at least. It has a backlog if there is more.
+FEW = 4
+# Ordered endpoints whose subjects are looked through in one go: each is a query of its own, of some milliseconds.
+ORDERED = 8
+
+Wanted = tuple[Line, Want | Head | Subjects]
+
+
+class Window:
+    """What is claimed at this moment for all lines together."""
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self._shares = waiting, owned, held = Shares(WAITING), Shares(OWNED), Shares(MAX_BYTES)
+        # Whether some lines have a backlog and were not asked.
+        self.left_out = False
+        self._considerate = False
+        for line in lines:
+            if line.owned:
+                tenant = line.gate.tenant
+                waiting.take(tenant, line.waiting)
+                owned.take(tenant, len(line.owned))
+                held.take(tenant, line.held_bytes)
+                self._considerate = self._considerate or (line.claims.exhausted and line.is_quick)
+
+    def room(self, tenant: object) -> int:
+        """How many deliveries may be claimed for a tenant now."""
+        waiting, owned, held = (each.room(tenant) for each in self._shares)
+        return min(waiting, owned) if held else 0
+
+    def wants(self, lines: Sequence[Line], now: datetime) -> list[Wanted]:
+        """What these lines want to claim."""
+        tenants: dict[object, list[Line]] = {}
+        for line in lines:
+            tenants.setdefault(line.gate.tenant, []).append(line)
+        wanted: list[Wanted] = []
+        for tenant, its in tenants.items():
+            if room := self.room(tenant):
+                hungry = [line for line in its if not line.claims.exhausted]
+                wanted += _each(its, max(FEW, room // (len(its) - len(hungry) or 1)), now) if len(hungry) < len(its) else ()
+                wanted += self._of_hungry(hungry, min(room, CONSIDERATE) if self._considerate else room, now)
+        return self._in_turn(wanted)
+
+    def _of_hungry(self, lines: list[Line], room: int, now: datetime) -> list[Wanted]:
+        """A part by weight for each; where that is too little, some have enough and the others go first next time."""
+        weight = sum(line.weight for line in lines)
+        shares = [int(room * line.weight / weight) for line in lines]
+        if all(share >= min(line.max_in_flight, LEAST) for share, line in zip(shares, lines, strict=True)):
+            return [(line, want) for line, share in zip(lines, shares, strict=True) if (want := line.want(share, now))]
+        lines.sort(key=lambda line: line.turn)
+        first = lines[0].turn
+        wanted: list[Wanted] = []
+        for line in lines:
+            if room <= 0:
+                self.left_out = True
+                break
+            share = min(line.max_in_flight, LEAST)
+            if want := line.want(share, now):
+                wanted.append((line, want))
+                line.turn = max(line.turn, first) + 1 / line.weight
+                room -= share
+        return wanted
+
+    def _in_turn(self, wanted: list[Wanted]) -> list[Wanted]:
+        """All but those ordered ones that are too many for one go. Of each tenant one, then of each a second one, …"""
+        ordered = [each for each in wanted if not isinstance(each[1], Want)]
+        if len(ordered) <= ORDERED:
+            return wanted
+        self.left_out = True
+        ordered.sort(key=lambda each: each[0].turn)
+        first = ordered[0][0].turn
+        places: dict[object, int] = {}
+        numbered = []
+        for each in ordered:
+            place = places[each[0].gate.tenant] = places.get(each[0].gate.tenant, -1) + 1
+            numbered.append((place, len(numbered), each))
+        chosen = [each for _, _, each in sorted(numbered)[:ORDERED]]
+        for line, _ in chosen:
+            line.turn = max(line.turn, first) + 1 / line.weight
+        return [*(each for each in wanted if isinstance(each[1], Want)), *chosen]
+
+
+def _each(lines: Iterable[Line], share: int, now: datetime) -> list[Wanted]:
+    """The same for each that was caught up with."""
+    return [(line, want) for line in lines if line.claims.exhausted and (want := line.want(share, now))]
