@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.conf import settings
@@ -26,7 +27,7 @@ from delivery.replay import cancel, dismiss, moves, orders, preview, replay, run
 from delivery.replay.running import run, step
 from subscriptions.ids import new_id
 from subscriptions.models import Endpoint
-from tests.builders import id_of, make_attempt, make_delivery, make_endpoint, make_event, make_subscription, make_tenant
+from tests.builders import id_of, make_attempt, make_delivery, make_endpoint, make_event, make_replay, make_subscription, make_tenant
 from tests.threads import Elsewhere, eventually
 from tests.whole import ROOT
 
@@ -814,3 +815,19 @@ def test_a_process_that_is_killed_midway_is_continued_by_the_next_one() -> None:
 
 def fields_of(event: Event) -> dict[str, Any]:
     return {field.attname: getattr(event, field.attname) for field in Event._meta.concrete_fields if field.name not in ("id", "dedup_key")}
+
+
+def test_a_tenant_with_many_replays_has_no_more_steps_than_one_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    greedy, other = make_tenant(), make_tenant()
+    many = [make_replay(tenant=greedy).pk for _ in range(5)]
+    one = make_replay(tenant=other).pk
+    steps: list[UUID] = []
+
+    def note(id: UUID, _: datetime) -> bool:
+        steps.append(id)
+        return True
+
+    monkeypatch.setattr(running, "step", note)
+    run(lambda _: len(steps) >= 20)
+    assert steps.count(one) == 10
+    assert {steps.count(each) for each in many} == {2}

@@ -10,6 +10,7 @@ A run ends after some seconds, so that a slow pace holds no worker: where it sta
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import count
 from time import monotonic
 from uuid import UUID
 
@@ -54,7 +55,7 @@ def step(id: UUID, now: datetime, most: int | None = None) -> bool:
 
 
 def run(rest: Rest, budget_s: float = BUDGET_S) -> bool:
-    """Take all running replays further, each a step in turn. Returns whether there is more to do at once, and nobody who does it."""
+    """Take all running replays further, a step of one of each tenant's in turn. Returns whether there is more to do at once, and nobody who does it."""
     if not Replay.objects.running().exists():
         return False
     holding = Holding(LEASE, LEASE_S)
@@ -76,8 +77,8 @@ def run_for_a_while(rest: Rest) -> bool:
 
 
 def _run(rest: Rest, until: float, holding: Holding) -> bool:
-    while True:
-        due = list(Replay.objects.running().filter(next_at__lte=timezone.now()).order_by("next_at", "id").values_list("pk", flat=True))
+    for turn in count():
+        due = _one_of_each_tenant(turn)
         for id in due:
             started = monotonic()
             _step_or_set_back(id)
@@ -94,6 +95,15 @@ def _run(rest: Rest, until: float, holding: Holding) -> bool:
             wait_s = (soonest - timezone.now()).total_seconds() if soonest else left_s
             if wait_s >= left_s or rest(max(wait_s, 0.0)):
                 return False
+
+
+def _one_of_each_tenant(turn: int) -> list[UUID]:
+    """The replays that are due for a step now: a tenant with a hundred of them has no more steps than one with a single one."""
+    rows = Replay.objects.running().filter(next_at__lte=timezone.now()).order_by("next_at", "id").values_list("tenant_id", "pk")
+    tenants: dict[UUID | None, list[UUID]] = {}
+    for tenant, id in rows:
+        tenants.setdefault(tenant, []).append(id)
+    return [ids[turn % len(ids)] for ids in tenants.values()]
 
 
 def _step_or_set_back(id: UUID) -> None:
