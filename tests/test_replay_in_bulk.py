@@ -818,7 +818,7 @@ def fields_of(event: Event) -> dict[str, Any]:
 
 
 def test_a_tenant_with_many_replays_has_no_more_steps_than_one_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    greedy, other = make_tenant(), make_tenant()
+    greedy, other = make_tenant(slug="greedy"), make_tenant(slug="other")
     many = [make_replay(tenant=greedy).pk for _ in range(5)]
     one = make_replay(tenant=other).pk
     steps: list[UUID] = []
