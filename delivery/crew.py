@@ -44,6 +44,8 @@ SETTLE_EVERY_S = 0.05
 SETTLE_AT = 500
 # How soon a change of an endpoint is seen.
 CONFIG_EVERY_S = 0.5
+# … or less often, where taking it over takes long: somebody who changes an endpoint again and again must not keep the others waiting.
+CONFIG_REST_FACTOR = 5
 # Settled in one transaction: who finishes thousands at a time has others wait for one such part of them.
 SETTLE_MOST = 1000
 # Bodies that are read in one go, by their number and about by their size; and all that are read before anything else is done.
@@ -153,8 +155,9 @@ class _Work:
 
     def _refresh(self, tenures: Sequence[Tenure]) -> None:
         """One look at the configuration's version for all of them; one who has just come has not seen any."""
-        if monotonic() - self._config_at >= CONFIG_EVERY_S or any(tenure.config_version < 0 for tenure in tenures):
-            self._config_version, self._config_at = ConfigVersion.current(), monotonic()
+        began = monotonic()
+        if began >= self._config_at or any(tenure.config_version < 0 for tenure in tenures):
+            self._config_version, self._config_at = ConfigVersion.current(), began + CONFIG_EVERY_S
         for tenure in tenures:
             try:
                 tenure.refresh_lines(self._config_version)
@@ -162,6 +165,7 @@ class _Work:
                 raise
             except Exception as fault:  # noqa: BLE001 - of our own, in what one lane's endpoints say: the others go on
                 tenure.fault = fault
+        self._config_at = max(self._config_at, monotonic() + (monotonic() - began) * CONFIG_REST_FACTOR)
 
     def _wait_for_database(self, error: Exception) -> None:
         """Keep what is in flight and what is done; both are worth settling once the database is back."""

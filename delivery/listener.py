@@ -29,6 +29,8 @@ from subscriptions.models import Source
 
 logger = logging.getLogger(__name__)
 
+# After the subscriptions of all tenants were compiled, so many times as long passes before they are again.
+REST_FACTOR = 10
 # A standby takes over within this, and a look at the lease, of the last sign of life.
 LEASE_S = 6.0
 # How often the listener looks at its subscriptions, its hosts' wishes and its lease, and says that it lives.
@@ -48,7 +50,7 @@ class Listener:
 
     def __init__(self, source: Source, urls: Sequence[str]) -> None:
         self.urls = list(urls)
-        self.outbox = Outbox(source)
+        self.outbox = Outbox(source, rest_factor=REST_FACTOR)
         self.holding = Holding(listener_lease(source.id), LEASE_S)
         self.hosts: list[ListenedHost] = []
         self._stop = threading.Event()

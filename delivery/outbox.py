@@ -65,11 +65,12 @@ class Outbox:
     """Publishes the events of one source. Not thread-safe: one for each thread that publishes.
 
     `remembered` keys of stored events spare the database copies that are sure to come, as every further host brings them.
+    `rest_factor` is that of `Compiled`.
     """
 
-    def __init__(self, source: Source, remembered: int = MAX_REMEMBERED) -> None:
+    def __init__(self, source: Source, remembered: int = MAX_REMEMBERED, rest_factor: float = 0.0) -> None:
         self.source, self.remembered = source, remembered
-        self.compiled = Compiled(source)
+        self.compiled = Compiled(source, rest_factor)
         # Dedup keys of events that are in the database for sure, the newest last: a second host brings them all again.
         self._stored: dict[bytes, None] = {}
         self._keyed_version = -1

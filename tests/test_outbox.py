@@ -220,6 +220,19 @@ def test_it_reads_the_subscriptions_only_when_they_changed() -> None:
 # --- Copies from several hosts -----------------------------------------------------------------------------------------
 
 
+def test_where_many_share_a_source_compiling_is_followed_by_a_rest() -> None:
+    """Somebody who changes subscriptions all the time must not have everybody's compiled all the time."""
+    outbox = Outbox(make_source(), rest_factor=1e6)
+    outbox.publish([make_incoming()])
+    for _ in range(5):
+        make_subscription(source=outbox.source, collections=["*"])
+        ConfigVersion.bump()
+        assert not outbox.compiled.refresh()
+    outbox.compiled.rest_until = 0.0
+    assert outbox.compiled.refresh()
+    assert len(outbox.compiled.shards) == 5
+
+
 def test_it_knows_what_it_has_stored_without_asking() -> None:
     make_subscription(collections=[POST])
     outbox, batch, unwanted = Outbox(make_source()), many(3), make_incoming(type=LIKE)
