@@ -48,9 +48,12 @@ _TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels: make it flatter
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidJson(f"The name {_shown(twice)} stands twice in one object: write each name once.")
+        # One look at each name: an object may have hundreds of thousands of them.
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidJson(f"The name {_shown(name)} stands twice in one object: write each name once.")
+            seen.add(name)
     return found
 
 
