@@ -1,7 +1,7 @@
 """What stands above a request's body, bounded before anybody reads it.
 
 A web server takes some 400 KB of it from everybody, and what reads it was not made for so much: Python's cookies cost the
-square of their backslashes, the admin's search the square of its quotes. All that is ever needed fits into a fraction.
+square of their backslashes, the admin's search the square of its quotes, some of its routes that of their slashes. All that is ever needed fits into a fraction.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from jetrelay.api import problems
 
 Answer = Callable[[HttpRequest], HttpResponseBase]
 
+# Of an address without its query: an inbox, or a row in the admin. Some routes cost the square of it, such as the admin's own.
+MOST_PATH = 1024
 # The live tail's address is the longest of ours: a filter, and 500 events that have been shown. In bytes.
 MOST_TARGET = 16 * 1024
 # Servers take 8 to 16 KiB as a rule; a batch that Jetrelay itself delivers to its inbox has 4 KB of ids.
@@ -25,8 +27,9 @@ def bounded(get_response: Answer) -> Answer:
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         environ = request.META
-        if len(environ.get("PATH_INFO", "")) + len(environ.get("QUERY_STRING", "")) > MOST_TARGET:
-            words = f"The address is longer than {MOST_TARGET:,} bytes: leave something out."
+        path, query = len(environ.get("PATH_INFO", "")), len(environ.get("QUERY_STRING", ""))
+        if path > MOST_PATH or path + query > MOST_TARGET:
+            words = f"The address is too long: at most {MOST_PATH:,} bytes without its query are taken, and {MOST_TARGET:,} with it."
             return _refused(request, HTTPStatus.REQUEST_URI_TOO_LONG, words)
         sizes = [len(value) for name, value in environ.items() if name.startswith("HTTP_")]
         sizes.append(len(environ.get("CONTENT_TYPE", "")))
