@@ -1,7 +1,8 @@
 """What stands above a request's body, bounded before anybody reads it.
 
 A web server takes some 400 KB of it from everybody, and what reads it was not made for so much: Python's cookies cost the
-square of their backslashes, the admin's search the square of its quotes, some of its routes that of their slashes. All that is ever needed fits into a fraction.
+square of their backslashes, the admin's search the square of its quotes, some of its routes that of their slashes.
+All that is ever needed fits into a fraction.
 """
 
 from collections.abc import Callable
