@@ -198,6 +198,8 @@ MIDDLEWARE = [
     "jetrelay.logs.requests.identified",
     # Then these, which see what the others answer themselves.
     "jetrelay.safety.with_safety_headers",
+    # Before anybody reads what stands above the body.
+    "jetrelay.heads.bounded",
     "jetrelay.proxies.behind_proxies",
     "jetrelay.metrics.admission.by_any_name",
     "jetrelay.dashboard.access.confine_pages",

@@ -8,6 +8,12 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 
+from subscriptions.form_fields import JsonBox
+from subscriptions.validation import MAX_DID, MAX_WANTED_DIDS
+
+# Characters of a list as it is typed: each DID with its quotes, a comma and a space.
+_LONGEST_LIST = MAX_WANTED_DIDS * (MAX_DID + 4)
+
 
 @lru_cache(maxsize=8)
 def _cipher(keys: tuple[str, ...]) -> MultiFernet:
@@ -56,7 +62,10 @@ class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
 
 
 class PatternListField(models.JSONField):
-    """A JSON list of strings, each put into its canonical form by `clean` when the model is validated."""
+    """A JSON list of strings, each put into its canonical form by `clean` when the model is validated.
+
+    There may be as many of them as of the longest list that a Jetstream takes.
+    """
 
     def __init__(self, *args: Any, each: Any = None, **kwargs: Any) -> None:
         self.each = each
@@ -66,5 +75,10 @@ class PatternListField(models.JSONField):
         value = super().clean(value, model_instance)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ValidationError('Write a JSON list of strings, such as ["app.bsky.feed.post"].')
+        if len(value) > MAX_WANTED_DIDS:
+            raise ValidationError(f"At most {MAX_WANTED_DIDS:,} can be named here.")
         cleaned = [self.each(item) for item in value] if self.each else value
         return list(dict.fromkeys(cleaned))
+
+    def formfield(self, **kwargs: Any) -> Any:
+        return super().formfield(**{"form_class": JsonBox, "longest": _LONGEST_LIST, **kwargs})

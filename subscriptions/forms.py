@@ -9,8 +9,11 @@ from django import forms
 from django.contrib.admin.helpers import ActionForm
 
 from subscriptions import validation
+from subscriptions.form_fields import JsonBox
 from subscriptions.models import Endpoint, Subscription
 
+# Characters of a list of waits as it is typed.
+MAX_SCHEDULE_TEXT = 40 * validation.MAX_RETRIES
 # Stands for a value that is not shown.
 MASK = "***"
 
@@ -59,7 +62,8 @@ def unmasked_headers(lines: str, present: str) -> str:
     """The lines with each `***` replaced by what the header's value is at present. Raises ValidationError if it has none."""
     values = {name.strip().lower(): value for name, _, value in (line.partition(":") for line in present.splitlines())}
     unmasked = []
-    for line in lines.splitlines():
+    # Counted first: each `***` may become a value of thousands of characters.
+    for _, line in validation.header_lines(lines):
         name, colon, value = line.partition(":")
         if value.strip() == MASK:
             if name.strip().lower() not in values:
@@ -69,20 +73,30 @@ def unmasked_headers(lines: str, present: str) -> str:
     return "\n".join(unmasked)
 
 
+class RetryScheduleBox(JsonBox):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(longest=MAX_SCHEDULE_TEXT, **kwargs)
+
+
 class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
     secret = SecretField(
         label="set a signing secret",
         required=False,
+        max_length=validation.MAX_SECRET,
         help_text="whsec_… The receiver needs the same. Leave it empty to keep the present one, or, for a new endpoint, to have one made and shown once."
         " A secret that is replaced stays valid for 24 hours.",
     )
     bearer_token = SecretField(
-        label="set a bearer token", required=False, help_text="Sent as “Authorization: Bearer …”. Leave it empty to keep the present one."
+        label="set a bearer token",
+        required=False,
+        max_length=validation.MAX_BEARER_TOKEN,
+        help_text="Sent as “Authorization: Bearer …”. Leave it empty to keep the present one.",
     )
     no_bearer_token = forms.BooleanField(label="remove the bearer token", required=False)
     extra_headers = HeadersField(
         label="extra headers",
         required=False,
+        max_length=validation.MAX_HEADERS_TEXT,
         help_text=f"Sent with every request: one “Name: value” in a line. {MASK} keeps the present value; a line that is deleted is no longer sent.",
     )
 
@@ -94,6 +108,7 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
             *("retry_strategy", "retry_schedule_s", "retry_first_s", "retry_factor", "retry_step_s", "retry_longest_s", "retry_count"),
             *("retry_jitter_percent", "retry_on"),
         )
+        field_classes = {"retry_schedule_s": RetryScheduleBox}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

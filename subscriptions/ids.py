@@ -13,6 +13,8 @@ from uuid_utils.compat import uuid7
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+# Of a dashed UUID with a prefix, and spaces around it.
+_LONGEST = 100
 _PUBLIC = re.compile(r"(?:[a-z]+_)?([0-9a-f]{32})\Z")
 
 
@@ -37,6 +39,8 @@ def to_public(prefix: str, id: uuid.UUID) -> str:
 
 def from_public(text: str) -> uuid.UUID | None:
     """The id in `evt_0197…`, in bare hex or in a dashed UUID; None when there is none."""
+    if len(text) > _LONGEST:
+        return None
     match = _PUBLIC.match(text.strip().lower().replace("-", ""))
     return uuid.UUID(match[1]) if match else None
 

@@ -1,7 +1,8 @@
 """What a URL, a pattern, a DID or a secret must look like. Pure: no model, no database, no settings.
 
 Each `clean_…` returns the value in its one canonical form or raises ValidationError with a message that
-says what to change.
+says what to change. Strangers write these values: each looks at lengths and counts first, and what it does then
+takes a time that grows with the length and no faster.
 """
 
 import base64
@@ -56,12 +57,18 @@ _NUMBER = re.compile(r"(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z")
 MAX_HEADERS = 20
 # Servers take 8 KiB of request headers as a rule (Apache, nginx, Node.js 16): this leaves room for ours and the URL.
 MAX_HEADERS_SIZE = 4096
+# As people write them, with empty lines and spaces that are dropped.
+MAX_HEADERS_TEXT = 4 * MAX_HEADERS_SIZE
+# `whsec_` and the base64 of 64 bytes have 94.
+MAX_SECRET = 200
+MAX_BEARER_TOKEN = 4096
 # What the sender, the connection or a proxy on the way writes (RFC 9110, 7.6.1), and what has a setting of its own.
 _RESERVED_HEADERS = frozenset({
     "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "te", "trailer", "connection", "keep-alive", "upgrade",
     "http2-settings", "expect", "user-agent", "authorization", "proxy-authorization", "proxy-authenticate", "proxy-connection",
     "x-webhook-timestamp", "x-webhook-signature", "x-hookstream-signature",
 })  # fmt: skip
+TOO_MANY_HEADERS = f"At most {MAX_HEADERS} headers of {MAX_HEADERS_SIZE:,} characters in all can be sent along."
 # Of Standard Webhooks and of Svix, whose libraries prefer the latter to the former.
 _RESERVED_PREFIXES = ("webhook-", "svix-")
 
@@ -135,6 +142,8 @@ def clean_secret(value: str) -> str:
     """A Standard Webhooks secret: `whsec_` and the base64 of 24 to 64 bytes."""
     value = value.strip()
     try:
+        # What is too long is not decoded.
+        value = value if len(value) <= MAX_SECRET else ""
         size = len(base64.b64decode(value.removeprefix("whsec_"), validate=True)) if value.startswith("whsec_") else 0
     except ValueError:
         size = 0
@@ -154,7 +163,7 @@ def validate_secret(value: str) -> None:
 
 def clean_bearer_token(value: str) -> str:
     value = value.strip()
-    if len(value) <= 4096 and _TOKEN.match(value):
+    if len(value) <= MAX_BEARER_TOKEN and _TOKEN.match(value):
         return value
     raise ValidationError("A bearer token is at most 4,096 printable ASCII characters without spaces.")
 
@@ -191,16 +200,26 @@ def validate_rate(value: float) -> None:
 
 def clean_headers(value: str) -> str:
     """Headers to send along, one `Name: value` in a line; empty lines are dropped. The message never holds a value."""
-    lines = re.split(r"\r\n|\r|\n", value)
-    headers = [_clean_header(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    names = [name.lower() for name, _ in headers]
-    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if repeated:
-        raise ValidationError(f"The header {repeated[0]!r} is there twice: write each once.")
+    headers = [_clean_header(number, line) for number, line in header_lines(value)]
+    seen: set[str] = set()
+    for name, _ in headers:
+        if name.lower() in seen:
+            raise ValidationError(f"The header {name.lower()!r} is there twice: write each once.")
+        seen.add(name.lower())
     cleaned = "\n".join(f"{name}: {text}" for name, text in headers)
-    if len(headers) > MAX_HEADERS or len(cleaned) > MAX_HEADERS_SIZE:
-        raise ValidationError(f"At most {MAX_HEADERS} headers of {MAX_HEADERS_SIZE:,} characters in all can be sent along.")
+    if len(cleaned) > MAX_HEADERS_SIZE:
+        raise ValidationError(TOO_MANY_HEADERS)
     return cleaned
+
+
+def header_lines(value: str) -> list[tuple[int, str]]:
+    """The lines that are not empty, with their numbers. Raises ValidationError where there are too many to look at."""
+    if len(value) <= MAX_HEADERS_TEXT:
+        lines = re.split(r"\r\n|\r|\n", value)
+        found = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+        if len(found) <= MAX_HEADERS:
+            return found
+    raise ValidationError(TOO_MANY_HEADERS)
 
 
 def _clean_header(number: int, line: str) -> tuple[str, str]:
@@ -219,6 +238,8 @@ def _clean_header(number: int, line: str) -> tuple[str, str]:
 
 def _split(value: str, schemes: tuple[str, ...], example: str) -> SplitResult:
     value = value.strip()
+    # Before anybody reads it: Unicode's normal form, which `urlsplit` makes of hosts, takes a time that grows with the square.
+    _bounded(value, MAX_URL)
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -234,11 +255,12 @@ def _split(value: str, schemes: tuple[str, ...], example: str) -> SplitResult:
 
 def _shown(value: str) -> str:
     """For messages, which end up in logs: without what may be a password."""
-    return repr(re.sub(r"(?s)(//|^).*@", r"\1…@", value)[:200])
+    before, at, behind = value.rpartition("@")
+    return repr(f"{'//' if before.startswith('//') else ''}…@{behind}"[:200] if at else value[:200])
 
 
 def _bounded(url: str, most: int) -> str:
-    """Measured in its final form, which is the one that is kept."""
+    """Measured as it was given, and in its final form, which is the one that is kept."""
     if len(url) > most:
         raise ValidationError(f"The URL has {len(url):,} characters: at most {most:,} are allowed.")
     return url

@@ -49,6 +49,7 @@ class WishForm(forms.Form):
     collections = NamesField(
         label="Collections, or types of posted events",
         required=False,
+        max_length=validation.MAX_WANTED_COLLECTIONS * (validation.MAX_NSID + 2),
         help_text=(
             "One in a line, or with a space or a comma between: a full name (app.bsky.feed.post), a prefix that ends in .* (app.bsky.feed.*),"
             " or * for everything."
@@ -62,7 +63,12 @@ class WishForm(forms.Form):
         help_text="None chosen: all.",
     )
     kinds = forms.MultipleChoiceField(label="Kinds", required=False, choices=list(_KINDS.items()), widget=forms.CheckboxSelectMultiple)
-    dids = NamesField(label="Accounts", required=False, help_text="DIDs, one in a line. Empty: all accounts.")
+    dids = NamesField(
+        label="Accounts",
+        required=False,
+        max_length=validation.MAX_WANTED_DIDS * (validation.MAX_DID + 2),
+        help_text="DIDs, one in a line. Empty: all accounts.",
+    )
 
     def __init__(self, data: Any, tenants: Tenants, subscription: Subscription | None = None) -> None:
         super().__init__(data)

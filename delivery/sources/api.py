@@ -9,6 +9,7 @@ as it came. `id` is the client's own, or else the event's public id.
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -24,6 +25,11 @@ MAX_ID = 200
 MAX_SUBJECT = 512
 MAX_TYPE = 317
 MAX_ITEMS = 1000
+# Of names that no event has so many are told, and so many characters of each.
+MOST_UNKNOWN = 10
+_LONGEST_NAME = 100
+
+_LONGEST_TIME = 100
 
 _ID = re.compile(r"[\x21-\x7e]{1,200}\Z")
 # As in subscriptions (`validation.clean_pattern`), without a wildcard.
@@ -106,7 +112,8 @@ def _alike(one: Any, other: Any) -> bool:
 def _problems(text: bytes, value: Any) -> list[Problem]:
     if not isinstance(value, dict):
         return [Problem("", 'An event is a JSON object: {"type": "order.paid", "data": {…}}.')]
-    problems = [Problem(_pointer(name), f"Unknown field: an event has {', '.join(FIELDS)}.") for name in value if name not in FIELDS]
+    unknown = islice((name for name in value if name not in FIELDS), MOST_UNKNOWN)
+    problems = [Problem(_pointer(name[:_LONGEST_NAME]), f"Unknown field: an event has {', '.join(FIELDS)}.") for name in unknown]
     if len(text) > MAX_EVENT:
         problems.append(Problem("", f"The event has {len(text):,} bytes: at most {MAX_EVENT:,} are taken. Send a reference to what is larger."))
     if "type" not in value:
@@ -134,7 +141,8 @@ def _is_subject(value: Any) -> bool:
 
 def _moment(value: Any) -> datetime | None:
     try:
-        found = msgspec.convert(value, datetime, strict=True) if isinstance(value, str) else None
+        short = isinstance(value, str) and len(value) <= _LONGEST_TIME
+        found = msgspec.convert(value, datetime, strict=True) if short else None
     except msgspec.ValidationError:
         return None
     # Years that no database and no other language reads alike are not taken.

@@ -8,7 +8,6 @@ from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
-from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,7 +15,7 @@ from rest_framework.response import Response
 from delivery import endpoints, verification
 from delivery.standing import standing
 from jetrelay.api import subscriptions
-from jetrelay.api.fields import Checked, Flag, Moment, Number, Strict, Text, Whole
+from jetrelay.api.fields import Checked, Choice, Flag, Items, Moment, Named, Number, Strict, Text, Whole
 from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import Problem, bad_query, escaped
 from jetrelay.api.views import After, ApiView, check_match, etag, one
@@ -42,8 +41,8 @@ _SETTINGS = (
 class Retry(Strict):
     """When to try again. Which numbers count, the strategy says."""
 
-    strategy = serializers.ChoiceField(choices=Endpoint.RetryStrategy.values, required=False)
-    schedule_s = serializers.ListField(
+    strategy = Choice(choices=Endpoint.RetryStrategy.values, required=False)
+    schedule_s = Items(
         child=Number(min_value=0, max_value=validation.MAX_WAIT_S),
         required=False,
         max_length=validation.MAX_RETRIES,
@@ -55,9 +54,7 @@ class Retry(Strict):
     longest_s = Number(required=False, min_value=0, max_value=validation.MAX_WAIT_S, help_text="exponential, linear: no wait is longer.")
     count = Whole(required=False, min_value=0, max_value=validation.MAX_RETRIES, help_text="exponential, linear, fixed: how many retries.")
     jitter_percent = Whole(required=False, min_value=0, max_value=25)
-    on = serializers.ChoiceField(
-        choices=Endpoint.RetryOn.values, required=False, help_text="any: every failure; transient: 408, 425, 429, 5xx and network errors alone."
-    )
+    on = Choice(choices=Endpoint.RetryOn.values, required=False, help_text="any: every failure; transient: 408, 425, 429, 5xx and network errors alone.")
 
 
 _RETRY = {name: f"retry_{name}" for name in Retry().fields}
@@ -66,17 +63,19 @@ _RETRY = {name: f"retry_{name}" for name in Retry().fields}
 class EndpointBody(Strict):
     url = Checked(validation.clean_webhook_url, max_length=validation.MAX_URL, help_text="http or https, without user name, password or fragment.")
     name = Text(required=False, max_length=100, help_text="Without it: the URL's host.")
-    signature_scheme = serializers.ChoiceField(choices=Endpoint.SignatureScheme.values, required=False)
+    signature_scheme = Choice(choices=Endpoint.SignatureScheme.values, required=False)
     bearer_token = Checked(
         validation.clean_bearer_token,
         required=False,
         allow_null=True,
-        max_length=4096,
+        max_length=validation.MAX_BEARER_TOKEN,
         write_only=True,
         help_text="Sent as Authorization: Bearer …. null: none.",
     )
-    headers = serializers.DictField(
-        child=Text(max_length=4096),
+    headers = Named(
+        validation.MAX_HEADERS,
+        validation.TOO_MANY_HEADERS,
+        child=Text(max_length=validation.MAX_HEADERS_SIZE),
         required=False,
         write_only=True,
         help_text="Sent along, as names and values. Replaces all that there were.",
@@ -90,7 +89,7 @@ class EndpointBody(Strict):
         max_value=validation.MAX_RATE,
         help_text="Requests started per second, evenly. null: no limit.",
     )
-    priority = serializers.ChoiceField(choices=list(_PRIORITIES), required=False)
+    priority = Choice(choices=list(_PRIORITIES), required=False)
     ordered = Flag(required=False, help_text="Each subject's events one after the other.")
     batch_size = Whole(required=False, min_value=1, max_value=validation.MAX_BATCH_SIZE, help_text="Above 1, a request carries a JSON array of events.")
     batch_wait_ms = Whole(required=False, min_value=0, max_value=60_000, help_text="How long an event waits for others to go with it.")
@@ -99,9 +98,13 @@ class EndpointBody(Strict):
 
 class NewEndpoint(EndpointBody):
     secret = Checked(
-        validation.clean_secret, required=False, max_length=200, write_only=True, help_text="whsec_ and the base64 of 24 to 64 bytes. Without it, one is made."
+        validation.clean_secret,
+        required=False,
+        max_length=validation.MAX_SECRET,
+        write_only=True,
+        help_text="whsec_ and the base64 of 24 to 64 bytes. Without it, one is made.",
     )
-    subscriptions = serializers.ListField(child=subscriptions.Wish(), required=False, max_length=MAX_SUBSCRIPTIONS)
+    subscriptions = Items(child=subscriptions.Wish(), required=False, max_length=MAX_SUBSCRIPTIONS)
 
 
 def put(wish: Mapping[str, Any], endpoint: Endpoint) -> Endpoint:

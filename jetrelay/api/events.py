@@ -22,7 +22,7 @@ from jetrelay.api.fields import Moment, PublicId, Strict, id_of
 from jetrelay.api.filters import moments, prefix_or_exact
 from jetrelay.api.idempotency import HEADER
 from jetrelay.api.pages import PARAMETERS, page
-from jetrelay.api.problems import Problem, bad_query, invalid
+from jetrelay.api.problems import Problem, bad_query, invalid, told
 from jetrelay.api.sources import api_source_of, visible_sources
 from jetrelay.api.views import ApiView, one
 from subscriptions.ids import new_id, to_public
@@ -32,6 +32,8 @@ from subscriptions.remembering import Remembered
 # Of posting.
 SCOPE = "events:write"
 MAX_BATCH_BYTES = 10 * 1024 * 1024
+# Of what is wrong with one event of a batch so much is told.
+MOST_ERRORS_EACH = 5
 # Of an event that went to more endpoints than this, /deliveries has the rest.
 MAX_SHOWN = 200
 _SOURCE_REMEMBERED_S = 1.0
@@ -125,7 +127,7 @@ class EventBatch(ApiView):
                 good.append(posted(text, value, now, self.bearer.key_id, f"{given}/{number}" if own else None))
                 results.append(None)
             except Problem as problem:
-                results.append({"status": "invalid", "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors]})
+                results.append({"status": "invalid", "errors": told(problem.errors, MOST_ERRORS_EACH)})
         accepted = iter(ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), good) if good else ())
         answers = [result or _in_batch(next(accepted)) for result in results]
         whole = all(each["status"] in _TAKEN for each in answers)

@@ -8,12 +8,11 @@ from django.conf import settings
 from django.core.exceptions import ValidationError as Refusal
 from django.db.models import QuerySet
 from django.utils import timezone
-from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from jetrelay.api.fields import List, Moment, Strict, Text, Whole
+from jetrelay.api.fields import Choice, List, Moment, Strict, Text, Whole
 from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import Problem
 from jetrelay.api.views import ApiView, one
@@ -23,7 +22,7 @@ from subscriptions.models import ApiKey, Tenant
 
 class NewKey(Strict):
     name = Text(max_length=keys.MAX_NAME)
-    scopes = List(child=serializers.ChoiceField(choices=list(keys.SCOPES)), min_length=1, max_length=len(keys.SCOPES))
+    scopes = List(child=Choice(choices=list(keys.SCOPES)), min_length=1, max_length=len(keys.SCOPES))
     expires_at = Moment(required=False)
     rate_limit_per_s = Whole(required=False, min_value=1, max_value=1_000_000)
 

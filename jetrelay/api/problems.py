@@ -20,10 +20,14 @@ from jetrelay.away import is_passing
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+# Of what is wrong so much is told: a body can hold a million mistakes, and nobody reads more than the first of them.
+MOST_ERRORS = 50
+# Characters of one pointer, which quotes the client's own names, and of one explanation.
+_LONGEST_POINTER, _LONGEST_DETAIL = 300, 1000
 
 
 class Problem(exceptions.APIException):
-    """An error as the client sees it. `errors` are (JSON pointer, detail)."""
+    """An error as the client sees it. `errors` are (JSON pointer, detail), of which the first MOST_ERRORS are told."""
 
     def __init__(self, status: int, code: str, detail: str, errors: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail, code)
@@ -58,10 +62,21 @@ def document(problem: Problem, request_id: str) -> dict[str, Any]:
         "title": HTTPStatus(problem.status_code).phrase,
         "status": problem.status_code,
         "code": problem.code,
-        "detail": str(problem.detail),
-        "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors],
+        "detail": _cut(str(problem.detail), _LONGEST_DETAIL + _LONGEST_POINTER),
+        "errors": told(problem.errors),
         "request_id": request_id,
     }
+
+
+def told(errors: Sequence[tuple[str, str]], most: int = MOST_ERRORS) -> list[dict[str, str]]:
+    """The first of them, and how many more there are."""
+    first = [{"pointer": _cut(pointer, _LONGEST_POINTER), "detail": _cut(detail, _LONGEST_DETAIL)} for pointer, detail in errors[:most]]
+    rest = len(errors) - most
+    return [*first, {"pointer": "", "detail": f"And {rest:,} more."}] if rest > 0 else first
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def answer(request: HttpRequest, problem: Problem) -> HttpResponse:
@@ -143,4 +158,5 @@ def _sum(errors: Sequence[tuple[str, str]]) -> str:
         return "The body cannot be used."
     pointer, detail = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    pointer, detail = _cut(pointer, _LONGEST_POINTER), _cut(detail, _LONGEST_DETAIL)
     return f"{pointer}: {detail}{more}" if pointer else f"{detail}{more}"

@@ -6,7 +6,6 @@ from typing import Any
 
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db.models import QuerySet
-from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,7 +15,7 @@ from delivery.replay import cancel, preview, start
 from delivery.replay.walks import Count
 from jetrelay.api.deliveries import STATES
 from jetrelay.api.events import visible_events
-from jetrelay.api.fields import List, Moment, Nothing, Number, PublicId, Strict, Text
+from jetrelay.api.fields import Choice, List, Moment, Nothing, Number, PublicId, Strict, Text
 from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import Problem
 from jetrelay.api.subscriptions import PATTERN
@@ -36,10 +35,10 @@ class Recovery(Strict):
 
 
 class ReplayBody(Recovery):
-    action = serializers.ChoiceField(choices=Replay.Action.values, required=False, help_text="replay unless you say otherwise.")
+    action = Choice(choices=Replay.Action.values, required=False, help_text="replay unless you say otherwise.")
     endpoint = PublicId(Endpoint.prefix, required=False)
     event = PublicId(Event.prefix, required=False)
-    state = serializers.ChoiceField(choices=list(STATES), required=False, help_text="State of the deliveries. Without it: all but pending ones.")
+    state = Choice(choices=list(STATES), required=False, help_text="State of the deliveries. Without it: all but pending ones.")
     since = Moment(required=False, help_text="Deliveries made from then on; for a recovery, events received from then on.")
 
 

@@ -14,7 +14,6 @@ from typing import Any, cast
 from drf_spectacular.extensions import OpenApiSerializerExtension, OpenApiSerializerFieldExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
-from rest_framework import serializers
 
 from delivery.models import Delivery, Event, Replay
 from jetrelay.api import idempotency, problems
@@ -258,7 +257,7 @@ class PublicIdSchema(OpenApiSerializerFieldExtension):
 class HeadersSchema(OpenApiSerializerFieldExtension):
     """The one dictionary that the API takes."""
 
-    target_class = serializers.DictField
+    target_class = "jetrelay.api.fields.Named"
 
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> Schema:
         values: Schema = {"type": "string", "pattern": "^[!-~]([ -~]*[!-~])?$", "maxLength": 4096}

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
-from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from delivery.trial import MOST, trial
-from jetrelay.api.fields import Checked, Flag, List, Moment, PublicId, Strict, Text, Whole, id_of
+from jetrelay.api.fields import Checked, Choice, Flag, List, Moment, PublicId, Strict, Text, Whole, id_of
 from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import bad_query
 from jetrelay.api.sources import api_source_of, visible_sources
@@ -41,6 +40,7 @@ class Wish(Strict):
         _SOURCE_PATTERN,
         _NO_SOURCE,
         required=False,
+        max_length=100,
         help_text='"jetstream", "api", or the id of a source. Without it: api where types are named, else jetstream.',
     )
     collections = _patterns(help_text="Of the Jetstream: full names, prefixes that end in .*, or *.")
@@ -49,10 +49,10 @@ class Wish(Strict):
         child=Checked(validation.clean_did, max_length=validation.MAX_DID), required=False, max_length=MAX_DIDS, help_text="Only these accounts. Empty: all."
     )
     operations = List(
-        child=serializers.ChoiceField(choices=list(validation.OPERATIONS)), required=False, max_length=3, help_text="Only these operations. Empty: all."
+        child=Choice(choices=list(validation.OPERATIONS)), required=False, max_length=3, help_text="Only these operations. Empty: all."
     )
     kinds = List(
-        child=serializers.ChoiceField(choices=list(validation.STREAM_KINDS)),
+        child=Choice(choices=list(validation.STREAM_KINDS)),
         required=False,
         min_length=1,
         max_length=4,

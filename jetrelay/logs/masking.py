@@ -36,7 +36,11 @@ _NAMED = (
     r"""(?:\\*"(?:[^"\\]|\\.)*"?|\\*'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?|\{[^}]*\}?|\([^)]*\)?|[^\s,;&})\]]+)"""
 )
 
-_FIELD = rf"""(name=\\*"[^"]{{0,40}}?(?:{_ANY_NAME})[^"]{{0,40}}"(?:\s|\\+[rn])+)(?:(?!\\+[rn]--|\r?\n--)(?:.|\n))+"""
+# Up to the line that ends it. Backslashes are taken together, once: looking at each of them for the end behind all would cost their square.
+_FIELD = (
+    rf"""(name=\\*"[^"]{{0,40}}?(?:{_ANY_NAME})[^"]{{0,40}}"(?:\s|\\++[rn])+)"""
+    r"""(?:[^\\\r\n]|\\++(?![rn]--)|\r\n(?!--)|\r(?!\n)|\n(?!--))+"""
+)
 
 # What a text has to have in it, in small letters, so that it is worth looking for what follows; and what that becomes. Most lines
 # have none of it, and cost a few microseconds. None looks at the same part of a text many times: strangers write much of what is

@@ -70,7 +70,7 @@ class NewEndpointForm(forms.ModelForm):  # type: ignore[type-arg]
     """The least that an endpoint needs. `once` makes one endpoint of a form, however often it is sent."""
 
     tenant = forms.ChoiceField(label="Tenant", error_messages={"invalid_choice": "This is no tenant of yours: choose one from the list."})
-    once = forms.CharField(required=False, widget=forms.HiddenInput)
+    once = forms.CharField(required=False, max_length=200, widget=forms.HiddenInput)
 
     class Meta:
         model = Endpoint

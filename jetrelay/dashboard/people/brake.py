@@ -24,6 +24,8 @@ PER_NAME = 10
 # An office, or everybody who comes through the same proxy.
 PER_ADDRESS = 100
 
+_LONGEST_NAME = 200
+
 View = Callable[..., HttpResponseBase]
 # Whatever else a view may take a form by is a try.
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -99,8 +101,9 @@ def _counters(request: HttpRequest, name: str) -> tuple[str, str]:
         of = str(ip_network((address, 64), strict=False) if isinstance(address, IPv6Address) else address)
     except ValueError:
         of = "none"
-    # As the forms read it, which take several spellings for one name.
-    spelled = sha256(unicodedata.normalize("NFKC", name).strip().encode()).hexdigest()[:32]
+    # As the forms read it, which take several spellings for one name, and none that is longer: making the normal form of a
+    # stranger's text takes a time that grows with the square of its length.
+    spelled = sha256(unicodedata.normalize("NFKC", name[:_LONGEST_NAME]).strip().encode()).hexdigest()[:32]
     return f"jetrelay:tries:{window}:{of}:{spelled}", f"jetrelay:tries:{window}:{of}"
 
 
