@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from delivery import crew, ingest, tenure
 from delivery.destinations import http
-from jetrelay.api import events, limits
+from jetrelay.api import events, idempotency, limits
 from subscriptions import keys
 from tests.draining import when
 from tests.receiver import Receiver
@@ -86,6 +86,7 @@ def fresh_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def forget() -> None:
         keys.forget()
         limits._windows.clear()
+        idempotency._held.clear()
         events._sources.clear()
         cache.clear()
 

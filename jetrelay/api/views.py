@@ -123,7 +123,7 @@ class ApiView(APIView):
         key = idempotency.key_of(request) if request.method == HTTPMethod.POST and not getattr(self, "has_own_idempotency", False) else None
         if key is None:
             return self._do(handler, _keep_nothing)
-        return idempotency.once(request, self.bearer.tenant_id, key, lambda keep: self._do(handler, keep))
+        return idempotency.once(request, self.bearer, key, lambda keep: self._do(handler, keep))
 
     def _do(self, handler: Any, keep: idempotency.Keep) -> Response:
         if not self.atomic:
