@@ -66,6 +66,8 @@ class Outbox:
 
     def __init__(self, source: Source, remembered: int = MAX_REMEMBERED) -> None:
         self.source, self.remembered = source, remembered
+        # Events that would owe more than this are not stored. None where nobody could be told: a stream loses nothing.
+        self.most_owed: int | None = None
         self.compiled = Compiled(source)
         # Dedup keys of events that are in the database for sure, the newest last: a second host brings them all again.
         self._stored: dict[bytes, None] = {}
@@ -75,12 +77,16 @@ class Outbox:
         self._types: set[tuple[str, str]] = set()
         # Those that the last batch brought first, by their dedup keys.
         self.inserted: dict[bytes, Stored] = {}
+        # Those that the last batch refused, by the ids that they were to have: how many deliveries each would owe.
+        self.refused: dict[UUID, int] = {}
 
     def publish(self, batch: Sequence[Incoming], progress: Sequence[Progress] = (), rejected: int = 0) -> EventCounts:
         """Store a batch. `rejected` counts what arrived with it and could not be read. Returns what became of it all."""
         with transaction.atomic():
             self.compiled.refresh()
             now = timezone.now()
+            if self.most_owed is not None:
+                batch = self._without_refused(batch, self.most_owed)
             rows, wanted_by, known = self._match(batch, now)
             stored = engine().insert_events(rows) if rows else set()
             deliveries = self._owed([row for row in rows if row.id in stored], wanted_by)
@@ -95,6 +101,18 @@ class Outbox:
         self._remember(rows)
         self._wake(deliveries)
         return EventCounts(*(sum(column) for column in zip(*counts.values(), strict=True))) if counts else EventCounts(0, 0, 0, 0, 0)
+
+    def _without_refused(self, batch: Sequence[Incoming], most: int) -> Sequence[Incoming]:
+        """Whoever posted them is told, and nothing is counted. What an event owes is bounded by the endpoints that there are."""
+        self.refused = {}
+        if len(self.compiled.shards) <= most:
+            return batch
+        match = self.compiled.matcher.match
+        for event in batch:
+            wanted = len(match(event.kind, event.type, event.operation, event.subject))
+            if wanted > most and event.id:
+                self.refused[event.id] = wanted
+        return [event for event in batch if event.id not in self.refused]
 
     def _bounded(self, counts: dict[tuple[str, str], EventCounts], now: datetime) -> dict[tuple[str, str], EventCounts]:
         """The counts, with types beyond the bound of this minute as one: anyone may invent collections."""

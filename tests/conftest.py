@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.db import connection
 from django.utils import timezone
 
-from delivery import crew, ingest, tenure
+from delivery import crew, ingest, owing, tenure
 from delivery.destinations import http
 from jetrelay.api import events, idempotency, limits
 from subscriptions import keys
@@ -87,6 +87,7 @@ def fresh_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         keys.forget()
         limits._windows.clear()
         idempotency._held.clear()
+        owing.forget()
         events._sources.clear()
         cache.clear()
 

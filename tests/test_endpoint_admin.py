@@ -181,6 +181,23 @@ def test_it_reveals_a_secret_once_and_logs_that_it_did(staff: Client) -> None:
     assert logged() == [("Revealed the signing secret", CHANGE)]
 
 
+def test_a_secret_is_in_the_answer_to_whoever_asked_and_in_no_message(staff: Client) -> None:
+    """A message waits in a cookie for the next page, whoever opens it."""
+    endpoint = make_endpoint()
+    chosen = {"action": "reveal_secret", "_selected_action": [endpoint.pk]}
+    new = {"tenant": endpoint.tenant_id, "name": "New", "url": "https://receiver.example/new"}
+    form = staff.get(f"{LIST}add/").context["adminform"].form
+    filled = {name: field.initial for name, field in form.fields.items() if field.initial not in (None, "")}
+    inline = {f"subscriptions-{name}": number for name, number in (("TOTAL_FORMS", 0), ("INITIAL_FORMS", 0))}
+    answers = [staff.post(LIST, chosen), staff.post(f"{LIST}add/", filled | new | inline)]
+    secrets = [endpoint.secret, Endpoint.objects.get(name="New").secret]
+    for answer, secret in zip(answers, secrets, strict=True):
+        assert secret in answer.content.decode()
+    kept = [*(cookie.value for cookie in staff.cookies.values()), f"{dict(staff.session)}"]
+    assert not [secret for secret in secrets for text in kept if secret in text]
+    assert not [secret for secret in secrets if secret in staff.get(LIST).content.decode()]
+
+
 def test_it_reveals_nothing_to_a_link(staff: Client) -> None:
     endpoint = make_endpoint()
     html = staff.get(LIST, {"action": "reveal_secret", "_selected_action": str(endpoint.pk)}, follow=True).content.decode()

@@ -11,7 +11,7 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from delivery import ingest
+from delivery import ingest, owing
 from delivery.ingest import Accepted, Posted
 from delivery.models import Delivery, Event
 from delivery.replay import replay
@@ -22,10 +22,12 @@ from jetrelay.api.fields import Moment, PublicId, Strict, id_of
 from jetrelay.api.filters import moments, prefix_or_exact
 from jetrelay.api.idempotency import HEADER
 from jetrelay.api.pages import PARAMETERS, page
-from jetrelay.api.problems import Problem, bad_query, invalid
+from jetrelay.api.problems import Problem, bad_query, invalid, over_quota
 from jetrelay.api.sources import api_source_of, visible_sources
 from jetrelay.api.views import ApiView, one
+from subscriptions.allowance import Exceeded, most
 from subscriptions.ids import new_id, to_public
+from subscriptions.keys import Bearer
 from subscriptions.models import Endpoint, Source, Tenant
 from subscriptions.remembering import Remembered
 
@@ -99,9 +101,14 @@ class EventList(ApiView):
         text = request._request.body
         given = _given(request)
         event = posted(text, value, timezone.now(), self.bearer.key_id, given)
-        accepted = ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), [event])[0]
+        source = source_of(self.tenant.pk, request.query_params.get("source"))
+        owing.check(self.bearer.tenant_id, most_pending(self.bearer))
+        accepted = ingest.publisher.publish(source, [event])[0]
+        if accepted.refused:
+            raise over_quota(too_wide(accepted, self.bearer))
         if not accepted.same:
             raise another(given or cast(dict[str, str], value)["id"])
+        owing.added(self.bearer.tenant_id, accepted.deliveries)
         return Response(accepted_as(accepted), 202)
 
 
@@ -126,8 +133,12 @@ class EventBatch(ApiView):
                 results.append(None)
             except Problem as problem:
                 results.append({"status": "invalid", "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors]})
-        accepted = iter(ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), good) if good else ())
-        answers = [result or _in_batch(next(accepted)) for result in results]
+        source = source_of(self.tenant.pk, request.query_params.get("source"))
+        owing.check(self.bearer.tenant_id, most_pending(self.bearer))
+        stored = ingest.publisher.publish(source, good) if good else []
+        owing.added(self.bearer.tenant_id, sum(each.deliveries for each in stored))
+        accepted = iter(stored)
+        answers = [result or _in_batch(next(accepted), self.bearer) for result in results]
         whole = all(each["status"] in _TAKEN for each in answers)
         return Response({"data": [{"index": index, **each} for index, each in enumerate(answers)]}, 202 if whole else 207)
 
@@ -137,7 +148,8 @@ def source_of(tenant: UUID, name: str | None = None) -> Source:
     source = _sources.fresh((tenant, name))
     if source is None:
         owner = Tenant(pk=tenant)
-        source = one(visible_sources(owner), name) if name is not None else api_source_of(owner)
+        rows = visible_sources(owner).select_related("tenant")
+        source = one(rows, name) if name is not None else api_source_of(owner)
         if source.kind != Source.Kind.API:
             raise bad_query("source", "events are posted to a source of the kind api alone.")
         _sources.keep((tenant, name), source)
@@ -191,7 +203,20 @@ def accepted_as(accepted: Accepted) -> dict[str, Any]:
     return {"id": to_public(Event.prefix, accepted.id), "status": status, "deliveries": accepted.deliveries}
 
 
-def _in_batch(accepted: Accepted) -> dict[str, Any]:
+def most_pending(bearer: Bearer) -> int:
+    return most("pending_deliveries", bearer.quotas)
+
+
+def too_wide(accepted: Accepted, bearer: Bearer) -> Exceeded:
+    """Of an event that would owe more deliveries than one may."""
+    limit = most("deliveries_per_event", bearer.quotas)
+    return Exceeded("deliveries_per_event", limit, accepted.refused)
+
+
+def _in_batch(accepted: Accepted, bearer: Bearer) -> dict[str, Any]:
+    if accepted.refused:
+        detail = " ".join(too_wide(accepted, bearer).messages)
+        return {"status": "refused", "errors": [{"pointer": "", "detail": detail}]}
     if accepted.same:
         return accepted_as(accepted)
     return {"id": to_public(Event.prefix, accepted.id), "status": "conflict", "errors": [{"pointer": "/id", "detail": _ANOTHER}]}

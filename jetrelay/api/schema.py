@@ -76,12 +76,12 @@ _HEADERS: dict[str, Schema] = {
         "schema": REQUEST_ID,
     },
     "RateLimit-Policy": {
-        "description": "How many requests (q) the key may make in how many seconds (w).",
-        "schema": {"type": "string", "pattern": r'^"key";q=[0-9]+;w=[0-9]+$'},
+        "description": "How many requests (q) the key may make in how many seconds (w); in a 429 that names the tenant, all of its keys together.",
+        "schema": {"type": "string", "pattern": r'^"(key|tenant)";q=[0-9]+;w=[0-9]+$'},
     },
     "RateLimit": {
         "description": "How many of them are left (r), and for how many seconds (t) that holds.",
-        "schema": {"type": "string", "pattern": r'^"key";r=[0-9]+;t=[0-9]+$'},
+        "schema": {"type": "string", "pattern": r'^"(key|tenant)";r=[0-9]+;t=[0-9]+$'},
     },
     "Retry-After": {"description": "In how many seconds to try again.", "schema": {"type": "integer", "minimum": 0}},
     "ETag": {"description": "The version that this is.", "schema": {"type": "string", "pattern": '^"[0-9a-f]{32}"$'}},

@@ -242,6 +242,7 @@ BATCH = exactly(
                 exactly(index=_INDEX, id=public_id(Event.prefix), status=_TAKEN, deliveries=_OWED),
                 exactly(index=_INDEX, status=one_of(["invalid"]), errors=array(_FAULT)),
                 exactly(index=_INDEX, id=public_id(Event.prefix), status=one_of(["conflict"]), errors=array(_FAULT)),
+                exactly(index=_INDEX, status=one_of(["refused"]), errors=array(_FAULT)),
             ]
         }
     ),

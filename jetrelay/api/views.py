@@ -92,7 +92,8 @@ class ApiView(APIView):
         if self.authentication_classes:
             self.quota = limits.take(self.bearer)
             if self.quota.remaining < 0:
-                detail = f"This key may make {self.quota.limit:,} requests in {limits.WINDOW_S} s: try again in {self.quota.reset_s} s."
+                who = "All keys of this tenant together" if self.quota.tenants else "This key"
+                detail = f"{who} may make {self.quota.limit:,} requests in {limits.WINDOW_S} s: try again in {self.quota.reset_s} s."
                 raise Problem(429, "too_many_requests", detail, headers={"Retry-After": str(self.quota.reset_s)})
         # Before the query, which belongs to a method.
         if request.method not in self.allowed_methods:
