@@ -44,7 +44,7 @@ def check(held: Tenant, name: str, rows: "QuerySet[Any]", more: int = 1) -> None
     """Raise Exceeded unless so many more have room beside these rows."""
     limit = most(name, held.quotas)
     used = counted(rows, limit)
-    if used + more > limit:
+    if more and used + more > limit:
         raise Exceeded(name, limit, used)
 
 

@@ -22,6 +22,7 @@ from tests.receiver import Handler, Received, Receiver
 pytestmark = pytest.mark.django_db
 
 LIST = reverse("admin:subscriptions_endpoint_changelist")
+ADD = reverse("admin:subscriptions_endpoint_add")
 EVERY_ACT = ["pause", "resume", "disable", "enable", "reset_breaker", "verify", "send_test", "rotate_secrets", "reveal_secret", "delete_endpoints"]
 State = Endpoint.State
 
@@ -186,10 +187,10 @@ def test_a_secret_is_in_the_answer_to_whoever_asked_and_in_no_message(staff: Cli
     endpoint = make_endpoint()
     chosen = {"action": "reveal_secret", "_selected_action": [endpoint.pk]}
     new = {"tenant": endpoint.tenant_id, "name": "New", "url": "https://receiver.example/new"}
-    form = staff.get(f"{LIST}add/").context["adminform"].form
-    filled = {name: field.initial for name, field in form.fields.items() if field.initial not in (None, "")}
-    inline = {f"subscriptions-{name}": number for name, number in (("TOTAL_FORMS", 0), ("INITIAL_FORMS", 0))}
-    answers = [staff.post(LIST, chosen), staff.post(f"{LIST}add/", filled | new | inline)]
+    form = staff.get(ADD).context["adminform"].form
+    filled = {bound.html_name: bound.value() for bound in form if bound.value() not in (None, "", False)}
+    inline = {f"subscriptions-{name}_FORMS": 0 for name in ("TOTAL", "INITIAL")}
+    answers = [staff.post(LIST, chosen), staff.post(ADD, filled | new | inline)]
     secrets = [endpoint.secret, Endpoint.objects.get(name="New").secret]
     for answer, secret in zip(answers, secrets, strict=True):
         assert secret in answer.content.decode()

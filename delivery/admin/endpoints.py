@@ -21,10 +21,12 @@ from delivery import endpoints, verification
 from delivery.admin import acts, links, rotating, signing_secrets
 from delivery.models import Delivery, EndpointHealth, Replay
 from delivery.standing import Standing, has_trouble, standing
+from subscriptions import quotas
 from subscriptions.admin import ChoosesTheOnlyOne, NeverDeleted, SearchById, SubscriptionInline
 from subscriptions.confirming import ask, confirmed, counted
 from subscriptions.forms import EndpointForm
 from subscriptions.models import AuditEntry, Endpoint, EndpointPastState, EndpointQuerySet, Subscription
+from subscriptions.rooms import ChecksRoom, comes_to
 from subscriptions.table_filters import chosen
 from subscriptions.tables import PicksRows
 
@@ -55,7 +57,7 @@ EFFECTS = {
 
 
 @admin.register(Endpoint)
-class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted, PicksRows):
+class EndpointAdmin(ChecksRoom, ChoosesTheOnlyOne, SearchById, NeverDeleted, PicksRows):
     form = EndpointForm
     list_display = ("name", "state", "state_reason", "breaker", "failing_since", "last_failure", "url", "origin", "tenant", "lane", "public_id")
     list_filter = ("state", "origin", chosen("tenant"))
@@ -101,6 +103,10 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted, PicksRows):
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Endpoint]":
         rows = cast(EndpointQuerySet, super().get_queryset(request)).present()
         return rows if request.resolver_match and request.resolver_match.kwargs else rows.without_secrets()
+
+    def find_room(self, form: Any) -> None:
+        if tenant := comes_to(form, "tenant"):
+            quotas.check_endpoint(quotas.hold(tenant))
 
     def view_on_site(self, obj: Endpoint) -> str:
         return reverse("endpoint", args=[obj.pk])

@@ -77,6 +77,7 @@ class EventList(ApiView):
     query = {"GET": (*PARAMETERS, "type", "kind", "operation", "subject", "source", "since", "until"), "POST": ("source",)}
     # The outbox's transaction is the one that counts, and dedup keys make repeats harmless.
     atomic = False
+    noted = False
     has_own_idempotency = True
     # A little more than an event, so that one that is too large has that said of it.
     max_body = api.MAX_EVENT + 1024
@@ -116,6 +117,7 @@ class EventBatch(ApiView):
     scopes = {"POST": SCOPE}
     query = {"POST": ("source",)}
     atomic = False
+    noted = False
     has_own_idempotency = True
     max_body = MAX_BATCH_BYTES
 

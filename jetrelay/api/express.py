@@ -75,7 +75,9 @@ def _answer(environ: Environ, bearer: Bearer, body: bytes) -> tuple[str, list[tu
     """Status, headers and body; None where the view has to answer."""
     given = environ.get("HTTP_IDEMPOTENCY_KEY")
     source = remembered_source(bearer.tenant_id)
-    if source is None or owing.known(bearer.tenant_id, most_pending(bearer)) is None or (given is not None and not (api.is_id(given) and len(given) <= MAX_KEY)):
+    if owing.known(bearer.tenant_id, most_pending(bearer)) is None:
+        return None
+    if source is None or (given is not None and not (api.is_id(given) and len(given) <= MAX_KEY)):
         return None
     try:
         value = strict_json.loads(body)

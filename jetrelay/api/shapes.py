@@ -11,7 +11,7 @@ from delivery.models import BATCH_PREFIX, Attempt, Delivery, Event, Replay, Stre
 from delivery.outcomes import MISSING_EVENT
 from delivery.standing import Kind
 from delivery.why import Verdict
-from subscriptions import keys, validation
+from subscriptions import allowance, keys, validation
 from subscriptions.models import ApiKey, Endpoint, Source, Subscription
 
 Schema = dict[str, Any]
@@ -330,6 +330,20 @@ STATS = exactly(
     endpoints=words(array(exactly(id=public_id(Endpoint.prefix), name=TEXT, **_SUMMARY["properties"])), "The busiest first."),
 )
 
+_USED = words(nullable(COUNT), "null where each is bounded by itself.")
+QUOTAS = exactly(
+    "What the tenant may have, and has used.",
+    data=array(
+        exactly(
+            name=one_of(allowance.QUOTAS),
+            words=words(TEXT, "What is counted."),
+            used=_USED,
+            more=words(FLAG, "Whether it is more: it was counted no further."),
+            most=words(COUNT, "How many there may be."),
+        )
+    ),
+)
+
 STREAM = exactly(
     "How the Jetstream's hosts are doing.",
     hosts=array(
@@ -419,6 +433,7 @@ COMPONENTS: dict[str, Schema] = {
     "ReplayPage": page_of("Replay"),
     "PreviewedReplay": exactly(matched=COUNT, more=words(FLAG, "Whether the counting stopped there.")),
     "Stats": STATS,
+    "Quotas": QUOTAS,
     "Stream": STREAM,
     "AskedHosts": exactly(hosts=words(COUNT, "How many hosts were asked.")),
     "Key": KEY,
