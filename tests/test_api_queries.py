@@ -76,6 +76,7 @@ LISTS = {
     "keys?limit=200": 3,
     "stream": 3,
     "stats": 8,
+    "quotas": 12,
 }
 
 

@@ -35,6 +35,10 @@ class Tenant(PublicModel):
     def __str__(self) -> str:
         return self.name
 
+    def clean(self) -> None:
+        # An empty box.
+        self.quotas = self.quotas or {}
+
 
 # Whose rows are asked for: those of these tenants, or everybody's where it is None. Every `for_tenants` takes it.
 Tenants = Sequence[Tenant] | None
