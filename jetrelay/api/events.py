@@ -239,8 +239,11 @@ class EventDetail(ApiView):
 
     def get(self, request: Request, id: str) -> Response:
         event = one(visible_events(self.tenant), id)
-        mine = Delivery.objects.for_tenant(self.tenant).filter(event=event).order_by("-id")[:MAX_SHOWN]
-        return Response(show(event) | {"body": _value(bytes(event.body)), "deliveries": [deliveries.show(each, event) for each in mine]})
+        owed: list[Any] | None = None
+        if deliveries.SCOPE in self.bearer.scopes:
+            mine = Delivery.objects.for_tenant(self.tenant).filter(event=event).order_by("-id")
+            owed = [deliveries.show(each, event) for each in mine[:MAX_SHOWN]]
+        return Response(show(event) | {"body": _value(bytes(event.body)), "deliveries": owed})
 
 
 class EventBody(ApiView):
@@ -281,11 +284,13 @@ class EventExplain(ApiView):
         if text is None or id_of(Endpoint.prefix, text) is None:
             raise bad_query("endpoint", "write the id of the endpoint that you ask about, such as ep_… .")
         endpoint = one(Endpoint.objects.for_tenant(self.tenant).without_secrets(), text)
-        return Response(_explained(event, endpoint, why(event, endpoint)))
+        may_see = deliveries.SCOPE in self.bearer.scopes
+        return Response(_explained(event, endpoint, why(event, endpoint), may_see))
 
 
-def _explained(event: Event, endpoint: Endpoint, found: Why) -> dict[str, Any]:
-    then = found.state_then
+def _explained(event: Event, endpoint: Endpoint, found: Why, may_see: bool) -> dict[str, Any]:
+    """`may_see`: deliveries, and what receivers answered, have a scope of their own."""
+    then, delivery = found.state_then, found.delivery if may_see else None
     return {
         "event": event.public_id,
         "endpoint": endpoint.public_id,
@@ -302,7 +307,7 @@ def _explained(event: Event, endpoint: Endpoint, found: Why) -> dict[str, Any]:
             }
             for each in found.judged
         ],
-        "delivery": deliveries.show(found.delivery, event) | {"attempts": deliveries.show_attempts(found.attempts)} if found.delivery else None,
+        "delivery": deliveries.show(delivery, event) | {"attempts": deliveries.show_attempts(found.attempts)} if delivery else None,
     }
 
 

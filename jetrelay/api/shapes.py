@@ -250,6 +250,7 @@ BATCH = exactly(
 
 _STATE = exactly(state=one_of(Endpoint.State.values), reason=TEXT)
 
+_SCOPED = "null: the key does not have the scope deliveries:read."
 EXPLAINED = exactly(
     "Why an endpoint did, or didn't, get an event.",
     event=public_id(Event.prefix),
@@ -266,7 +267,7 @@ EXPLAINED = exactly(
             conditions=array(exactly(name=TEXT, met=FLAG, words=TEXT)),
         )
     ),
-    delivery=nullable(ref("DeliveryDetail")),
+    delivery=words(nullable(ref("DeliveryDetail")), f"null: there is none. Or {_SCOPED}"),
 )
 
 PREVIEWED = exactly(
@@ -419,7 +420,7 @@ COMPONENTS: dict[str, Schema] = {
         EVENT,
         "An event with its body and its deliveries.",
         body=words({}, "As JSON. A text where it is none."),
-        deliveries=array(ref("Delivery")),
+        deliveries=words(nullable(array(ref("Delivery"))), _SCOPED),
     ),
     "AcceptedEvent": exactly(id=public_id(Event.prefix), status=_TAKEN, deliveries=_OWED),
     "AcceptedBatch": BATCH,
