@@ -101,7 +101,7 @@ def issue(
         expires_at=expires_at,
         rate_limit_per_s=rate_limit_per_s,
         created_by=by[:200],
-        replaced=replaced and replaced.pk,
+        replaced=replaced.pk if replaced else None,
     )
     key.full_clean()
     key.save(force_insert=True)

@@ -45,7 +45,7 @@ class RoomFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
 
     def clean(self) -> None:
         super().clean()
-        kept = [form for form in self.forms if not self._should_delete_form(form)]
+        kept = [form for form in self.forms if form not in self.deleted_forms]
         new = sum(form.instance._state.adding and form.has_changed() for form in kept)
         more = new - (len(self.forms) - len(kept))
         if more > 0:

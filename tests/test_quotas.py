@@ -18,6 +18,7 @@ from pytest_django import Settings
 from delivery import ingest, owing
 from delivery.models import Delivery, Event, Replay
 from delivery.outbox import Outbox
+from jetrelay.doctor import stored
 from subscriptions import allowance, keys
 from subscriptions.models import ApiKey, AuditEntry, Endpoint, Membership, Source, Subscription, Tenant
 from tests.api import Answer, Api, api_of
@@ -494,6 +495,15 @@ def test_a_viewer_sees_what_their_own_tenant_uses(client: Client) -> None:
     make_tenant(slug="other", name="Other")
     client.force_login(make_member(role=Membership.Role.VIEWER))
     assert html(client.get("/members/")).count("Pending deliveries") == 1
+
+
+def test_doctor_names_a_tenant_that_has_used_one_up(settings: Settings) -> None:
+    fill()
+    assert [each.level for each in stored.used_up()] == ["ok"]
+    settings.JETRELAY_MAX_PENDING_DELIVERIES = 1
+    (found,) = stored.used_up()
+    assert (found.level, found.found) == ("warning", "default may have 1 pending deliveries, and has used them up")
+    assert "JETRELAY_MAX_PENDING_DELIVERIES" in found.advice
 
 
 # --- Numbers that cannot be ----------------------------------------------------------------------------
