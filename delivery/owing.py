@@ -4,7 +4,7 @@
     owed(tenant, most)    what is known, or else a look
     added(tenant, 12)     so many came since
 
-A count of a million takes a while: it is good for fifty times as long as it took, and for a second at least. Past that one
+A count of a million takes a while: it is good for fifty times as long as it took, and for two seconds at least. Past that one
 who asks counts again, while the others go on with what there is. So what a tenant owes may exceed its quota by what other
 processes add within that time. What the stream brings is never refused: it is stored, and owed beyond the quota.
 """
@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from delivery.engines import engine
 from subscriptions.allowance import Exceeded
 
-GOOD_S = 1.0
+GOOD_S = 2.0
 # Of the time, this part may be spent on counting for one tenant.
 _SHARE = 50
 _MOST_TENANTS = 10_000

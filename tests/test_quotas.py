@@ -276,15 +276,39 @@ def test_whoever_owes_too_much_posts_nothing_more_until_some_is_delivered(api: A
     assert post(api).status == 202
 
 
-def test_what_is_owed_is_counted_once_a_second_and_not_for_each_post(api: Api) -> None:
+def test_what_is_owed_is_counted_now_and_then_and_not_for_each_post(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(owing, "monotonic", lambda: now[0])
     make_subscription(source=make_api_source(), kinds=["api"])
     post(api)
-    with CaptureQueriesContext(connection) as queries:
-        for _ in range(20):
-            assert post(api).status == 202
-    counts = [query["sql"] for query in queries if "COUNT(*)" in query["sql"]]
-    # One where a second ended meanwhile.
-    assert len(counts) <= 2, counts
+
+    def counts(posts: int) -> int:
+        with CaptureQueriesContext(connection) as queries:
+            for _ in range(posts):
+                assert post(api).status == 202
+        return sum("subscriptions_tenant tenant" in query["sql"] for query in queries)
+
+    assert counts(20) == 0
+    now[0] += owing.GOOD_S + 0.1
+    assert counts(20) == 1
+
+
+def test_while_one_counts_the_others_go_on_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(owing, "monotonic", lambda: now[0])
+    tenant = make_tenant().pk
+    assert (owing.known(tenant, 10), owing.owed(tenant, 10), owing.known(tenant, 10)) == (None, 0, 0)
+    now[0] += owing.GOOD_S + 0.1
+    # Whoever is refused an answer is the one to look; while it does, and no longer than that, the others have one.
+    assert owing.known(tenant, 10) is None
+    owing._counts[tenant].looked_for = True
+    assert (owing.known(tenant, 10), owing.owed(tenant, 10)) == (0, 0)
+    now[0] += owing.GOOD_S
+    assert owing.known(tenant, 10) is None
+    # Of one that owes as much as it may, nobody takes it for granted.
+    owing.look(tenant, 10)
+    owing.added(tenant, 10)
+    assert (owing.known(tenant, 10), owing.owed(tenant, 10)) == (None, 10)
 
 
 def test_a_count_goes_one_further_than_the_quota_and_reads_what_is_pending_alone() -> None:

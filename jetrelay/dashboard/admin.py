@@ -171,7 +171,7 @@ class _AuditedGroups(Audited, GroupAdmin):
 
 
 class _TenantsWithQuotas(TenantAdmin):
-    readonly_fields = (*TenantAdmin.readonly_fields, "used")
+    readonly_fields = (*TenantAdmin.readonly_fields, "used")  # type: ignore[assignment] # one more
 
     @admin.display(description="used of each quota")
     def used(self, tenant: Tenant) -> str:
