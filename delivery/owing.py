@@ -4,8 +4,8 @@
     owed(tenant, most)    what is known, or else a look
     added(tenant, 12)     so many came since
 
-A count of a million takes a while: it is good for fifty times as long as it took, and for two seconds at least. Past that one
-who asks counts again, while the others go on with what there is. So what a tenant owes may exceed its quota by what other
+A count of a million takes a while: it is good for fifty times as long as it took, but for two seconds
+at least and half a minute at most. Past that one who asks counts again, while the others go on with what there is. So what a tenant owes may exceed its quota by what other
 processes add within that time. What the stream brings is never refused: it is stored, and owed beyond the quota.
 """
 
@@ -22,6 +22,8 @@ from subscriptions.allowance import Exceeded
 GOOD_S = 2.0
 # Of the time, this part may be spent on counting for one tenant.
 _SHARE = 50
+# Whoever owes less by now is not to wait for longer.
+_LONGEST_S = 30.0
 _MOST_TENANTS = 10_000
 # When to ask again: what is owed goes down by deliveries, which take their time.
 WAIT_S = 10
@@ -76,7 +78,7 @@ def look(tenant: UUID, most: int) -> int:
     began = monotonic()
     number = count(tenant, most)
     now = monotonic()
-    good_s = max(GOOD_S, _SHARE * (now - began))
+    good_s = min(_LONGEST_S, max(GOOD_S, _SHARE * (now - began)))
     if len(_counts) >= _MOST_TENANTS:
         _counts.clear()
     _counts[tenant] = _Count(number, now + good_s, now + 2 * good_s)
