@@ -4,9 +4,10 @@
     owed(tenant, most)    what is known, or else a look
     added(tenant, 12)     so many came since
 
-A count of a million takes a while: it is good for fifty times as long as it took, but for two seconds
-at least and half a minute at most. Past that one who asks counts again, while the others go on with what there is. So what a tenant owes may exceed its quota by what other
-processes add within that time. What the stream brings is never refused: it is stored, and owed beyond the quota.
+A count of a million takes a while: it is good for fifty times as long as it took, but for two seconds at least and
+half a minute at most. Past that one who asks counts again, while the others go on with what there is. So what a tenant
+owes may exceed its quota by what other processes add within that time. What the stream brings is never refused: it is
+stored, and owed beyond the quota.
 """
 
 from collections.abc import Sequence
