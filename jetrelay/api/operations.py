@@ -168,7 +168,10 @@ OPERATIONS: dict[tuple[type[ApiView], HTTPMethod], Operation] = {
         {ACCEPTED: "AcceptedEvent"},
         "202 once the event and its deliveries are committed. An event that comes again with its id is stored once.",
         "NewEvent",
-        {NOT_FOUND: "There is no such source."},
+        {
+            NOT_FOUND: "There is no such source.",
+            CONFLICT: "It would owe more deliveries than one event may (quota_exceeded).",
+        },
         query=_POSTED_TO,
     ),
     (events.EventBatch, POST): Operation(
