@@ -24,6 +24,7 @@ from delivery.models import Event
 from delivery.outbox import MAX_BATCH, Outbox
 from delivery.sources import api
 from delivery.sources.incoming import Incoming
+from subscriptions.allowance import most
 from subscriptions.models import Source
 
 # A client has given up by then, and a database that is away answers sooner.
@@ -41,7 +42,7 @@ MAX_BYTES = 2 * 1024 * 1024
 class Accepted(NamedTuple):
     """What became of one event: its id, how many deliveries it owes, and whether it was there before; then, whether that one says the same.
 
-    One that nobody wants is not `stored`, unless its source keeps such events.
+    One that nobody wants is not `stored`, unless its source keeps such events. Nor is one that would owe too many deliveries: `refused` says how many.
     """
 
     id: UUID
@@ -49,6 +50,7 @@ class Accepted(NamedTuple):
     duplicate: bool = False
     same: bool = True
     stored: bool = True
+    refused: int = 0
 
 
 class NotStored(Exception):
@@ -247,7 +249,10 @@ def _repeated(outbox: Outbox, repeated: Sequence[Posted]) -> dict[UUID, Accepted
     rows = Event.objects.filter(source=outbox.source, dedup_key__in=keys).values_list("dedup_key", "id", "subject", "body")
     there = {bytes(key): (id, subject, bytes(body)) for key, id, subject, body in rows}
     answers = {_id(each): _compared(each, *there[each.event.dedup_key]) for each in repeated if each.event.dedup_key in there}
-    absent = [each for each in repeated if each.event.dedup_key not in there]
+    # One that was stored when fewer wanted it is there all the same.
+    refused = {id: wanted for id, wanted in outbox.refused.items() if id not in answers}
+    answers |= {id: Accepted(id, 0, stored=False, refused=wanted) for id, wanted in refused.items()}
+    absent = [each for each in repeated if each.event.dedup_key not in there and _id(each) not in refused]
     answers |= {_id(each): Accepted(_id(each), 0, stored=False) for each in absent if not outbox.wants(each.event)}
     # Pruned since it was found there: then it is new again.
     gone = [each for each in absent if outbox.wants(each.event)]
@@ -260,6 +265,9 @@ def _outbox_of(source: Source, outboxes: dict[UUID, Outbox]) -> Outbox:
         del outboxes[next(iter(outboxes))]
     outbox = outboxes.setdefault(source.pk, Outbox(source, remembered=0))
     outbox.source = source
+    # One that all tenants share is the operator's, as the stream is.
+    own = source.tenant.quotas if source.tenant else None
+    outbox.most_owed = None if own is None else most("deliveries_per_event", own)
     return outbox
 
 

@@ -7,7 +7,7 @@ at most the wakes. An event that was stored before is a duplicate and owes nothi
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -70,6 +70,8 @@ class Outbox:
 
     def __init__(self, source: Source, remembered: int = MAX_REMEMBERED, rest_factor: float = 0.0) -> None:
         self.source, self.remembered = source, remembered
+        # Events that would owe more than this are not stored. None where nobody could be told: a stream loses nothing.
+        self.most_owed: int | None = None
         self.compiled = Compiled(source, rest_factor)
         # Dedup keys of events that are in the database for sure, the newest last: a second host brings them all again.
         self._stored: dict[bytes, None] = {}
@@ -79,6 +81,8 @@ class Outbox:
         self._types: set[tuple[str, str]] = set()
         # Those that the last batch brought first, by their dedup keys.
         self.inserted: dict[bytes, Stored] = {}
+        # Those that the last batch refused, by the ids that they were to have: how many deliveries each would owe.
+        self.refused: dict[UUID, int] = {}
 
     def publish(self, batch: Sequence[Incoming], progress: Sequence[Progress] = (), rejected: int = 0) -> EventCounts:
         """Store a batch. `rejected` counts what arrived with it and could not be read. Returns what became of it all.
@@ -86,38 +90,46 @@ class Outbox:
         One that owes very many deliveries is stored in several transactions. The last one moves the cursors: after a crash
         between them the stream brings the batch again, and what is stored already is a duplicate.
         """
+        parts = self._parts(batch)
+        if not parts:
+            return self._store(batch, progress, rejected)
         inserted: dict[bytes, Stored] = {}
+        refused: dict[UUID, int] = {}
         counts = EventCounts(0, 0, 0, 0, 0)
-        for part in self._parts(batch):
-            counts = EventCounts(*map(sum, zip(counts, self._store(part), strict=True)))
+        for place, part in enumerate(parts, 1):
+            last = place == len(parts)
+            added = self._store(part, progress if last else (), rejected if last else 0)
+            counts = EventCounts(*map(sum, zip(counts, added, strict=True)))
             inserted |= self.inserted
-            batch = batch[len(part) :]
-        counts = EventCounts(*map(sum, zip(counts, self._store(batch, progress, rejected), strict=True)))
-        self.inserted = inserted | self.inserted if inserted else self.inserted
+            refused |= self.refused
+        self.inserted, self.refused = inserted, refused
         return counts
 
     def owes(self, event: Incoming) -> int:
         """How many deliveries the event will owe, by the subscriptions that the last batch was matched with."""
         return len(self.compiled.matcher.match(event.kind, event.type, event.operation, event.subject))
 
-    def _parts(self, batch: Sequence[Incoming]) -> Iterator[Sequence[Incoming]]:
-        """What has to go before the rest of the batch, in transactions of its own."""
+    def _parts(self, batch: Sequence[Incoming]) -> list[Sequence[Incoming]]:
+        """What has to be stored in several transactions, by transaction; nothing where one is enough."""
         if self.compiled.version < 0:
             self.compiled.refresh()
         if len(batch) * len(self.compiled.shards) <= MAX_OWED:
-            return
-        start, owed = 0, 0
+            return []
+        parts, start, owed = list[Sequence[Incoming]](), 0, 0
         for place, event in enumerate(batch):
             cost = self.owes(event)
             if owed and owed + cost > MAX_OWED:
-                yield batch[start:place]
+                parts.append(batch[start:place])
                 start, owed = place, 0
             owed += cost
+        return [*parts, batch[start:]] if parts else []
 
     def _store(self, batch: Sequence[Incoming], progress: Sequence[Progress] = (), rejected: int = 0) -> EventCounts:
         with transaction.atomic():
             self.compiled.refresh()
             now = timezone.now()
+            if self.most_owed is not None:
+                batch = self._without_refused(batch, self.most_owed)
             rows, wanted_by, known = self._match(batch, now)
             stored = engine().insert_events(rows) if rows else set()
             deliveries = self._owed([row for row in rows if row.id in stored], wanted_by)
@@ -132,6 +144,18 @@ class Outbox:
         self._remember(rows)
         self._wake(deliveries)
         return EventCounts(*(sum(column) for column in zip(*counts.values(), strict=True))) if counts else EventCounts(0, 0, 0, 0, 0)
+
+    def _without_refused(self, batch: Sequence[Incoming], most: int) -> Sequence[Incoming]:
+        """Whoever posted them is told, and nothing is counted. What an event owes is bounded by the endpoints that there are."""
+        self.refused = {}
+        if len(self.compiled.shards) <= most:
+            return batch
+        match = self.compiled.matcher.match
+        for event in batch:
+            wanted = len(match(event.kind, event.type, event.operation, event.subject))
+            if wanted > most and event.id:
+                self.refused[event.id] = wanted
+        return [event for event in batch if event.id not in self.refused]
 
     def _bounded(self, counts: dict[tuple[str, str], EventCounts], now: datetime) -> dict[tuple[str, str], EventCounts]:
         """The counts, with types beyond the bound of this minute as one: anyone may invent collections."""

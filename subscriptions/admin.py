@@ -11,12 +11,13 @@ from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from subscriptions import keys
+from subscriptions import keys, quotas
 from subscriptions.confirming import ask, confirmed, counted
 from subscriptions.fields import PatternListField
 from subscriptions.forms import SubscriptionForm
 from subscriptions.ids import PublicModel, from_public
 from subscriptions.models import ApiKey, AuditEntry, Endpoint, EndpointPastState, Membership, Source, Subscription, Tenant
+from subscriptions.rooms import ChecksRoom, MembershipRoom, SubscriptionRoom, comes_to
 from subscriptions.table_filters import PeriodFilter, chosen, words
 from subscriptions.tables import BigTable, BoundedChangeList, PicksRows, ReadOnlyAdmin
 
@@ -83,6 +84,7 @@ class SearchById(Audited):
 
 class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
     model = Membership
+    formset = MembershipRoom
     extra = 0
     autocomplete_fields = ("user",)
 
@@ -97,12 +99,16 @@ class TenantAdmin(SearchById, NeverDeleted):
 
 
 @admin.register(Membership)
-class MembershipAdmin(Audited):
+class MembershipAdmin(ChecksRoom, Audited):
     list_display = ("user", "tenant", "role", "created_at")
     list_filter = ("role", chosen("tenant"))
     list_select_related = ("user", "tenant")
     search_fields = ("user__username", "tenant__name")
     autocomplete_fields = ("user", "tenant")
+
+    def find_room(self, form: Any) -> None:
+        if tenant := comes_to(form, "tenant"):
+            quotas.check_member(quotas.hold(tenant))
 
     def view_on_site(self, obj: Membership) -> str:
         return reverse("members")
@@ -183,13 +189,17 @@ class ApiKeyAdmin(SearchById, NeverDeleted, PicksRows):
 
 
 @admin.register(Source)
-class SourceAdmin(SearchById, NeverDeleted, PicksRows):
+class SourceAdmin(ChecksRoom, SearchById, NeverDeleted, PicksRows):
     list_display = ("name", "kind", "tenant", "keep_unmatched", "public_id")
     list_filter = ("kind", chosen("tenant"))
     autocomplete_fields = ("tenant",)
     list_select_related = ("tenant",)
     search_fields = ("name",)
     readonly_fields = ("public_id", "created_at")
+
+    def find_room(self, form: Any) -> None:
+        if tenant := comes_to(form, "tenant"):
+            quotas.check_source(quotas.hold(tenant))
 
 
 class ChoosesTheOnlyOne:
@@ -211,6 +221,7 @@ class AddedSubscriptionForm(SubscriptionForm):
 class SubscriptionInline(ChoosesTheOnlyOne, admin.StackedInline):  # type: ignore[type-arg]
     model = Subscription
     form = AddedSubscriptionForm
+    formset = SubscriptionRoom
     extra = 0
     autocomplete_fields = ("source",)
     formfield_overrides = _LISTS
@@ -218,7 +229,7 @@ class SubscriptionInline(ChoosesTheOnlyOne, admin.StackedInline):  # type: ignor
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(SearchById, PicksRows):
+class SubscriptionAdmin(ChecksRoom, SearchById, PicksRows):
     form = SubscriptionForm
     list_display = ("summary", "endpoint", "source", "operations", "kinds", "active")
     list_filter = ("active", chosen("source"), chosen("endpoint"))
@@ -230,6 +241,10 @@ class SubscriptionAdmin(SearchById, PicksRows):
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Subscription]":
         endpoints = Prefetch("endpoint", Endpoint.objects.only("id", "name"))
         return super().get_queryset(request).exclude(endpoint__state=Endpoint.State.DELETED).prefetch_related(endpoints, "source")
+
+    def find_room(self, form: Any) -> None:
+        if endpoint := comes_to(form, "endpoint"):
+            quotas.check_subscription(quotas.hold(endpoint.tenant_id), endpoint.pk)
 
     def view_on_site(self, obj: Subscription) -> str:
         return reverse("endpoint", args=[obj.endpoint_id])

@@ -8,15 +8,17 @@ A key is looked up at most once a second in each process: revoking one takes eff
 
 import hashlib
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
+from subscriptions import quotas
 from subscriptions.models import ApiKey, Tenant
 from subscriptions.remembering import Remembered
 
@@ -58,6 +60,10 @@ class Bearer:
     scopes: frozenset[str]
     rate_limit_per_s: int | None
     expires_at: datetime | None
+    # The key whose place this one took.
+    replaced: UUID | None = None
+    # The tenant's own: see `allowance.py`.
+    quotas: Mapping[str, Any] = field(default_factory=dict)
 
 
 def clean_scopes(scopes: Iterable[str]) -> list[str]:
@@ -70,10 +76,21 @@ def clean_scopes(scopes: Iterable[str]) -> list[str]:
     return [scope for scope in SCOPES if scope in chosen]
 
 
+@transaction.atomic
 def issue(
-    tenant: Tenant, name: str, scopes: Iterable[str], *, expires_at: datetime | None = None, rate_limit_per_s: int | None = None, by: str = ""
+    tenant: Tenant,
+    name: str,
+    scopes: Iterable[str],
+    *,
+    expires_at: datetime | None = None,
+    rate_limit_per_s: int | None = None,
+    by: str = "",
+    replaced: ApiKey | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key. Returns its row and its text, which is kept nowhere. Raises ValidationError for scopes or a name that cannot be."""
+    """Make a key. Returns its row and its text, which is kept nowhere. Raises ValidationError for scopes or a name that cannot be,
+    and Exceeded where the tenant has as many as it may. `replaced`: the key that ends for it.
+    """
+    quotas.check_key(quotas.hold(tenant), instead=replaced is not None)
     text = PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(
         tenant=tenant,
@@ -84,6 +101,7 @@ def issue(
         expires_at=expires_at,
         rate_limit_per_s=rate_limit_per_s,
         created_by=by[:200],
+        replaced=replaced.pk if replaced else None,
     )
     key.full_clean()
     key.save(force_insert=True)
@@ -93,6 +111,7 @@ def issue(
 @transaction.atomic
 def rotate(key: ApiKey, overlap: timedelta = OVERLAP, by: str = "") -> tuple[ApiKey, str]:
     """Make a key like this one, which itself ends after the overlap. Raises ValidationError if it has ended, or was rotated, already."""
+    quotas.hold(key.tenant_id)
     locked = ApiKey.objects.select_for_update().get(pk=key.pk)
     now = timezone.now()
     if locked.state(now) != ApiKey.State.LIVE:
@@ -103,7 +122,15 @@ def rotate(key: ApiKey, overlap: timedelta = OVERLAP, by: str = "") -> tuple[Api
         raise ValidationError(f"This key was rotated at {at}: rotate the key that replaced it, or revoke this one and make a new one.")
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
         raise ValidationError(f"An overlap is 0 to {MAX_OVERLAP.days} days.")
-    made = issue(locked.tenant, locked.name, locked.scopes, expires_at=locked.expires_at, rate_limit_per_s=locked.rate_limit_per_s, by=by)
+    made = issue(
+        locked.tenant,
+        locked.name,
+        locked.scopes,
+        expires_at=locked.expires_at,
+        rate_limit_per_s=locked.rate_limit_per_s,
+        by=by,
+        replaced=locked,
+    )
     locked.expires_at = min(filter(None, (locked.expires_at, now + overlap)))
     locked.rotated_at = now
     locked.save(update_fields=["expires_at", "rotated_at"])
@@ -144,12 +171,12 @@ _remembered: Remembered[bytes, Bearer] = Remembered(_REMEMBERED_S)
 
 def _look(digest: bytes) -> Bearer | None:
     now = timezone.now()
-    key = ApiKey.objects.live(now).filter(digest=digest).first()
+    key = ApiKey.objects.live(now).filter(digest=digest).select_related("tenant").first()
     if key is None:
         return None
     if key.last_used_at is None or now - key.last_used_at > _USED_EVERY:
         ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
-    bearer = Bearer(key.pk, key.tenant_id, f"key {key}", frozenset(key.scopes), key.rate_limit_per_s, key.expires_at)
+    bearer = Bearer(key.pk, key.tenant_id, f"key {key}", frozenset(key.scopes), key.rate_limit_per_s, key.expires_at, key.replaced, key.tenant.quotas)
     _remembered.keep(digest, bearer)
     return bearer
 

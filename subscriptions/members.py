@@ -10,6 +10,8 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, transaction
 
+from subscriptions import quotas
+from subscriptions.allowance import Exceeded
 from subscriptions.models import Membership, Tenant, Tenants
 
 Role = Membership.Role
@@ -26,6 +28,10 @@ class Refused(Exception):
 def add(tenant: Tenant, user: Any, role: str) -> Membership:
     """Let somebody in who has an account. Raises Refused if they are in already."""
     held = hold(tenant, user)
+    try:
+        quotas.check_member(quotas.hold(tenant))
+    except Exceeded as refusal:
+        raise Refused(" ".join(refusal.messages)) from None
     if held is None:
         raise Refused(f"{user.get_username()} has no account any more: add them as somebody new.")
     if Membership.objects.filter(tenant=tenant, user=held).exists():

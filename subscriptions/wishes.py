@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 
-from subscriptions import validation
+from subscriptions import quotas, validation
 from subscriptions.models import Endpoint, Source, Subscription, Tenants
 
 # Stands for the tenant's source of posted events while it has none.
@@ -152,7 +152,11 @@ class WishForm(forms.Form):
 
 
 def save(subscription: Subscription) -> None:
-    """Save what a form has made, and the source of posted events where it is the first to need one."""
+    """Save what a form has made, and the source of posted events where it is the first to need one.
+
+    In a transaction. Raises Exceeded where the tenant has as many as it may.
+    """
+    quotas.check_subscription(quotas.hold(subscription.endpoint.tenant_id), subscription.endpoint_id)
     if subscription.source._state.adding:
         subscription.source = Source.of_posts(subscription.endpoint.tenant)
     subscription.save()

@@ -11,9 +11,9 @@ from django.core.cache import cache
 from django.db import connection
 from django.utils import timezone
 
-from delivery import crew, ingest, tenure
+from delivery import crew, ingest, owing, tenure
 from delivery.destinations import http
-from jetrelay.api import events, limits
+from jetrelay.api import events, idempotency, limits
 from subscriptions import keys
 from tests.draining import when
 from tests.receiver import Receiver
@@ -86,6 +86,8 @@ def fresh_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def forget() -> None:
         keys.forget()
         limits._windows.clear()
+        idempotency._held.clear()
+        owing.forget()
         events._sources.clear()
         cache.clear()
 

@@ -189,7 +189,7 @@ def test_it_adds_an_endpoint_with_a_subscription_whose_source_is_typed(page: "Pa
     box = page.locator("#subscriptions-0")
     expect(box.locator(".select2-selection")).to_contain_text("Jetstream")
     page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.locator(".messagelist")).to_contain_text("The signing secret of New is whsec_")
+    expect(page.locator(".secrets")).to_contain_text("The signing secret of New is whsec_")
     assert Endpoint.objects.get().subscriptions.count() == 1
 
 

@@ -310,6 +310,19 @@ def test_an_event_is_replayed_to_all_or_to_one(api: Api) -> None:
 # --- Why did, or didn't, this endpoint get it? ---------------------------------------------------------------------
 
 
+def test_what_became_of_an_event_is_shown_to_keys_that_may_read_deliveries_alone(api: Api) -> None:
+    attempt = make_attempt(response_body=b"a receiver's secret words", status=500)
+    event, endpoint = attempt.delivery.event, attempt.delivery.endpoint
+    paths = f"events/{event.public_id}", f"events/{event.public_id}/explain?endpoint={endpoint.public_id}"
+    narrow = api_of(scopes=["events:read"])
+    shown = [narrow.get(path) for path in paths]
+    assert [answer.status for answer in shown] == [200, 200]
+    assert (shown[0].json["deliveries"], shown[1].json["delivery"]) == (None, None)
+    assert shown[1].json["verdict"] == api.get(paths[1]).json["verdict"]
+    assert not [answer for answer in shown if "secret words" in answer.text]
+    assert "secret words" in api.get(paths[1]).text
+
+
 def explain(api: Api, event: Event, endpoint: Endpoint) -> Any:
     answer = api.get(f"events/{event.public_id}/explain?endpoint={endpoint.public_id}")
     assert answer.status == 200

@@ -12,6 +12,7 @@ from django.utils import timezone
 from delivery import verification
 from jetrelay.api import idempotency
 from jetrelay.api.models import IdempotentRequest
+from subscriptions import keys
 from subscriptions.models import ApiKey, Endpoint, Source
 from tests.api import Answer, Api, api_of
 from tests.builders import make_delivery, make_endpoint, make_event, make_source, make_tenant
@@ -103,8 +104,62 @@ def test_each_tenant_has_its_own_keys(api: Api) -> None:
     assert make(other, "third").problem == (422, "idempotency_key_reused")
 
 
-def test_two_keys_of_one_tenant_share_it(api: Api) -> None:
-    assert make(api).json == make(api_of()).json
+def test_an_answer_is_given_to_the_key_that_asked_and_to_no_other(api: Api) -> None:
+    first, other = make(api), api_of(scopes=["keys:write", "endpoints:write"])
+    answer = make(other)
+    assert "Idempotent-Replayed" not in answer.headers
+    # It is a request of its own, which finds that the name is taken.
+    assert (first.status, answer.problem) == (201, (422, "invalid"))
+    assert make(api).content == first.content
+
+
+def test_no_key_gets_the_text_of_a_key_that_another_one_made(api: Api) -> None:
+    body = {"name": "broad", "scopes": ["secrets:read", "stream:write"]}
+    made = api.post("keys", body, headers=KEY)
+    narrow = api_of(scopes=["keys:write"])
+    answer = narrow.post("keys", body, headers=KEY)
+    assert answer.problem == (422, "invalid")
+    assert made.json["key"] not in answer.text
+
+
+def test_a_secret_that_was_answered_is_told_to_no_other_key(api: Api) -> None:
+    path = f"endpoints/{make_endpoint().public_id}"
+    bodies: dict[str, Any] = {"reveal-secret": {}, "rotate-secret": {"overlap_s": 0}}
+    told = {api.post(f"{path}/{act}", body, headers={"Idempotency-Key": act}).json["secret"] for act, body in bodies.items()}
+    narrow = api_of(scopes=["endpoints:write"])
+    assert narrow.post(f"{path}/reveal-secret", {}, headers={"Idempotency-Key": "reveal-secret"}).problem == (403, "missing_scope")
+    again = narrow.post(f"{path}/rotate-secret", {"overlap_s": 0}, headers={"Idempotency-Key": "rotate-secret"})
+    assert again.json["secret"] not in told
+    assert "Idempotent-Replayed" not in again.headers
+
+
+@pytest.mark.parametrize("overlap_s", [0, 3600])
+def test_the_key_that_takes_the_askers_place_gets_no_answer_and_does_nothing_twice(overlap_s: int, api: Api) -> None:
+    assert api.key is not None
+    first = make(api)
+    new = Api(api.post(f"keys/{api.key.public_id}/rotate", {"overlap_s": overlap_s}).json["key"])
+    answer = make(new)
+    assert answer.problem == (409, "idempotency_key_of_another")
+    assert first.json["id"] not in answer.text
+    assert Source.objects.filter(name="mine").count() == 1
+    assert new.post("sources", {"name": "next"}, headers={"Idempotency-Key": "another"}).status == 201
+    keys.forget()
+    assert make(api).status == (201 if overlap_s else 401)
+
+
+def test_what_an_older_version_has_kept_is_given_to_nobody(api: Api) -> None:
+    make(api)
+    IdempotentRequest.objects.update(asker=None)
+    assert make(api).problem == (409, "idempotency_key_of_another")
+    assert Source.objects.filter(name="mine").count() == 1
+
+
+def test_a_key_that_may_do_less_by_now_gets_no_answer_from_before(api: Api) -> None:
+    assert api.key is not None
+    make(api)
+    ApiKey.objects.filter(pk=api.key.pk).update(scopes=["endpoints:write"])
+    keys.forget()
+    assert make(api).problem == (422, "idempotency_key_reused")
 
 
 def test_a_request_that_is_under_way_is_waited_for(api: Api) -> None:
@@ -136,7 +191,7 @@ def test_a_forsaken_request_is_taken_over_by_one(api: Api, monkeypatch: pytest.M
 
     def meanwhile(source: Source, *args: Any, **kwargs: Any) -> None:
         if not seen:
-            seen.append(make(api_of()).problem)
+            seen.append(make(Api(api.text)).problem)
         save(source, *args, **kwargs)
 
     monkeypatch.setattr(Source, "save", meanwhile)

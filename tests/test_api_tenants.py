@@ -243,6 +243,7 @@ ASKED: dict[tuple[str, str], Asks] = {
     ("GET", "replays/<str:id>"): at("replays/<str:id>", "replay"),
     ("POST", "replays/<str:id>/cancel"): at("replays/<str:id>/cancel", "replay"),
     ("GET", "stats"): everything("stats", NO_BODY),
+    ("GET", "quotas"): everything("quotas", NO_BODY),
     # The hosts are everybody's.
     ("GET", "stream"): everything("stream"),
     ("POST", "stream/reconnect"): everything("stream/reconnect"),

@@ -22,6 +22,7 @@ from tests.receiver import Handler, Received, Receiver
 pytestmark = pytest.mark.django_db
 
 LIST = reverse("admin:subscriptions_endpoint_changelist")
+ADD = reverse("admin:subscriptions_endpoint_add")
 EVERY_ACT = ["pause", "resume", "disable", "enable", "reset_breaker", "verify", "send_test", "rotate_secrets", "reveal_secret", "delete_endpoints"]
 State = Endpoint.State
 
@@ -179,6 +180,23 @@ def test_it_reveals_a_secret_once_and_logs_that_it_did(staff: Client) -> None:
     assert endpoint.secret in ask(staff, "reveal_secret", endpoint)
     assert endpoint.secret not in staff.get(LIST).content.decode()
     assert logged() == [("Revealed the signing secret", CHANGE)]
+
+
+def test_a_secret_is_in_the_answer_to_whoever_asked_and_in_no_message(staff: Client) -> None:
+    """A message waits in a cookie for the next page, whoever opens it."""
+    endpoint = make_endpoint()
+    chosen = {"action": "reveal_secret", "_selected_action": [endpoint.pk]}
+    new = {"tenant": endpoint.tenant_id, "name": "New", "url": "https://receiver.example/new"}
+    form = staff.get(ADD).context["adminform"].form
+    filled = {bound.html_name: bound.value() for bound in form if bound.value() not in (None, "", False)}
+    inline = {f"subscriptions-{name}_FORMS": 0 for name in ("TOTAL", "INITIAL")}
+    answers = [staff.post(LIST, chosen), staff.post(ADD, filled | new | inline)]
+    secrets = [endpoint.secret, Endpoint.objects.get(name="New").secret]
+    for answer, secret in zip(answers, secrets, strict=True):
+        assert secret in answer.content.decode()
+    kept = [*(cookie.value for cookie in staff.cookies.values()), f"{dict(staff.session)}"]
+    assert not [secret for secret in secrets for text in kept if secret in text]
+    assert not [secret for secret in secrets if secret in staff.get(LIST).content.decode()]
 
 
 def test_it_reveals_nothing_to_a_link(staff: Client) -> None:

@@ -11,8 +11,26 @@ ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "resources.md"
 # What holds something back, or keeps something: semaphores, pools, queues, executors, memories, threads.
 KINDS = frozenset(
-    "Semaphore BoundedSemaphore ThreadPoolExecutor ProcessPoolExecutor Pool Queue SimpleQueue LifoQueue PriorityQueue"
-    " deque lru_cache cache Shares FairThreads Remembered Thread Process LocMemCache".split()
+    [
+        "Semaphore",
+        "BoundedSemaphore",
+        "ThreadPoolExecutor",
+        "ProcessPoolExecutor",
+        "Pool",
+        "Queue",
+        "SimpleQueue",
+        "LifoQueue",
+        "PriorityQueue",
+        "deque",
+        "lru_cache",
+        "cache",
+        "Shares",
+        "FairThreads",
+        "Remembered",
+        "Thread",
+        "Process",
+        "LocMemCache",
+    ]
 )
 # Commands that people start and that end by themselves, and what makes up events for them.
 ALONE = ("jetrelay/bench/", "jetrelay/doctor/", "delivery/sources/jetstream/player/", "migrations/", "management/")

@@ -1,6 +1,6 @@
 """Endpoints, for the operator: what they are, how they stand, and what may be asked of them.
 
-Nothing here shows a secret, but for the messages of `signing_secrets`: a signing secret shows its last characters, a token
+Nothing here shows a secret, but for the pages that `rotating` answers with: a signing secret shows its last characters, a token
 whether there is one, a header its name.
 """
 
@@ -21,10 +21,12 @@ from delivery import endpoints, verification
 from delivery.admin import acts, links, rotating, signing_secrets
 from delivery.models import Delivery, EndpointHealth, Replay
 from delivery.standing import Standing, has_trouble, standing
+from subscriptions import quotas
 from subscriptions.admin import ChoosesTheOnlyOne, NeverDeleted, SearchById, SubscriptionInline
 from subscriptions.confirming import ask, confirmed, counted
 from subscriptions.forms import EndpointForm
 from subscriptions.models import AuditEntry, Endpoint, EndpointPastState, EndpointQuerySet, Subscription
+from subscriptions.rooms import ChecksRoom, comes_to
 from subscriptions.table_filters import chosen
 from subscriptions.tables import PicksRows
 
@@ -55,7 +57,7 @@ EFFECTS = {
 
 
 @admin.register(Endpoint)
-class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted, PicksRows):
+class EndpointAdmin(ChecksRoom, ChoosesTheOnlyOne, SearchById, NeverDeleted, PicksRows):
     form = EndpointForm
     list_display = ("name", "state", "state_reason", "breaker", "failing_since", "last_failure", "url", "origin", "tenant", "lane", "public_id")
     list_filter = ("state", "origin", chosen("tenant"))
@@ -102,6 +104,10 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted, PicksRows):
         rows = cast(EndpointQuerySet, super().get_queryset(request)).present()
         return rows if request.resolver_match and request.resolver_match.kwargs else rows.without_secrets()
 
+    def find_room(self, form: Any) -> None:
+        if tenant := comes_to(form, "tenant"):
+            quotas.check_endpoint(quotas.hold(tenant))
+
     def view_on_site(self, obj: Endpoint) -> str:
         return reverse("endpoint", args=[obj.pk])
 
@@ -114,8 +120,15 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted, PicksRows):
                 endpoints.reset_breaker(Endpoint.objects.filter(pk=obj.pk))
             return
         super().save_model(request, obj, form, change)
-        if "secret" not in form.changed_data:
-            self.message_user(request, f"The signing secret of {obj.name} is {obj.secret} (shown only now: give it to the receiver).", messages.WARNING)
+
+    def response_add(self, request: HttpRequest, obj: Endpoint, post_url_continue: str | None = None) -> HttpResponse:
+        """A secret that was made here is shown on the page that answers: a message would be stored, and shown to whoever comes next."""
+        response = super().response_add(request, obj, post_url_continue)
+        # As `EndpointForm` has it: an empty box is no secret of somebody's own.
+        if request.POST.get("secret") or "_popup" in request.POST:
+            return response
+        words = f"The signing secret of {obj.name} is {obj.secret} (shown only now: give it to the receiver)."
+        return rotating.shown(self, request, "New signing secret", [acts.Told(messages.WARNING, words)], obj)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
@@ -161,8 +174,12 @@ class EndpointAdmin(ChoosesTheOnlyOne, SearchById, NeverDeleted, PicksRows):
         return rotating.answer(self, request, queryset)
 
     @admin.action(description="Reveal the signing secret of the selected endpoint (this is logged)", permissions=["change"])
-    def reveal_secret(self, request: HttpRequest, queryset: EndpointQuerySet) -> None:
-        self._with_one(request, queryset, signing_secrets.reveal, "Its secret is shown once.")
+    def reveal_secret(self, request: HttpRequest, queryset: EndpointQuerySet) -> HttpResponse | None:
+        ids = list(queryset.values_list("pk", flat=True)[:2])
+        if len(ids) == 1:
+            return rotating.shown(self, request, "Signing secret", [signing_secrets.reveal(request.user, ids[0])])
+        self._tell(request, acts.Told(messages.ERROR, "Select one endpoint. Its secret is shown once."))
+        return None
 
     def has_remove_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm(acts.DELETE_PERMISSION)

@@ -1,4 +1,4 @@
-"""Signing secrets in the hands of staff: a new one, or the present one, shown once in a message and nowhere else."""
+"""Signing secrets in the hands of staff: a new one, or the present one, shown once on the page that answers and nowhere else."""
 
 from datetime import timedelta
 from typing import Any

@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from delivery.models import Delivery, Event, Replay
 from delivery.replay.orders import preview, start
 from delivery.replay.walks import Count
+from subscriptions.allowance import Exceeded
 from subscriptions.ids import from_public, to_public
 from subscriptions.models import Endpoint, Tenant, Tenants
 
@@ -88,6 +89,9 @@ class ReplayForm(forms.Form):
             return None
         try:
             return start(self._wish(), by)
+        except Exceeded as refusal:
+            self.add_error(None, refusal)
+            return None
         except ValidationError as error:
             self._take(error)
             return None

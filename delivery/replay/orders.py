@@ -9,8 +9,11 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
+from delivery import owing
 from delivery.models import Delivery, Event, Replay
 from delivery.replay.walks import FIRST, Count, Position, bounds, walk_of
+from subscriptions import quotas
+from subscriptions.allowance import most
 
 _EXPIRES_S = 10
 TASK = "delivery.replay"
@@ -29,7 +32,8 @@ def preview(wish: Replay, limit: int | None = None) -> Count:
 def start(wish: Replay, by: str = "") -> Replay:
     """Order what an unsaved Replay describes, on behalf of `by`; workers carry it out. Raises ValidationError: see `check`.
 
-    What is counted now is kept as `expected`. Deliveries made from now on are no part of it.
+    What is counted now is kept as `expected`. Deliveries made from now on are no part of it. Raises Exceeded where the tenant has
+    as many under way as it may, or owes so much that more would only wait. One that is about all tenants is the operator's.
     """
     counted = preview(wish)
     now = timezone.now()
@@ -37,9 +41,20 @@ def start(wish: Replay, by: str = "") -> Replay:
     wish.expected, wish.expected_more = counted
     wish.created_at = wish.next_at = now
     wish.created_by = by
-    wish.save(force_insert=True)
-    transaction.on_commit(wake)
+    with transaction.atomic():
+        if wish.tenant_id:
+            _find_room(wish)
+        wish.save(force_insert=True)
+        transaction.on_commit(wake)
     return wish
+
+
+def _find_room(wish: Replay) -> None:
+    assert wish.tenant_id
+    held = quotas.hold(wish.tenant_id)
+    quotas.check(held, "replays", Replay.objects.running().filter(tenant=wish.tenant_id))
+    if wish.action != Replay.Action.DISMISS:
+        owing.check(wish.tenant_id, most("pending_deliveries", held.quotas))
 
 
 def cancel(replay: Replay, by: str = "") -> bool:

@@ -24,6 +24,8 @@ from jetrelay.newest import Look, newest
 from subscriptions.ids import to_public
 from subscriptions.models import Endpoint
 
+# Of reading them.
+SCOPE = "deliveries:read"
 STATES = {state.label: state for state in Delivery.State}
 MAX_ATTEMPTS = 200
 

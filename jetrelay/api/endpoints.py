@@ -19,7 +19,7 @@ from jetrelay.api.fields import Checked, Choice, Flag, Items, Moment, Named, Num
 from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import Problem, bad_query, escaped
 from jetrelay.api.views import After, ApiView, check_match, etag, one
-from subscriptions import validation
+from subscriptions import quotas, validation
 from subscriptions.models import Endpoint, Subscription
 
 State = Endpoint.State
@@ -243,6 +243,10 @@ class EndpointList(Endpoints):
         challenged = endpoint.state == State.UNVERIFIED
         wish.setdefault("name", (urlsplit(wish["url"]).hostname or "")[:100])
         check(put(wish, endpoint))
+        wished = len(wish.get("subscriptions", ()))
+        held = quotas.hold(self.tenant)
+        quotas.check_endpoint(held)
+        quotas.check_subscription(held, endpoint.pk, wished)
         endpoint.save()
         for number, each in enumerate(wish.get("subscriptions", ())):
             try:

@@ -11,7 +11,7 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from delivery import ingest
+from delivery import ingest, owing
 from delivery.ingest import Accepted, Posted
 from delivery.models import Delivery, Event
 from delivery.replay import replay
@@ -22,10 +22,12 @@ from jetrelay.api.fields import Moment, PublicId, Strict, id_of
 from jetrelay.api.filters import moments, prefix_or_exact
 from jetrelay.api.idempotency import HEADER
 from jetrelay.api.pages import PARAMETERS, page
-from jetrelay.api.problems import Problem, bad_query, invalid, told
+from jetrelay.api.problems import Problem, bad_query, invalid, over_quota, told
 from jetrelay.api.sources import api_source_of, visible_sources
 from jetrelay.api.views import ApiView, one
+from subscriptions.allowance import Exceeded, most
 from subscriptions.ids import new_id, to_public
+from subscriptions.keys import Bearer
 from subscriptions.models import Endpoint, Source, Tenant
 from subscriptions.remembering import Remembered
 
@@ -77,6 +79,7 @@ class EventList(ApiView):
     query = {"GET": (*PARAMETERS, "type", "kind", "operation", "subject", "source", "since", "until"), "POST": ("source",)}
     # The outbox's transaction is the one that counts, and dedup keys make repeats harmless.
     atomic = False
+    noted = False
     has_own_idempotency = True
     # A little more than an event, so that one that is too large has that said of it.
     max_body = api.MAX_EVENT + 1024
@@ -101,9 +104,14 @@ class EventList(ApiView):
         text = request._request.body
         given = _given(request)
         event = posted(text, value, timezone.now(), self.bearer.key_id, given)
-        accepted = ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), [event])[0]
+        source = source_of(self.tenant.pk, request.query_params.get("source"))
+        owing.check(self.bearer.tenant_id, most_pending(self.bearer))
+        accepted = ingest.publisher.publish(source, [event])[0]
+        if accepted.refused:
+            raise over_quota(too_wide(accepted, self.bearer))
         if not accepted.same:
             raise another(given or cast(dict[str, str], value)["id"])
+        owing.added(self.bearer.tenant_id, accepted.deliveries)
         return Response(accepted_as(accepted), 202)
 
 
@@ -111,6 +119,7 @@ class EventBatch(ApiView):
     scopes = {"POST": SCOPE}
     query = {"POST": ("source",)}
     atomic = False
+    noted = False
     has_own_idempotency = True
     max_body = MAX_BATCH_BYTES
 
@@ -128,8 +137,12 @@ class EventBatch(ApiView):
                 results.append(None)
             except Problem as problem:
                 results.append({"status": "invalid", "errors": told(problem.errors, MOST_ERRORS_EACH)})
-        accepted = iter(ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), good) if good else ())
-        answers = [result or _in_batch(next(accepted)) for result in results]
+        source = source_of(self.tenant.pk, request.query_params.get("source"))
+        owing.check(self.bearer.tenant_id, most_pending(self.bearer))
+        stored = ingest.publisher.publish(source, good) if good else []
+        owing.added(self.bearer.tenant_id, sum(each.deliveries for each in stored))
+        accepted = iter(stored)
+        answers = [result or _in_batch(next(accepted), self.bearer) for result in results]
         whole = all(each["status"] in _TAKEN for each in answers)
         return Response({"data": [{"index": index, **each} for index, each in enumerate(answers)]}, 202 if whole else 207)
 
@@ -139,7 +152,8 @@ def source_of(tenant: UUID, name: str | None = None) -> Source:
     source = _sources.fresh((tenant, name))
     if source is None:
         owner = Tenant(pk=tenant)
-        source = one(visible_sources(owner), name) if name is not None else api_source_of(owner)
+        rows = visible_sources(owner).select_related("tenant")
+        source = one(rows, name) if name is not None else api_source_of(owner)
         if source.kind != Source.Kind.API:
             raise bad_query("source", "events are posted to a source of the kind api alone.")
         _sources.keep((tenant, name), source)
@@ -193,7 +207,20 @@ def accepted_as(accepted: Accepted) -> dict[str, Any]:
     return {"id": to_public(Event.prefix, accepted.id), "status": status, "deliveries": accepted.deliveries}
 
 
-def _in_batch(accepted: Accepted) -> dict[str, Any]:
+def most_pending(bearer: Bearer) -> int:
+    return most("pending_deliveries", bearer.quotas)
+
+
+def too_wide(accepted: Accepted, bearer: Bearer) -> Exceeded:
+    """Of an event that would owe more deliveries than one may."""
+    limit = most("deliveries_per_event", bearer.quotas)
+    return Exceeded("deliveries_per_event", limit, accepted.refused)
+
+
+def _in_batch(accepted: Accepted, bearer: Bearer) -> dict[str, Any]:
+    if accepted.refused:
+        detail = " ".join(too_wide(accepted, bearer).messages)
+        return {"status": "refused", "errors": [{"pointer": "", "detail": detail}]}
     if accepted.same:
         return accepted_as(accepted)
     return {"id": to_public(Event.prefix, accepted.id), "status": "conflict", "errors": [{"pointer": "/id", "detail": _ANOTHER}]}
@@ -214,8 +241,11 @@ class EventDetail(ApiView):
 
     def get(self, request: Request, id: str) -> Response:
         event = one(visible_events(self.tenant), id)
-        mine = Delivery.objects.for_tenant(self.tenant).filter(event=event).order_by("-id")[:MAX_SHOWN]
-        return Response(show(event) | {"body": _value(bytes(event.body)), "deliveries": [deliveries.show(each, event) for each in mine]})
+        owed: list[Any] | None = None
+        if deliveries.SCOPE in self.bearer.scopes:
+            mine = Delivery.objects.for_tenant(self.tenant).filter(event=event).order_by("-id")
+            owed = [deliveries.show(each, event) for each in mine[:MAX_SHOWN]]
+        return Response(show(event) | {"body": _value(bytes(event.body)), "deliveries": owed})
 
 
 class EventBody(ApiView):
@@ -256,11 +286,13 @@ class EventExplain(ApiView):
         if text is None or id_of(Endpoint.prefix, text) is None:
             raise bad_query("endpoint", "write the id of the endpoint that you ask about, such as ep_… .")
         endpoint = one(Endpoint.objects.for_tenant(self.tenant).without_secrets(), text)
-        return Response(_explained(event, endpoint, why(event, endpoint)))
+        may_see = deliveries.SCOPE in self.bearer.scopes
+        return Response(_explained(event, endpoint, why(event, endpoint), may_see))
 
 
-def _explained(event: Event, endpoint: Endpoint, found: Why) -> dict[str, Any]:
-    then = found.state_then
+def _explained(event: Event, endpoint: Endpoint, found: Why, may_see: bool) -> dict[str, Any]:
+    """`may_see`: deliveries, and what receivers answered, have a scope of their own."""
+    then, delivery = found.state_then, found.delivery if may_see else None
     return {
         "event": event.public_id,
         "endpoint": endpoint.public_id,
@@ -277,7 +309,7 @@ def _explained(event: Event, endpoint: Endpoint, found: Why) -> dict[str, Any]:
             }
             for each in found.judged
         ],
-        "delivery": deliveries.show(found.delivery, event) | {"attempts": deliveries.show_attempts(found.attempts)} if found.delivery else None,
+        "delivery": deliveries.show(delivery, event) | {"attempts": deliveries.show_attempts(found.attempts)} if delivery else None,
     }
 
 

@@ -2,7 +2,7 @@
 
 An event costs its key, its JSON and its part of a transaction; the layers around a view cost several times that. What is
 done here is what the view does, by the same functions, and nothing that needs a connection of its own; whatever is not plain
-(a key that was not seen for a second, a bad body, a limit reached) is left to the view, which has words for it.
+(a key or a debt that was not looked at for a second, a bad body, a limit reached) is left to the view, which has words for it.
 """
 
 import io
@@ -12,11 +12,20 @@ from typing import Any
 
 from django.utils import timezone
 
-from delivery import ingest
+from delivery import ingest, owing
 from delivery.ingest import NotStored
 from delivery.sources import api, strict_json
 from jetrelay.api import limits, problems
-from jetrelay.api.events import MAX_KEY, SCOPE, accepted_as, another, posted, remembered_source
+from jetrelay.api.events import (
+    MAX_KEY,
+    SCOPE,
+    accepted_as,
+    another,
+    most_pending,
+    posted,
+    remembered_source,
+    too_wide,
+)
 from jetrelay.logs import requests
 from jetrelay.safety import HEADER_LINES
 from subscriptions import keys
@@ -71,6 +80,8 @@ def _answer(environ: Environ, bearer: Bearer, body: bytes) -> tuple[str, list[tu
     """Status, headers and body; None where the view has to answer."""
     given = environ.get("HTTP_IDEMPOTENCY_KEY")
     source = remembered_source(bearer.tenant_id)
+    if owing.known(bearer.tenant_id, most_pending(bearer)) is None:
+        return None
     if source is None or (given is not None and not (api.is_id(given) and len(given) <= MAX_KEY)):
         return None
     try:
@@ -85,9 +96,10 @@ def _answer(environ: Environ, bearer: Bearer, body: bytes) -> tuple[str, list[tu
     headers = [*_HEADERS, ("X-Request-Id", request_id), *limits.headers(quota)]
     try:
         accepted = ingest.publisher.publish(source, [event])[0]
-        if accepted.same:
+        owing.added(bearer.tenant_id, accepted.deliveries)
+        if accepted.same and not accepted.refused:
             return "202 Accepted", [("Content-Type", "application/json"), *headers], json.dumps(accepted_as(accepted), separators=(",", ":")).encode()
-        problem = another(given or value["id"])
+        problem = problems.over_quota(too_wide(accepted, bearer)) if accepted.refused else another(given or value["id"])
     except NotStored as error:
         # It may have been stored: the view must not do it again under another id.
         problem = problems.of(error)

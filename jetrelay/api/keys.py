@@ -17,6 +17,7 @@ from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import Problem
 from jetrelay.api.views import ApiView, one
 from subscriptions import keys
+from subscriptions.allowance import Exceeded
 from subscriptions.models import ApiKey, Tenant
 
 
@@ -105,6 +106,8 @@ class KeyRotate(_Keys):
         _within({"expires_at": key.expires_at, "rate_limit_per_s": key.rate_limit_per_s}, self.bearer)
         try:
             made, text = keys.rotate(key, keys.OVERLAP if seconds is None else timedelta(seconds=seconds), by=self.bearer.actor)
+        except Exceeded:
+            raise
         except Refusal as refusal:
             raise Problem(409, "wrong_state", " ".join(refusal.messages)) from None
         self.note("key.rotate", key.public_id, f"by {made.public_id}")

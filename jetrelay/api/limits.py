@@ -1,4 +1,5 @@
-"""How many requests a key may make: so many in each window of ten seconds, over all web processes that share a Redis.
+"""How many requests a key may make, and all keys of a tenant together: so many in each window of ten seconds, over all web processes
+that share a Redis.
 
 Each process takes a part of what is left at a time, so that the count costs a round trip for one request in many. Without
 Redis every web process counts for itself.
@@ -13,6 +14,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.cache import cache
 
+from subscriptions.allowance import most
 from subscriptions.keys import Bearer
 
 WINDOW_S = 10
@@ -27,13 +29,16 @@ class Quota(NamedTuple):
     limit: int
     remaining: int
     reset_s: int
+    # Whether it is the tenant's, and not that of the key alone, which is used up.
+    tenants: bool = False
 
 
 def headers(quota: Quota) -> list[tuple[str, str]]:
     """What a client is told of its quota (draft-ietf-httpapi-ratelimit-headers)."""
+    name = "tenant" if quota.tenants else "key"
     return [
-        ("RateLimit-Policy", f'"key";q={quota.limit};w={WINDOW_S}'),
-        ("RateLimit", f'"key";r={max(0, quota.remaining)};t={quota.reset_s}'),
+        ("RateLimit-Policy", f'"{name}";q={quota.limit};w={WINDOW_S}'),
+        ("RateLimit", f'"{name}";r={max(0, quota.remaining)};t={quota.reset_s}'),
     ]
 
 
@@ -54,23 +59,33 @@ _lock = threading.Lock()
 
 
 def take(bearer: Bearer) -> Quota:
-    """Count one request of this key."""
-    limit = WINDOW_S * (bearer.rate_limit_per_s or settings.JETRELAY_API_RATE_LIMIT)
+    """Count one request of this key; and, where the key may make it, one of its tenant."""
+    per_s = bearer.rate_limit_per_s or settings.JETRELAY_API_RATE_LIMIT
+    # A key has more than the tenant's quota only from the operator, who means it.
+    tenants = max(per_s, most("requests_per_s", bearer.quotas))
     now = time()
     number = int(now // WINDOW_S)
     reset_s = max(1, round((number + 1) * WINDOW_S - now))
     with _lock:
-        window = _windows.get(bearer.key_id)
-        if window is None or window.number != number:
-            if len(_windows) >= _MAX_KEYS:
-                _windows.clear()
-            window = _windows[bearer.key_id] = _Window(number)
-        if window.used >= window.granted:
-            _take_part(bearer.key_id, window, limit)
-        if window.used >= window.granted:
-            return Quota(limit, -1, reset_s)
-        window.used += 1
-        return Quota(limit, max(0, limit - window.total) + window.granted - window.used, reset_s)
+        remaining = _count(bearer.key_id, number, WINDOW_S * per_s)
+        if remaining >= 0 and _count(bearer.tenant_id, number, WINDOW_S * tenants) < 0:
+            return Quota(WINDOW_S * tenants, -1, reset_s, tenants=True)
+    return Quota(WINDOW_S * per_s, remaining, reset_s)
+
+
+def _count(whose: UUID, number: int, limit: int) -> int:
+    """How many are left after this one, of this window; below zero if there was none for it."""
+    window = _windows.get(whose)
+    if window is None or window.number != number:
+        if len(_windows) >= _MAX_KEYS:
+            _windows.clear()
+        window = _windows[whose] = _Window(number)
+    if window.used >= window.granted:
+        _take_part(whose, window, limit)
+    if window.used >= window.granted:
+        return -1
+    window.used += 1
+    return max(0, limit - window.total) + window.granted - window.used
 
 
 def _take_part(key: UUID, window: _Window, limit: int) -> None:

@@ -12,7 +12,9 @@ class IdempotentRequest(models.Model):
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_index=False)
     key = models.CharField(max_length=255)
-    # SHA-256 of the method, the path and the body.
+    # The id of the API key that asked: nobody else has the answer. Null: an older version did not write it down.
+    asker = models.UUIDField(null=True)
+    # SHA-256 of the asker's scopes, the method, the path and the body.
     fingerprint = models.BinaryField(max_length=32)
     created_at = models.DateTimeField(default=timezone.now)
     # While it is under way.
@@ -20,11 +22,13 @@ class IdempotentRequest(models.Model):
     status = models.PositiveSmallIntegerField(null=True)
     # As JSON. An answer may hold a secret that is shown once.
     answer = EncryptedTextField(blank=True, default="")
+    # Characters of the answer as it lies there. What a tenant may keep is bounded by them.
+    size = models.PositiveIntegerField(default=0)
 
     class Meta:
         constraints = [
-            # read by every POST with a key: was it here before?
-            models.UniqueConstraint(fields=["tenant", "key"], name="idempotent_once"),
+            # read by every POST with a key: was it here before? also counts a tenant's
+            models.UniqueConstraint(fields=["tenant", "key", "asker"], name="idempotent_asked_once"),
         ]
         indexes = [
             # read by whoever deletes what is older than a day

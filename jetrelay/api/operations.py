@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from delivery.models import Event
 from delivery.sources.api import MAX_ID, MAX_ITEMS, MAX_SUBJECT, MAX_TYPE, TYPE_PATTERN
-from jetrelay.api import deliveries, endpoint_acts, endpoints, events, keys, replays, sources, stats, stream, subscriptions
+from jetrelay.api import deliveries, endpoint_acts, endpoints, events, keys, quotas, replays, sources, stats, stream, subscriptions
 from jetrelay.api.fields import Nothing, Strict
 from jetrelay.api.pages import DEFAULT_LIMIT, MAX_LIMIT
 from jetrelay.api.shapes import CURSOR, MOMENT, Schema, one_of, public_id, ref, words
@@ -168,7 +168,10 @@ OPERATIONS: dict[tuple[type[ApiView], HTTPMethod], Operation] = {
         {ACCEPTED: "AcceptedEvent"},
         "202 once the event and its deliveries are committed. An event that comes again with its id is stored once.",
         "NewEvent",
-        {NOT_FOUND: "There is no such source."},
+        {
+            NOT_FOUND: "There is no such source.",
+            CONFLICT: "It would owe more deliveries than one event may (quota_exceeded).",
+        },
         query=_POSTED_TO,
     ),
     (events.EventBatch, POST): Operation(
@@ -233,6 +236,12 @@ OPERATIONS: dict[tuple[type[ApiView], HTTPMethod], Operation] = {
     ),
     # --- statistics, stream, keys
     (stats.Stats, GET): Operation("get_stats", "Count the last minutes", {OK: "Stats"}, "What went out, from the tallies, and what is waiting now."),
+    (quotas.Quotas, GET): Operation(
+        "get_quotas",
+        "See what of each quota is used",
+        {OK: "Quotas"},
+        "What would go beyond one is answered 409, or 429 where it is enough to wait, with the code quota_exceeded.",
+    ),
     (stream.StreamStatus, GET): Operation("get_stream", "See how the stream is doing", {OK: "Stream"}, "Its hosts, and up to 100 gaps that are open."),
     (stream.StreamReconnect, POST): Operation(
         "reconnect_stream", "Connect to the stream's hosts again", {ACCEPTED: "AskedHosts"}, "The listener does it within a second or so.", stream.HostChoice
@@ -262,6 +271,7 @@ TAGS = {
     "deliveries": "What is owed, what became of it, and trying again.",
     "replays": "Many deliveries at once.",
     "stats": "What went out in the last minutes.",
+    "quotas": "What a tenant may have, and has used.",
     "stream": "How the Jetstream's hosts are doing, for the operator.",
     "keys": "Keys to this API.",
 }

@@ -16,6 +16,7 @@ from rest_framework.response import Response
 
 from delivery.ingest import NotStored
 from jetrelay.away import is_passing
+from subscriptions.allowance import CODE, Exceeded
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,12 @@ class Problem(exceptions.APIException):
 def invalid(*errors: tuple[str, str]) -> Problem:
     """A body that can be read and not be used: (JSON pointer, what to change)."""
     return Problem(422, "invalid", _sum(errors), errors)
+
+
+def over_quota(error: Exceeded) -> Problem:
+    """409 where somebody has to do something first; 429 where it is enough to wait."""
+    headers = {"Retry-After": str(error.wait_s)} if error.wait_s else None
+    return Problem(429 if error.wait_s else 409, CODE, " ".join(error.messages), headers=headers)
 
 
 def bad_query(name: str, detail: str) -> Problem:
@@ -102,6 +109,8 @@ def of(error: Exception) -> Problem:
         case exceptions.ValidationError():
             errors = list(_flattened(error.detail))
             return Problem(422, "invalid", _sum(errors), errors)
+        case Exceeded():
+            return over_quota(error)
         case DjangoValidationError():
             errors = list(_of_django(error))
             return Problem(422, "invalid", _sum(errors), errors)

@@ -21,6 +21,7 @@ from jetrelay.api.problems import Problem
 from jetrelay.api.subscriptions import PATTERN
 from jetrelay.api.views import ApiView, one
 from subscriptions import validation
+from subscriptions.allowance import Exceeded
 from subscriptions.ids import to_public
 from subscriptions.models import Endpoint
 
@@ -116,6 +117,7 @@ class ReplayPreview(_Replays):
     """How many deliveries a replay would be about. Nothing is changed."""
 
     scopes = {"POST": "deliveries:read"}
+    noted = False
 
     def post(self, request: Request) -> Response:
         with _named():
@@ -166,6 +168,8 @@ def _named() -> Iterator[None]:
     """Errors of a Replay's own check, by the API's names."""
     try:
         yield
+    except Exceeded:
+        raise
     except DjangoValidationError as error:
         names = {"delivery_state": "state", "__all__": "non_field_errors"}
         raise ValidationError({names.get(field, field): words for field, words in error.message_dict.items()}) from error

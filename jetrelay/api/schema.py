@@ -49,21 +49,22 @@ says which one it takes.
 - **Errors** are `application/problem+json` (RFC 9457), with a `code` for programs and JSON pointers to what is wrong. A method that a URL does not have is
   answered 405, and `Allow` says which it has.
 - **Lists** are newest first: send `next_cursor` as `cursor` for the next page.
-- **A POST with an `{idempotency.HEADER}`** that comes again within 24 hours is answered as it was the first time, and done once.
+- **A POST with an `{idempotency.HEADER}`** that comes again within 24 hours, with the same key, is answered as it was the first time, and done once.
 - **An `ETag`** comes with what can be changed. Send it as `If-Match`, and a change of what somebody else has changed meanwhile is answered 412.
 - **Limits** stand in `RateLimit-Policy` and `RateLimit`. Beyond them is 429, with `Retry-After`.
+- **Quotas** of the tenant stand in `/quotas`. What would go beyond one is 409, or 429 where it is enough to wait, with the code `quota_exceeded`.
 """
 _MEANINGS = {
     HTTPStatus.BAD_REQUEST: "The query, a header or the JSON cannot be read.",
     HTTPStatus.UNAUTHORIZED: "There is no key, or it opens nothing.",
     HTTPStatus.FORBIDDEN: "The key does not have the scope.",
     HTTPStatus.NOT_FOUND: "There is nothing with this id, or it is somebody else's.",
-    HTTPStatus.CONFLICT: "A request with this Idempotency-Key is under way.",
+    HTTPStatus.CONFLICT: "A request with this Idempotency-Key is under way, or came with a key that this one replaced; or a quota is used up.",
     HTTPStatus.PRECONDITION_FAILED: "It has been changed since it had the ETag in If-Match.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "The body can be read and not be used, or the Idempotency-Key came with another request before.",
-    HTTPStatus.TOO_MANY_REQUESTS: "The key has made its requests for this moment.",
+    HTTPStatus.TOO_MANY_REQUESTS: "The key, or its tenant, has made its requests for this moment; or a quota is used up that waiting refills.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer. Nothing is lost: try again.",
 }
 # Raised before the key's requests are counted, or perhaps so.
@@ -75,12 +76,12 @@ _HEADERS: dict[str, Schema] = {
         "schema": REQUEST_ID,
     },
     "RateLimit-Policy": {
-        "description": "How many requests (q) the key may make in how many seconds (w).",
-        "schema": {"type": "string", "pattern": r'^"key";q=[0-9]+;w=[0-9]+$'},
+        "description": "How many requests (q) the key may make in how many seconds (w); in a 429 that names the tenant, all of its keys together.",
+        "schema": {"type": "string", "pattern": r'^"(key|tenant)";q=[0-9]+;w=[0-9]+$'},
     },
     "RateLimit": {
         "description": "How many of them are left (r), and for how many seconds (t) that holds.",
-        "schema": {"type": "string", "pattern": r'^"key";r=[0-9]+;t=[0-9]+$'},
+        "schema": {"type": "string", "pattern": r'^"(key|tenant)";r=[0-9]+;t=[0-9]+$'},
     },
     "Retry-After": {"description": "In how many seconds to try again.", "schema": {"type": "integer", "minimum": 0}},
     "ETag": {"description": "The version that this is.", "schema": {"type": "string", "pattern": '^"[0-9a-f]{32}"$'}},

@@ -11,7 +11,7 @@ from delivery.models import BATCH_PREFIX, Attempt, Delivery, Event, Replay, Stre
 from delivery.outcomes import MISSING_EVENT
 from delivery.standing import Kind
 from delivery.why import Verdict
-from subscriptions import keys, validation
+from subscriptions import allowance, keys, validation
 from subscriptions.models import ApiKey, Endpoint, Source, Subscription
 
 Schema = dict[str, Any]
@@ -242,6 +242,7 @@ BATCH = exactly(
                 exactly(index=_INDEX, id=public_id(Event.prefix), status=_TAKEN, deliveries=_OWED),
                 exactly(index=_INDEX, status=one_of(["invalid"]), errors=array(_FAULT)),
                 exactly(index=_INDEX, id=public_id(Event.prefix), status=one_of(["conflict"]), errors=array(_FAULT)),
+                exactly(index=_INDEX, status=one_of(["refused"]), errors=array(_FAULT)),
             ]
         }
     ),
@@ -249,6 +250,7 @@ BATCH = exactly(
 
 _STATE = exactly(state=one_of(Endpoint.State.values), reason=TEXT)
 
+_SCOPED = "null: the key does not have the scope deliveries:read."
 EXPLAINED = exactly(
     "Why an endpoint did, or didn't, get an event.",
     event=public_id(Event.prefix),
@@ -265,7 +267,7 @@ EXPLAINED = exactly(
             conditions=array(exactly(name=TEXT, met=FLAG, words=TEXT)),
         )
     ),
-    delivery=nullable(ref("DeliveryDetail")),
+    delivery=words(nullable(ref("DeliveryDetail")), f"null: there is none. Or {_SCOPED}"),
 )
 
 PREVIEWED = exactly(
@@ -327,6 +329,20 @@ STATS = exactly(
     dead=_COUNTED,
     oldest_due_at=nullable(MOMENT),
     endpoints=words(array(exactly(id=public_id(Endpoint.prefix), name=TEXT, **_SUMMARY["properties"])), "The busiest first."),
+)
+
+_USED = words(nullable(COUNT), "null where each is bounded by itself.")
+QUOTAS = exactly(
+    "What the tenant may have, and has used.",
+    data=array(
+        exactly(
+            name=one_of(allowance.QUOTAS),
+            words=words(TEXT, "What is counted."),
+            used=_USED,
+            more=words(FLAG, "Whether it is more: it was counted no further."),
+            most=words(COUNT, "How many there may be."),
+        )
+    ),
 )
 
 STREAM = exactly(
@@ -404,7 +420,7 @@ COMPONENTS: dict[str, Schema] = {
         EVENT,
         "An event with its body and its deliveries.",
         body=words({}, "As JSON. A text where it is none."),
-        deliveries=array(ref("Delivery")),
+        deliveries=words(nullable(array(ref("Delivery"))), _SCOPED),
     ),
     "AcceptedEvent": exactly(id=public_id(Event.prefix), status=_TAKEN, deliveries=_OWED),
     "AcceptedBatch": BATCH,
@@ -418,6 +434,7 @@ COMPONENTS: dict[str, Schema] = {
     "ReplayPage": page_of("Replay"),
     "PreviewedReplay": exactly(matched=COUNT, more=words(FLAG, "Whether the counting stopped there.")),
     "Stats": STATS,
+    "Quotas": QUOTAS,
     "Stream": STREAM,
     "AskedHosts": exactly(hosts=words(COUNT, "How many hosts were asked.")),
     "Key": KEY,

@@ -12,6 +12,7 @@ from jetrelay.api.fields import Flag, Moment, Strict, Text
 from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import not_found
 from jetrelay.api.views import ApiView, check_match, etag, one
+from subscriptions import quotas
 from subscriptions.models import Source, Tenant
 from subscriptions.models.sources import POSTED_NAME
 
@@ -58,6 +59,7 @@ class SourceList(ApiView):
         wish = self.body(SourceBody)
         # First the one that events go to if they name none: that is the oldest.
         api_source_of(self.tenant)
+        quotas.check_source(quotas.hold(self.tenant))
         source = Source(tenant=self.tenant, kind=Source.Kind.API, keep_unmatched=True)
         _save(source, wish)
         self.note("source.create", source.public_id, source.name)

@@ -14,7 +14,7 @@ from jetrelay.api.pages import PARAMETERS, page
 from jetrelay.api.problems import bad_query
 from jetrelay.api.sources import api_source_of, visible_sources
 from jetrelay.api.views import ApiView, check_match, etag, one
-from subscriptions import validation
+from subscriptions import quotas, validation
 from subscriptions.compiled import filter_of
 from subscriptions.models import Endpoint, Source, Subscription, Tenant
 
@@ -48,9 +48,7 @@ class Wish(Strict):
     dids = List(
         child=Checked(validation.clean_did, max_length=validation.MAX_DID), required=False, max_length=MAX_DIDS, help_text="Only these accounts. Empty: all."
     )
-    operations = List(
-        child=Choice(choices=list(validation.OPERATIONS)), required=False, max_length=3, help_text="Only these operations. Empty: all."
-    )
+    operations = List(child=Choice(choices=list(validation.OPERATIONS)), required=False, max_length=3, help_text="Only these operations. Empty: all.")
     kinds = List(
         child=Choice(choices=list(validation.STREAM_KINDS)),
         required=False,
@@ -164,6 +162,7 @@ class SubscriptionList(_Subscriptions):
             raise ValidationError({"endpoint": ["There is no such endpoint."]})
         subscription = new(wish, endpoint, self.tenant)
         subscription.full_clean()
+        quotas.check_subscription(quotas.hold(self.tenant), endpoint.pk)
         subscription.save()
         self.note("subscription.create", subscription.public_id, f"for {endpoint.public_id}")
         return Response(show(subscription), 201, headers={"ETag": etag(show(subscription))})
@@ -201,6 +200,7 @@ class SubscriptionPreview(_Subscriptions):
     """What a subscription would have brought, from the events that are stored: nothing is saved."""
 
     scopes = {"POST": "events:read"}
+    noted = False
 
     def post(self, request: Request) -> Response:
         wish = self.body(PreviewRequest)

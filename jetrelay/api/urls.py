@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from jetrelay.api import deliveries, endpoint_acts, endpoints, events, keys, replays, sources, stats, stream, subscriptions
+from jetrelay.api import deliveries, endpoint_acts, endpoints, events, keys, quotas, replays, sources, stats, stream, subscriptions
 from jetrelay.api.views import NotThere
 
 _ACTS = {
@@ -43,6 +43,7 @@ urlpatterns = [
     path("replays/<str:id>", replays.ReplayDetail.as_view()),
     path("replays/<str:id>/cancel", replays.ReplayCancel.as_view()),
     path("stats", stats.Stats.as_view()),
+    path("quotas", quotas.Quotas.as_view()),
     path("stream", stream.StreamStatus.as_view()),
     path("stream/reconnect", stream.StreamReconnect.as_view()),
     path("stream/cursor", stream.StreamCursor.as_view()),

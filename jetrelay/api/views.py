@@ -28,6 +28,7 @@ from jetrelay.api.authentication import HasScope, KeyAuthentication
 from jetrelay.api.fields import Strict, id_of
 from jetrelay.api.parsers import StrictJsonParser
 from jetrelay.api.problems import Problem, invalid, not_found
+from subscriptions import quotas
 from subscriptions.ids import PublicModel
 from subscriptions.keys import Bearer
 from subscriptions.models import AuditEntry, Tenant
@@ -69,6 +70,8 @@ class ApiView(APIView):
     max_body: ClassVar[int] = 256 * 1024
     # Whether a method that changes something is one transaction. Not for those that ask other hosts.
     atomic: ClassVar[bool] = True
+    # Whether what changes something here is written down in the audit log.
+    noted: ClassVar[bool] = True
 
     quota: limits.Quota | None = None
 
@@ -92,7 +95,8 @@ class ApiView(APIView):
         if self.authentication_classes:
             self.quota = limits.take(self.bearer)
             if self.quota.remaining < 0:
-                detail = f"This key may make {self.quota.limit:,} requests in {limits.WINDOW_S} s: try again in {self.quota.reset_s} s."
+                who = "All keys of this tenant together" if self.quota.tenants else "This key"
+                detail = f"{who} may make {self.quota.limit:,} requests in {limits.WINDOW_S} s: try again in {self.quota.reset_s} s."
                 raise Problem(429, "too_many_requests", detail, headers={"Retry-After": str(self.quota.reset_s)})
         # Before the query, which belongs to a method.
         if request.method not in self.allowed_methods:
@@ -120,10 +124,13 @@ class ApiView(APIView):
     def _carry_out(self, request: Request, handler: Any) -> Response:
         if request.method in _SAFE:
             return cast(Response, handler(request, *self.args, **self.kwargs))
+        # What ends something is always possible: how much of that there is, is bounded by what was made.
+        if self.noted and request.method != HTTPMethod.DELETE:
+            quotas.check_audit(self.bearer.tenant_id, self.bearer.quotas)
         key = idempotency.key_of(request) if request.method == HTTPMethod.POST and not getattr(self, "has_own_idempotency", False) else None
         if key is None:
             return self._do(handler, _keep_nothing)
-        return idempotency.once(request, self.bearer.tenant_id, key, lambda keep: self._do(handler, keep))
+        return idempotency.once(request, self.bearer, key, lambda keep: self._do(handler, keep))
 
     def _do(self, handler: Any, keep: idempotency.Keep) -> Response:
         if not self.atomic:

@@ -8,6 +8,7 @@ from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
@@ -16,8 +17,10 @@ from delivery.models import RejectedFrame, StreamGap, StreamHost
 from jetrelay.dashboard import audit, words
 from jetrelay.dashboard.stream import steering
 from jetrelay.dashboard.stream.hosts import Stream, streams
-from subscriptions.admin import Audited
+from jetrelay.usage import usage
+from subscriptions.admin import Audited, TenantAdmin
 from subscriptions.ids import from_public
+from subscriptions.models import Tenant
 
 
 def _all() -> list[Stream]:
@@ -167,6 +170,17 @@ class _AuditedGroups(Audited, GroupAdmin):
     pass
 
 
-for model, model_admin in ((User, _AuditedUsers), (Group, _AuditedGroups)):
+class _TenantsWithQuotas(TenantAdmin):
+    readonly_fields = (*TenantAdmin.readonly_fields, "used")  # type: ignore[assignment] # one more
+
+    @admin.display(description="used of each quota")
+    def used(self, tenant: Tenant) -> str:
+        if tenant._state.adding:
+            return "–"
+        context = {"tenant": tenant, "quotas": usage([tenant])[tenant.pk]}
+        return render_to_string("dashboard/people/_quotas.html", context)
+
+
+for model, model_admin in ((User, _AuditedUsers), (Group, _AuditedGroups), (Tenant, _TenantsWithQuotas)):
     admin.site.unregister(model)
     admin.site.register(model, model_admin)

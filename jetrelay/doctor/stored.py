@@ -9,12 +9,18 @@ from delivery.models import Delivery, Event, StreamGap
 from jetrelay.doctor.finding import Finding, ok, problem, warning
 from jetrelay.doctor.registry import Check
 from jetrelay.metrics import counted as counts
+from jetrelay.usage import usage
+from subscriptions.allowance import QUOTAS, most
 from subscriptions.management.commands import rotate_encryption_keys
+from subscriptions.models import Tenant
 
 # Reading and opening ten thousand secrets takes about a second.
 SURVEY_S = 8.0
 # Pending deliveries whose events are looked for.
 SAMPLE = 2000
+# Tenants that are looked at, and findings about them.
+MOST_TENANTS = 1_000
+MOST_TOLD = 20
 _REPORT = "This must not be: please report it, with the log of the processes that store and deliver."
 
 
@@ -63,7 +69,21 @@ def accounting() -> Iterator[Finding]:
         yield ok(f"{received:,} events received and {counted.by_endpoint().total():,} attempts made, all accounted for")
 
 
+def used_up() -> Iterator[Finding]:
+    """Tenants that are refused something now."""
+    tenants = list(Tenant.objects.order_by("pk")[:MOST_TENANTS])
+    so_far = max((most("pending_deliveries", tenant.quotas) for tenant in tenants), default=1)
+    found = usage(tenants, so_far)
+    full = [(tenant, each) for tenant in tenants for each in found[tenant.pk] if each.full and each.most]
+    for tenant, each in full[:MOST_TOLD]:
+        advice = f"{QUOTAS[each.name].advice}, raise {QUOTAS[each.name].setting}, or give the tenant quotas of its own in the admin."
+        yield warning(f"{tenant.slug} may have {each.most:,} {each.of}, and has used them up", advice)
+    if not full:
+        yield ok(f"no tenant has used one up, of {len(tenants):,}")
+
+
 CHECKS = (
+    Check("quotas", used_up, needs=("database",)),
     Check("encryption", encryption, needs=("database",), limit_s=SURVEY_S + 7),
     Check("gaps", gaps, needs=("database",)),
     Check("accounting", accounting, needs=("database",), limit_s=20),

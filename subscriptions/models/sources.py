@@ -49,7 +49,7 @@ class Source(ConfigModel):
     @classmethod
     def of_posts(cls, tenant: Tenant) -> "Source":
         """The tenant's source of posted events; made when it is first asked for."""
-        mine = cls.objects.filter(tenant=tenant, kind=cls.Kind.API).order_by("id")
+        mine = cls.objects.filter(tenant=tenant, kind=cls.Kind.API).select_related("tenant").order_by("id")
         found = mine.first()
         if found is None:
             try:

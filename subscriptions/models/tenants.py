@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from subscriptions import allowance
 from subscriptions.ids import PublicModel
 
 
@@ -20,12 +21,23 @@ class Tenant(PublicModel):
     name = models.CharField(max_length=100)
     slug = models.SlugField(unique=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    quotas = models.JSONField(
+        "quotas of its own",
+        default=dict,
+        blank=True,
+        validators=[allowance.validate],
+        help_text='A JSON object, such as {"endpoints": 5000}. What is not named here has the installation\'s.',
+    )
 
     class Meta:
         ordering = ("slug",)
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        # An empty box.
+        self.quotas = self.quotas or {}
 
 
 # Whose rows are asked for: those of these tenants, or everybody's where it is None. Every `for_tenants` takes it.
@@ -108,6 +120,8 @@ class ApiKey(PublicModel):
     revoked_at = models.DateTimeField(null=True, blank=True)
     # When another key took its place; that one is rotated from then on.
     rotated_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # The key whose place this one took. Its id alone: nobody looks for keys by it.
+    replaced = models.UUIDField(null=True, blank=True, editable=False)
 
     objects = ApiKeyQuerySet.as_manager()
 

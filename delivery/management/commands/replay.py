@@ -14,6 +14,7 @@ from django.utils.dateparse import parse_datetime
 from delivery.models import Delivery, Event, Replay
 from delivery.replay import Count, preview, start
 from delivery.replay.running import run
+from subscriptions.allowance import Exceeded
 from subscriptions.ids import from_public
 from subscriptions.models import Endpoint
 
@@ -55,6 +56,8 @@ class Command(BaseCommand):
                 self.stdout.write(f"{_deliveries(preview(wish))} would be {_done(wish)}.")
                 return
             replay = start(wish, by=f"{getuser()} (manage.py)")
+        except Exceeded as refusal:
+            raise CommandError(" ".join(refusal.messages)) from refusal
         except ValidationError as error:
             raise CommandError(" ".join(f"{name}: {' '.join(words)}" for name, words in error.message_dict.items())) from error
         count = Count(replay.expected, replay.expected_more)

@@ -15,7 +15,8 @@ from delivery.admin import acts
 from jetrelay.dashboard.access import HtmxRequest, members_page
 from jetrelay.dashboard.endpoints import rows, wanting
 from jetrelay.dashboard.endpoints.forms import NewEndpointForm, SettingsForm
-from subscriptions import wishes
+from subscriptions import quotas, wishes
+from subscriptions.allowance import Exceeded
 from subscriptions.models import Endpoint, Subscription
 from subscriptions.wishes import WishForm
 
@@ -37,13 +38,18 @@ def endpoint_new(request: HtmxRequest) -> HttpResponseBase:
     if form.is_valid():
         endpoint = form.endpoint(verification.first_state())
         if subscription := wish.subscription(endpoint):
-            return _make(request, endpoint, subscription)
+            try:
+                return _make(request, endpoint, subscription)
+            except Exceeded as refusal:
+                form.add_error(None, refusal)
     return wanting.shown(request, "dashboard/endpoints/endpoint_new.html", wish, {"form": form})
 
 
 def _make(request: HtmxRequest, endpoint: Endpoint, subscription: Subscription) -> HttpResponseBase:
     try:
         with transaction.atomic():
+            if not Endpoint.objects.filter(pk=endpoint.pk).exists():
+                quotas.check_endpoint(quotas.hold(endpoint.tenant_id))
             endpoint.save(force_insert=True)
             wishes.save(subscription)
             rows.note(request, endpoint, "endpoint.create", "Made on the pages.", endpoint.url, flag=ADDITION)

@@ -16,6 +16,7 @@ from jetrelay.dashboard import audit
 from jetrelay.dashboard.access import HtmxRequest, members_page
 from jetrelay.dashboard.endpoints import rows, terms
 from subscriptions import wishes
+from subscriptions.allowance import Exceeded
 from subscriptions.compiled import filter_of
 from subscriptions.models import Endpoint, Subscription
 from subscriptions.wishes import WishForm
@@ -56,11 +57,15 @@ def subscription_new(request: HtmxRequest, id: uuid.UUID) -> HttpResponseBase:
     endpoint = rows.one(request, id, to_act=True)
     wish = WishForm(request.POST if request.method == "POST" else None, [endpoint.tenant])
     if PREVIEW not in request.POST and (wanted := wish.subscription(endpoint)):
-        with transaction.atomic():
-            wishes.save(wanted)
-            _note(request, endpoint, wanted, "create", "Added a subscription")
-        messages.success(request, f"{endpoint.name}: subscribed. Events are sent from now on; what came before can be recovered.")
-        return redirect("endpoint", id)
+        try:
+            with transaction.atomic():
+                wishes.save(wanted)
+                _note(request, endpoint, wanted, "create", "Added a subscription")
+        except Exceeded as refusal:
+            wish.add_error(None, refusal)
+        else:
+            messages.success(request, f"{endpoint.name}: subscribed. Events are sent from now on; what came before can be recovered.")
+            return redirect("endpoint", id)
     return shown(request, _FORM, wish, {"endpoint": endpoint})
 
 

@@ -31,7 +31,7 @@ def worst(tenants: Tenants) -> list[Troubled]:
     """Those with the most failed attempts first; none where nothing failed."""
     failed: dict[UUID, tuple[int, int]] = cache.get_or_set(f"worst.{digest(tenants)}", lambda: _most_failed(tenants), _REMEMBERED_S) or {}
     now = timezone.now()
-    rows = Endpoint.objects.present().without_secrets().select_related("health").in_bulk(list(failed))
+    rows = Endpoint.objects.for_tenants(tenants).present().without_secrets().select_related("health").in_bulk(list(failed))
     return [Troubled(rows[id], standing(rows[id], now), bad, bad / made) for id, (bad, made) in failed.items() if id in rows]
 
 

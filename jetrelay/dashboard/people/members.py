@@ -28,6 +28,7 @@ from jetrelay.dashboard import audit
 from jetrelay.dashboard.access import HtmxRequest, members_page
 from jetrelay.dashboard.people import brake
 from jetrelay.dashboard.people.tenants import OfATenant
+from jetrelay.usage import usage
 from subscriptions import members as people
 from subscriptions.ids import from_public, to_public
 from subscriptions.models import Membership, Tenant
@@ -86,8 +87,9 @@ def members(request: HtmxRequest) -> HttpResponse:
     found = list((tenants.filter(pk__lt=place) if place else tenants)[: TENANTS_SHOWN + 1])
     shown = found[:TENANTS_SHOWN]
     rows = list(_members().filter(tenant__in=shown).order_by("-tenant", _BY_RANK, "user__username")[: MEMBERS_SHOWN + 1])
+    used = usage(shown)
     context = {
-        "tenants": [(tenant, [row for row in rows[:MEMBERS_SHOWN] if row.tenant_id == tenant.pk]) for tenant in shown],
+        "tenants": [(tenant, [row for row in rows[:MEMBERS_SHOWN] if row.tenant_id == tenant.pk], used[tenant.pk]) for tenant in shown],
         "more_members": len(rows) > MEMBERS_SHOWN,
         "search": search,
         "older": to_public(Tenant.prefix, shown[-1].pk) if len(found) > TENANTS_SHOWN else "",
