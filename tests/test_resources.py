@@ -11,26 +11,12 @@ ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "resources.md"
 # What holds something back, or keeps something: semaphores, pools, queues, executors, memories, threads.
 KINDS = frozenset(
-    [
-        "Semaphore",
-        "BoundedSemaphore",
-        "ThreadPoolExecutor",
-        "ProcessPoolExecutor",
-        "Pool",
-        "Queue",
-        "SimpleQueue",
-        "LifoQueue",
-        "PriorityQueue",
-        "deque",
-        "lru_cache",
-        "cache",
-        "Shares",
-        "FairThreads",
-        "Remembered",
-        "Thread",
-        "Process",
-        "LocMemCache",
-    ]
+    {
+        *("Semaphore", "BoundedSemaphore", "ThreadPoolExecutor", "ProcessPoolExecutor", "Pool"),
+        *("Queue", "SimpleQueue", "LifoQueue", "PriorityQueue", "deque"),
+        *("lru_cache", "cache", "Shares", "GuardedShares", "FairThreads", "Remembered", "LocMemCache"),
+        *("Thread", "Process"),
+    }
 )
 # Commands that people start and that end by themselves, and what makes up events for them.
 ALONE = ("jetrelay/bench/", "jetrelay/doctor/", "delivery/sources/jetstream/player/", "migrations/", "management/")
