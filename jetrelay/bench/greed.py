@@ -1,11 +1,14 @@
-"""Greed: a well-behaved tenant's latency from post to delivery, alone, and beside one tenant after another that takes all it may.
+"""Greed: a well-behaved tenant's latency from post to delivery, alone, and beside one tenant
+after another that takes all it may.
 
-Each greedy tenant (`greedy/roll.py`) has a row: the whole product is started afresh for it, on a copy of an empty database. The
-well-behaved one posts 20 events a second and asks for `/health` and a page each second: alone, and then, when the greedy one has made what it needs
-and its clients are at work, beside it. `ratio` is the worst row's 95th percentile beside divided by the one alone.
+Each greedy tenant (`greedy/roll.py`) has a row: the whole product is started afresh for it, on a
+copy of an empty database. The well-behaved one posts 20 events a second and asks for `/health` and
+a page each second: alone, and then, when the greedy one has made what it needs and its clients are
+at work, beside it. `ratio` is the worst row's 95th percentile beside divided by the one alone.
 
-A row holds when its ratio is at most 2, `/health` and the page come within a second, each process stays below `--most-mb`, and nothing of
-the well-behaved one is refused or lost. A process that grows to three times that ends its row, which does not hold.
+A row holds when its ratio is at most 2, `/health` and the page come within a second, each process
+stays below `--most-mb`, and nothing of the well-behaved one is refused or lost. A process that
+grows to three times that ends its row, which does not hold.
 """
 
 import contextlib
@@ -35,13 +38,14 @@ from jetrelay.bench.witness import HEALTH, PAGE, Seen, Witness, receiving
 MOST_RATIO = 2.0
 MOST_MS = 1000.0
 WARM_UP_S = 2.0
-# Between the greedy one's start and the measuring: what it makes the processes do is under way by then.
+# Between the start of the greedy one's clients and the measuring.
 LEAD_S = 3.0
 _LOOK_EVERY_S = 0.25
 _MB = 1024 * 1024
 # Processes by whose memory a row is judged.
 _ROLES = ("web", "worker")
 _STOP_AT = 3
+_BUILD = "from jetrelay.bench.greedy.grounds import build; build({url!r}, {type!r})"
 
 
 def measure(
@@ -50,7 +54,10 @@ def measure(
     seconds: Annotated[float, "how long each is measured beside the well-behaved one"] = 15.0,
     alone: Annotated[float, "how long the well-behaved one is measured alone, before each"] = 5.0,
     most_mb: Annotated[int, "MB that a process may have"] = 512,
-    only: Annotated[str, "the greedy tenants to measure, separated by commas; without it all of them"] = "",
+    only: Annotated[
+        str,
+        "the greedy tenants to measure, separated by commas; without it all of them",
+    ] = "",
 ) -> Figures:
     if not proc.available():
         raise CommandError("bench greed reads memory from /proc: it needs Linux.")
@@ -59,7 +66,7 @@ def measure(
     with scratch() as (_, base):
         run(python(MANAGE, "migrate", "-v0"), base)
         for kind in chosen:
-            say(f"{kind.name}: {(kind.__doc__ or '').strip()}")
+            say(f"{kind.name}: {kind.__doc__}")
             rows[kind.name] = _Row(kind, most_mb).measure(base, alone, seconds)
             say(f"{kind.name}: {rows[kind.name]['verdict']}")
         engine = base["DATABASE_URL"].split(":")[0]
@@ -76,10 +83,11 @@ def measure(
 
 
 def choose(only: str) -> list[type[Greedy]]:
-    """The greedy tenants with these names; all, if there are none. Raises CommandError for a name that nobody has."""
+    """Those with these names, or all of them. Raises CommandError for a name that nobody has."""
     names = [name.strip() for name in only.split(",") if name.strip()] or list(GREEDY)
     if unknown := [name for name in names if name not in GREEDY]:
-        raise CommandError(f"--only {unknown[0]}: there is no such greedy tenant. Choose from {', '.join(GREEDY)}.")
+        known = ", ".join(GREEDY)
+        raise CommandError(f"--only {unknown[0]}: there is no such greedy tenant. Use {known}.")
     return [GREEDY[name] for name in names]
 
 
@@ -95,7 +103,7 @@ class _Row:
         with scratch(like=base["DATABASE_URL"]) as (folder, env), receiving() as (port, arrivals):
             env |= LOOPBACK | {"JETRELAY_VERIFY_ENDPOINTS": "false"} | self._kind.env
             urls = [f"http://{host}:{port}/receiver" for host in self._kind.hosts]
-            made = json.loads(run(django(f"from jetrelay.bench.greedy.grounds import build; build({urls[0]!r}, {TYPE!r})"), env))
+            made = json.loads(run(django(_BUILD.format(url=urls[0], type=TYPE)), env))
             log = folder / "processes.log"
             with serving(env, log) as posts, delivering(env, log):
                 site, mine = posts.removesuffix("/api/v1/events"), made[WELL_BEHAVED]
@@ -125,17 +133,23 @@ class _Row:
             sleep(_LOOK_EVERY_S)
 
     def _watch(self) -> bool:
-        """Look at memory, now and then. False: a process has grown beyond what this machine should bear."""
+        """Look at memory now and then. False: a process has grown beyond what is borne here."""
         if monotonic() - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = monotonic()
             for name, pid in proc.cast(os.getpid()).items():
                 role = name.partition("/")[0]
-                if role in self._memory and (seen := proc.look(pid)):
-                    self._memory[role] = max(self._memory[role], seen.resident / _MB)
+                if role in self._memory:
+                    self._memory[role] = max(self._memory[role], proc.peak(pid) / _MB)
         return max(self._memory.values()) < _STOP_AT * self._most_mb
 
 
-def row(alone: Seen, beside: Seen, memory: Mapping[str, float], most_mb: int, answers: Counter[int]) -> dict[str, Any]:
+def row(
+    alone: Seen,
+    beside: Seen,
+    memory: Mapping[str, float],
+    most_mb: int,
+    answers: Counter[int],
+) -> dict[str, Any]:
     """The figures of one greedy tenant, and whether the promises held beside it."""
     alone_ms, beside_ms = (percentile(seen.delivered_ms, 95) for seen in (alone, beside))
     found = {
@@ -148,10 +162,16 @@ def row(alone: Seen, beside: Seen, memory: Mapping[str, float], most_mb: int, an
         "health_ms": round(beside.slowest_ms[HEALTH]),
         "page_ms": round(beside.slowest_ms[PAGE]),
         **{f"{role}_mb": round(memory[role]) for role in _ROLES},
-        "answers": " ".join(f"{status or 'none'}:{number}" for status, number in sorted(answers.items()) if status not in (200, 201, 202)) or "-",
+        "answers": _told(answers) or "-",
     }
     found["verdict"] = "; ".join(_complaints(found, beside, most_mb)) or "holds"
     return found
+
+
+def _told(answers: Counter[int]) -> str:
+    """How often the greedy one was told what, other than that it succeeded."""
+    refused = [(status, number) for status, number in answers.items() if not 200 <= status < 300]
+    return " ".join(f"{status or 'none'}:{number}" for status, number in sorted(refused))
 
 
 def _complaints(found: Mapping[str, Any], beside: Seen, most_mb: int) -> Iterator[str]:
@@ -163,6 +183,10 @@ def _complaints(found: Mapping[str, Any], beside: Seen, most_mb: int) -> Iterato
     for role in _ROLES:
         if found[f"{role}_mb"] > most_mb:
             yield f"{role} had {found[f'{role}_mb']:,} MB"
-    for name, number in (("refused", beside.refused), ("not delivered", beside.undelivered), ("pages failed", beside.failed)):
+    for name, number in (
+        ("refused", beside.refused),
+        ("not delivered", beside.undelivered),
+        ("pages failed", beside.failed),
+    ):
         if number:
             yield f"{name}: {number}"

@@ -1,7 +1,9 @@
-"""The product's settings for the rows of `bench greed` that are about names: some are never found, as behind a DNS server that does not answer.
+"""The product's settings for `names` of `bench greed`: some host names are never found.
 
-A process cannot be given a resolver of its own, and a benchmark sends nothing to strangers; so the C library's function is stood in for,
-below everything that is the product's. Names below `silent.test` take as long as the C library waits, names below `answered.test` are this machine.
+A process cannot be given a DNS server that does not answer, and a benchmark sends nothing to
+strangers; so the C library's function is stood in for, below everything that is the product's.
+Names below `silent.test` take as long as the C library waits; those below `answered.test` are this
+machine.
 """
 
 import socket

@@ -1,8 +1,8 @@
-"""A well-behaved tenant, for `bench greed`: posts some events a second, receives them, and looks at pages, all by the clock.
+"""A well-behaved tenant, for `bench greed`: posts, receives, and looks at pages, by the clock.
 
-Latency counts from the moment that a post was due, whatever kept it from being sent then. What is refused, or has not arrived in the end,
-counts with the time that it has waited by then: it took that long at least. It runs in the benchmark's own process, which has nothing
-else to do meanwhile.
+Latency counts from the moment that a post was due, whatever kept it from being sent then. What is
+refused, or has not arrived in the end, counts with the time that it has waited by then: it took
+that long at least. It runs in the benchmark's own process, which has nothing else to do meanwhile.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ HEALTH, PAGE = "/health", "/"
 # How long what was posted last may take.
 GRACE_S = 10.0
 _EVERY_S = 1.0
+_LEAST_S = 1.0
 _TICK_S = 0.005
 _TIMEOUT_MS = 60_000
 BODY = f'{{"type":"{TYPE}","data":{{"order":"A-1001","total":12.5}}}}'
@@ -84,8 +85,10 @@ class _Asked:
     status: int = 0
     id: str = ""
 
-    def ms(self, end: float) -> float:
-        return ((self.ended_at or end) - self.due_at) * 1000
+    def ms(self, now: float) -> float:
+        """How long it took. What did not succeed has lasted until now."""
+        end = self.ended_at if 200 <= self.status < 300 else now
+        return (end - self.due_at) * 1000
 
 
 class Witness:
@@ -95,16 +98,22 @@ class Witness:
         self._site, self._key, self._session, self._arrivals = site, key, session, arrivals
 
     def look(self, seconds: float, also: Callable[[], bool] = lambda: True) -> Seen:
-        """Post for so long, and wait for what was posted. Ends earlier where `also`, which is called all the while, is False."""
+        """Post for so long, and wait for what was posted.
+
+        It ends earlier where `also`, which is called all the while, is False.
+        """
         return _Look(self._site, self._key, self._session, self._arrivals).run(seconds, also)
 
     def move(self, endpoint: str, url: str) -> None:
-        """Give the endpoint another URL. Raises pycurl.error or ValueError where that is refused."""
+        """Give the endpoint another URL. Raises pycurl.error, or ValueError if it is refused."""
         curl, answer = pycurl.Curl(), BytesIO()
         curl.setopt(pycurl.URL, f"{self._site}/api/v1/endpoints/{endpoint}")
         curl.setopt(pycurl.CUSTOMREQUEST, "PATCH")
         curl.setopt(pycurl.POSTFIELDS, json.dumps({"url": url}))
-        curl.setopt(pycurl.HTTPHEADER, [f"Authorization: Bearer {self._key}", "Content-Type: application/json"])
+        curl.setopt(
+            pycurl.HTTPHEADER,
+            [f"Authorization: Bearer {self._key}", "Content-Type: application/json"],
+        )
         curl.setopt(pycurl.PROXY, "")
         curl.setopt(pycurl.TIMEOUT_MS, _TIMEOUT_MS)
         curl.setopt(pycurl.WRITEDATA, answer)
@@ -116,14 +125,21 @@ class Witness:
 class _Look:
     def __init__(self, site: str, key: str, session: str, arrivals: Arrivals) -> None:
         self._site, self._arrivals = site, arrivals
-        self._post_lines = [f"Authorization: Bearer {key}", "Content-Type: application/json", "Expect:"]
+        self._post_lines = [
+            f"Authorization: Bearer {key}",
+            "Content-Type: application/json",
+            "Expect:",
+        ]
         self._page_lines = [f"Cookie: sessionid={session}"]
         self._multi, self._busy = pycurl.CurlMulti(), dict[pycurl.Curl, _Asked]()
         self._posts, self._pages = list[_Asked](), list[_Asked]()
 
     def run(self, seconds: float, also: Callable[[], bool]) -> Seen:
         began = perf_counter()
-        while (passed := perf_counter() - began) < seconds + GRACE_S and also():
+        while (passed := perf_counter() - began) < seconds + GRACE_S:
+            # At least a few posts, whatever it says: nothing can be said of none.
+            if not also() and passed > _LEAST_S:
+                break
             if passed < seconds:
                 self._begin(began, passed)
             elif self._is_over():
@@ -145,7 +161,10 @@ class _Look:
             self._posts.append(asked)
         while len(self._pages) < 2 * (passed / _EVERY_S):
             due_at = began + len(self._pages) // 2 * _EVERY_S
-            self._pages += [self._ask(HEALTH, due_at, ()), self._ask(PAGE, due_at, self._page_lines)]
+            self._pages += [
+                self._ask(HEALTH, due_at, ()),
+                self._ask(PAGE, due_at, self._page_lines),
+            ]
 
     def _ask(self, path: str, due_at: float, lines: Any) -> _Asked:
         asked = _Asked(path, due_at)
@@ -172,13 +191,16 @@ class _Look:
             asked.id = str(json.loads(asked.answer.getvalue())["id"])
 
     def _is_over(self) -> bool:
-        return not self._busy and all(post.id in self._arrivals.at for post in self._posts if post.id)
+        arrived = self._arrivals.at
+        return not self._busy and all(post.id in arrived for post in self._posts if post.id)
 
     def _seen(self, now: float) -> Seen:
         arrived = self._arrivals.at
-        stored = sorted(post.ms(now) if post.id else (now - post.due_at) * 1000 for post in self._posts)
+        stored = sorted(post.ms(now) for post in self._posts)
         delivered = sorted((arrived.get(post.id, now) - post.due_at) * 1000 for post in self._posts)
-        slowest = {path: max((page.ms(now) for page in self._pages if page.path == path), default=0.0) for path in (HEALTH, PAGE)}
+        slowest = dict.fromkeys((HEALTH, PAGE), 0.0)
+        for page in self._pages:
+            slowest[page.path] = max(slowest[page.path], page.ms(now))
         return Seen(
             stored,
             delivered,

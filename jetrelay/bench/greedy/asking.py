@@ -16,25 +16,35 @@ _PADDING = MAX_BATCH_BYTES // api.MAX_ITEMS - 100
 
 
 class FanOut(Greedy):
-    """The largest batches to hundreds of endpoints, by several clients: one transaction of 600,000 rows while others wait to be stored."""
+    """Full batches to hundreds of endpoints: transactions of 600,000 rows while others wait."""
 
     name = "fan-out"
 
     def prepare(self) -> None:
-        self.reach.endpoints(MANY, local("fan", self.reach.quick()), priority="high", max_in_flight=largest("max_in_flight"))
+        self.reach.endpoints(
+            MANY,
+            local("fan", self.reach.quick()),
+            priority="high",
+            max_in_flight=largest("max_in_flight"),
+        )
 
     def loads(self) -> Sequence[Load]:
         return [self.posting(batch(api.MAX_ITEMS), connections=4)]
 
 
 class Posters(Greedy):
-    """As many clients as the server has threads, each of which posts the largest batches, with one key."""
+    """As many clients as the server has threads, which post the largest batches with one key."""
 
     name = "posters"
     keys = 1
 
     def prepare(self) -> None:
-        self.reach.endpoints(1, local("sink", self.reach.quick()), priority="high", max_in_flight=largest("max_in_flight"))
+        self.reach.endpoints(
+            1,
+            local("sink", self.reach.quick()),
+            priority="high",
+            max_in_flight=largest("max_in_flight"),
+        )
         self._lines = self.reach.keys(self.keys)
 
     def loads(self) -> Sequence[Load]:
@@ -52,7 +62,11 @@ class _WithHistory(Greedy):
     """Has thousands of events and deliveries to look at."""
 
     def prepare(self) -> None:
-        self.reach.endpoints(5, local("sink", self.reach.quick()), max_in_flight=largest("max_in_flight"))
+        self.reach.endpoints(
+            5,
+            local("sink", self.reach.quick()),
+            max_in_flight=largest("max_in_flight"),
+        )
         self.pour(20)
 
 
@@ -67,7 +81,11 @@ class Calls(_WithHistory):
             ("GET", "/api/v1/events?type=greed.nothing.*", ""),
             ("GET", "/api/v1/stats", ""),
             ("POST", "/api/v1/replays/preview", '{"action":"replay"}'),
-            ("POST", "/api/v1/subscriptions/preview", f'{{"types":["{TYPE}.nothing"],"last":{MOST}}}'),
+            (
+                "POST",
+                "/api/v1/subscriptions/preview",
+                f'{{"types":["{TYPE}.nothing"],"last":{MOST}}}',
+            ),
         ]
         each = _DOZENS // len(asked)
         return [Load(path, body, method, each, [self.reach.bearer]) for method, path, body in asked]
@@ -79,12 +97,27 @@ class Pages(_WithHistory):
     name = "pages"
 
     def loads(self) -> Sequence[Load]:
-        asked = ("/?span=week", "/events/?q=found+nowhere", "/deliveries/?state=dead", "/replays/new/?action=replay&delivery_state=dead", "/endpoints/")
-        return [Load(path, method="GET", connections=_DOZENS // len(asked), credentials=[self.reach.cookie], headers=()) for path in asked]
+        asked = (
+            "/?span=week",
+            "/events/?q=found+nowhere",
+            "/deliveries/?state=dead",
+            "/replays/new/?action=replay&delivery_state=dead",
+            "/endpoints/",
+        )
+        return [
+            Load(
+                path,
+                method="GET",
+                connections=_DOZENS // len(asked),
+                credentials=[self.reach.cookie],
+                headers=(),
+            )
+            for path in asked
+        ]
 
 
 class Outward(Greedy):
-    """Calls that make the site ask receivers which never answer: new endpoints, challenges and test events, 20 of each at once."""
+    """New endpoints, challenges and test events, 20 of each at once, at a silent receiver."""
 
     name = "outward"
     env = {"JETRELAY_VERIFY_ENDPOINTS": "true"}
@@ -92,12 +125,18 @@ class Outward(Greedy):
     def prepare(self) -> None:
         self._port = self.reach.hanging()
         # It is answered once the challenge has failed, so one is enough to ask about.
-        self._ids = self.reach.endpoints(1, local("hanging", self._port), timeout_s=largest("timeout_s"))
+        self._ids = self.reach.endpoints(
+            1,
+            local("hanging", self._port),
+            timeout_s=largest("timeout_s"),
+        )
 
     def loads(self) -> Sequence[Load]:
         asked = [("/api/v1/endpoints", f'{{"url":"http://new-%n%.localhost:{self._port}/greedy"}}')]
-        asked += [(f"/api/v1/endpoints/{id}/{act}", "") for id in self._ids for act in ("verify", "test")]
-        return [Load(path, body, connections=_AT_ONCE, credentials=[self.reach.bearer]) for path, body in asked]
+        for id in self._ids:
+            asked += [(f"/api/v1/endpoints/{id}/{act}", "") for act in ("verify", "test")]
+        key = [self.reach.bearer]
+        return [Load(path, body, connections=_AT_ONCE, credentials=key) for path, body in asked]
 
 
 class Replays(_WithHistory):
@@ -115,7 +154,7 @@ class Replays(_WithHistory):
 
 
 class Keys(Greedy):
-    """Keys, idempotency keys and wrong passwords, as fast as they are taken: tables that grow by a row for each request."""
+    """Keys, idempotency keys and wrong passwords: a row or a hash for each request."""
 
     name = "keys"
 
@@ -124,8 +163,30 @@ class Keys(Greedy):
         json = ("Content-Type: application/json",)
         form = ("Content-Type: application/x-www-form-urlencoded", f"Cookie: csrftoken={token}")
         return [
-            Load("/api/v1/keys", '{"name":"key %n%","scopes":["events:write"]}', connections=10, credentials=key),
-            Load("/api/v1/sources", '{"name":"%n%"}', connections=5, credentials=key, headers=(*json, "Idempotency-Key: source-%n%")),
-            Load("/api/v1/events", f'{{"type":"{TYPE}","data":{{}}}}', connections=10, credentials=key, headers=(*json, "Idempotency-Key: event-%n%")),
-            Load("/login/", f"csrfmiddlewaretoken={token}&username=greedy-%n%&password=wrong", connections=10, headers=form),
+            Load(
+                "/api/v1/keys",
+                '{"name":"key %n%","scopes":["events:write"]}',
+                connections=10,
+                credentials=key,
+            ),
+            Load(
+                "/api/v1/sources",
+                '{"name":"%n%"}',
+                connections=5,
+                credentials=key,
+                headers=(*json, "Idempotency-Key: source-%n%"),
+            ),
+            Load(
+                "/api/v1/events",
+                f'{{"type":"{TYPE}","data":{{}}}}',
+                connections=10,
+                credentials=key,
+                headers=(*json, "Idempotency-Key: event-%n%"),
+            ),
+            Load(
+                "/login/",
+                f"csrfmiddlewaretoken={token}&username=greedy-%n%&password=wrong",
+                connections=10,
+                headers=form,
+            ),
         ]

@@ -1,8 +1,9 @@
-"""Clients that ask the same thing again and again until they are told to stop, and count what they were answered. Run as a process:
+"""Clients that ask the same thing again and again until they are told to stop. Run as a process:
 
     python -m jetrelay.bench.greedy.clients SITE LOADS.json ANSWERS.json REQUESTS
 
-They stand for other machines: they run at a low priority, so that what they take of the processor is not what is measured.
+They count what they are answered. They stand for other machines: they run at a low priority, so
+that what they take of the processor is not what is measured.
 """
 
 import json
@@ -17,7 +18,8 @@ from typing import Any
 
 import pycurl
 
-# Nobody who is refused asks again without a breath: the clients' own work would be what slows the others down.
+# Nobody who is refused asks again without a breath: it would be the clients' own work that slows
+# the others down.
 _BREATH_S = 0.1
 _TIMEOUT_MS = 120_000
 _NUMBERS = count()
@@ -59,8 +61,9 @@ class _Crowd:
 
     def __init__(self, site: str, loads: list[dict[str, Any]]) -> None:
         self._multi = pycurl.CurlMulti()
-        clients = [_Client(site, load, number) for load in loads for number in range(load["connections"])]
-        self._waiting, self._busy = deque(clients), dict[pycurl.Curl, _Client]()
+        self._waiting, self._busy = deque[_Client](), dict[pycurl.Curl, _Client]()
+        for load in loads:
+            self._waiting += [_Client(site, load, number) for number in range(load["connections"])]
         self.answers = Counter[int]()
         self.told = False
 
@@ -80,7 +83,8 @@ class _Crowd:
     def _begin(self, most: int) -> None:
         for _ in range(len(self._waiting)):
             client = self._waiting.popleft()
-            if client.ready_at > monotonic() or (most and self.answers.total() + len(self._busy) >= most):
+            enough = most and self.answers.total() + len(self._busy) >= most
+            if enough or client.ready_at > monotonic():
                 self._waiting.append(client)
                 continue
             client.begin()

@@ -1,4 +1,7 @@
-"""What a run starts with: a well-behaved tenant with its endpoint, and a greedy one with nothing. In a process that has the database as Django's."""
+"""What a run starts with: a well-behaved tenant with its endpoint, and a greedy one with nothing.
+
+Runs in a process that has the database as Django's: `processes.django(…)`.
+"""
 
 import json
 
@@ -13,13 +16,18 @@ WELL_BEHAVED, GREEDY = "well-behaved", "greedy"
 
 
 def build(url: str, type: str) -> None:
-    """Make both, and print a key and a session of each, and the id of the endpoint: one JSON document."""
+    """Make both, and print a key and a session of each and the endpoint's id, as JSON."""
     found = {slug: _tenant(slug) for slug in (WELL_BEHAVED, GREEDY)}
     tenant = Tenant.objects.get(slug=WELL_BEHAVED)
     endpoint = Endpoint(tenant=tenant, name="receiver", url=url)
     endpoint.full_clean()
     endpoint.save()
-    Subscription.objects.create(endpoint=endpoint, source=api_source_of(tenant), collections=[type], kinds=["api"])
+    Subscription.objects.create(
+        endpoint=endpoint,
+        source=api_source_of(tenant),
+        collections=[type],
+        kinds=["api"],
+    )
     found[WELL_BEHAVED]["endpoint"] = endpoint.public_id
     print(json.dumps(found))
 

@@ -1,4 +1,4 @@
-"""Receivers that are hard on whoever delivers to them, each on a port of this machine. Run as a process:
+"""Receivers that are hard on whoever delivers to them. Run as a process:
 
     python -m jetrelay.bench.greedy.receivers PORT KIND
 
@@ -45,7 +45,12 @@ KINDS = {"wordy": Wordy, "trickling": Trickling, "failing": Failing}
 
 
 async def _serve(port: int, kind: str) -> None:
-    server = await asyncio.get_running_loop().create_server(KINDS[kind], "127.0.0.1", port, backlog=4096)
+    server = await asyncio.get_running_loop().create_server(
+        KINDS[kind],
+        "127.0.0.1",
+        port,
+        backlog=4096,
+    )
     await server.serve_forever()
 
 

@@ -1,4 +1,4 @@
-"""What a greedy tenant is, and what it has at hand: keys, a session, receivers and clients of its own."""
+"""What a greedy tenant is, and what it has at hand: keys, a session, receivers and clients."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from jetrelay.bench.sink import sink
 TYPE = "greed.order.paid"
 # An answer that does not come in this time is none.
 PATIENCE_S = 60
-# Of everybody that may be made by the hundred: more than any receiver needs, where no quota ends it before.
+# Endpoints of one that makes many, where no quota ends it before.
 MANY = 600
 
 
@@ -33,16 +33,24 @@ def largest(name: str, body: type[Any] = EndpointBody) -> Any:
 
 
 def batch(events: int, padding: int = 0, subject: str = "") -> str:
-    """A batch of so many events, each with so many characters of data beside what it needs. `%n%` in a subject is another number each time."""
-    each = {"type": TYPE, "data": {"note": "x" * padding}} | ({"subject": subject} if subject else {})
-    if "%i%" not in subject:
-        return f'{{"events":[{",".join([json.dumps(each)] * events)}]}}'
-    return f'{{"events":[{",".join(json.dumps(each).replace("%i%", str(number)) for number in range(events))}]}}'
+    """A batch of so many events, each with so much padding.
+
+    In a subject `%i%` is the number of the event, and `%n%` another number each time.
+    """
+    each: dict[str, Any] = {"type": TYPE, "data": {"note": "x" * padding}}
+    if subject:
+        each["subject"] = subject
+    text = json.dumps(each)
+    texts = [text.replace("%i%", str(number)) if subject else text for number in range(events)]
+    return f'{{"events":[{",".join(texts)}]}}'
 
 
 @dataclass(frozen=True)
 class Load:
-    """Clients that all ask the same, each again as soon as it has its answer. `%n%` is another number each time."""
+    """Clients that all ask the same, each again as soon as it has its answer.
+
+    `%n%` is another number each time.
+    """
 
     path: str
     body: str = ""
@@ -55,9 +63,19 @@ class Load:
 
 
 class Reach:
-    """What belongs to one greedy tenant while its turn lasts. `answers` counts what it got, by status; 0 is none at all."""
+    """What belongs to one greedy tenant while its turn lasts.
 
-    def __init__(self, site: str, key: str, session: str, folder: Path, ends: contextlib.ExitStack) -> None:
+    `answers` counts what it got, by status; 0 is none at all.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        key: str,
+        session: str,
+        folder: Path,
+        ends: contextlib.ExitStack,
+    ) -> None:
         self.site, self.key, self.folder = site, key, folder
         self.cookie, self.bearer = f"Cookie: sessionid={session}", f"Authorization: Bearer {key}"
         self.answers = Counter[int]()
@@ -73,7 +91,12 @@ class Reach:
         text = body if isinstance(body, str) or body is None else json.dumps(body)
         try:
             answer = self._client.request(
-                method, self.site + path, data=text, headers={"Content-Type": "application/json"}, timeout=PATIENCE_S, allow_redirects=False
+                method,
+                self.site + path,
+                data=text,
+                headers={"Content-Type": "application/json"},
+                timeout=PATIENCE_S,
+                allow_redirects=False,
             )
         except requests.RequestException:
             self.answers[0] += 1
@@ -92,10 +115,13 @@ class Reach:
         return made
 
     def keys(self, count: int) -> list[str]:
-        """Header lines with its own key and others that it makes, so many in all, or as many as it may."""
+        """Header lines with its own key and others that it makes: so many, or as many as it may."""
         lines = [self.bearer]
         while len(lines) < count:
-            wish = {"name": f"key {len(lines)}", "scopes": ["events:write", "events:read", "deliveries:read"]}
+            wish = {
+                "name": f"key {len(lines)}",
+                "scopes": ["events:write", "events:read", "deliveries:read"],
+            }
             if (answer := self.call("POST", "/api/v1/keys", wish)) is None:
                 break
             lines.append(f"Authorization: Bearer {answer['key']}")
@@ -137,20 +163,37 @@ class Reach:
     def receiver(self, kind: str) -> int:
         """The port of one of `receivers.py`."""
         port, log = free_port(), self.folder / "receiver.log"
-        process = self._ends.enter_context(running(python("-m", "jetrelay.bench.greedy.receivers", str(port), kind), dict(os.environ), log))
+        process = self._ends.enter_context(
+            running(
+                python("-m", "jetrelay.bench.greedy.receivers", str(port), kind),
+                dict(os.environ),
+                log,
+            ),
+        )
         wait_for_port(port, process, log)
         return port
 
     def _clients(self, loads: Sequence[Load], requests: int) -> tuple[list[str], Path]:
         self._files += 1
-        wish, counts = (self.folder / f"{name}-{self._files}.json" for name in ("clients", "answers"))
+        wish = self.folder / f"clients-{self._files}.json"
+        counts = self.folder / f"answers-{self._files}.json"
         wish.write_text(json.dumps([asdict(load) for load in loads]))
-        return [sys.executable, "-m", "jetrelay.bench.greedy.clients", self.site, str(wish), str(counts), str(requests)], counts
+        return [
+            sys.executable,
+            "-m",
+            "jetrelay.bench.greedy.clients",
+            self.site,
+            str(wish),
+            str(counts),
+            str(requests),
+        ], counts
 
     def _count(self, counts: Path) -> None:
         # Clients that were killed have written nothing.
         if counts.exists():
-            self.answers.update({int(status): number for status, number in json.loads(counts.read_text()).items()})
+            self.answers.update(
+                {int(status): number for status, number in json.loads(counts.read_text()).items()},
+            )
 
 
 def local(name: str, port: int) -> Callable[[int], str]:
@@ -164,7 +207,7 @@ class Greedy:
     name: ClassVar[str]
     # What the installation is set to for this one.
     env: ClassVar[dict[str, str]] = {}
-    # Host names of the well-behaved tenant's receiver: from the start, and from when this one is at work, if it is another.
+    # The host of the well-behaved tenant's receiver; and another, where it moves beside this one.
     hosts: ClassVar[tuple[str, ...]] = ("well-behaved.localhost",)
 
     def __init__(self, reach: Reach) -> None:
@@ -178,8 +221,16 @@ class Greedy:
         return ()
 
     def posting(self, body: str, connections: int = 1, keys: Sequence[str] = ()) -> Load:
-        return Load("/api/v1/events/batch", body, connections=connections, credentials=keys or [self.reach.bearer])
+        return Load(
+            "/api/v1/events/batch",
+            body,
+            connections=connections,
+            credentials=keys or [self.reach.bearer],
+        )
 
     def pour(self, batches: int, padding: int = 0, subject: str = "") -> None:
         """Post so many batches of the most events that one may hold."""
-        self.reach.ask([self.posting(batch(api.MAX_ITEMS, padding, subject), connections=4)], batches)
+        self.reach.ask(
+            [self.posting(batch(api.MAX_ITEMS, padding, subject), connections=4)],
+            batches,
+        )
