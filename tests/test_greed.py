@@ -84,6 +84,11 @@ def test_it_says_everything_that_does_not_hold() -> None:
     assert found["verdict"] == "3.12 times as slow; page took 9.0 s; not delivered: 2"
 
 
+def test_it_says_when_it_was_not_well_alone() -> None:
+    found = greed.row(seen([100.0], undelivered=1), seen([100.0]), SMALL, MOST_MB, Counter())
+    assert found["verdict"] == "not delivered while alone: 1"
+
+
 def test_it_counts_what_the_greedy_one_was_refused_with() -> None:
     answers = Counter({202: 900, 200: 3, 201: 1, 429: 40, 503: 2, 0: 7})
     assert greed.row(ALONE, ALONE, SMALL, MOST_MB, answers)["answers"] == "none:7 429:40 503:2"

@@ -45,6 +45,8 @@ _MB = 1024 * 1024
 # Processes by whose memory a row is judged.
 _ROLES = ("web", "worker")
 _STOP_AT = 3
+# What of the well-behaved one is counted, by the names that `Seen` has for it.
+_WORDS = {"refused": "refused", "undelivered": "not delivered", "failed": "pages failed"}
 _BUILD = "from jetrelay.bench.greedy.grounds import build; build({url!r}, {type!r})"
 
 
@@ -164,7 +166,7 @@ def row(
         **{f"{role}_mb": round(memory[role]) for role in _ROLES},
         "answers": _told(answers) or "-",
     }
-    found["verdict"] = "; ".join(_complaints(found, beside, most_mb)) or "holds"
+    found["verdict"] = "; ".join(_complaints(found, alone, beside, most_mb)) or "holds"
     return found
 
 
@@ -174,7 +176,7 @@ def _told(answers: Counter[int]) -> str:
     return " ".join(f"{status or 'none'}:{number}" for status, number in sorted(refused))
 
 
-def _complaints(found: Mapping[str, Any], beside: Seen, most_mb: int) -> Iterator[str]:
+def _complaints(found: Mapping[str, Any], alone: Seen, beside: Seen, most_mb: int) -> Iterator[str]:
     if found["ratio"] > MOST_RATIO:
         yield f"{found['ratio']} times as slow"
     for name in ("health", "page"):
@@ -183,10 +185,7 @@ def _complaints(found: Mapping[str, Any], beside: Seen, most_mb: int) -> Iterato
     for role in _ROLES:
         if found[f"{role}_mb"] > most_mb:
             yield f"{role} had {found[f'{role}_mb']:,} MB"
-    for name, number in (
-        ("refused", beside.refused),
-        ("not delivered", beside.undelivered),
-        ("pages failed", beside.failed),
-    ):
-        if number:
-            yield f"{name}: {number}"
+    for when, seen in (("", beside), (" while alone", alone)):
+        for name in ("refused", "undelivered", "failed"):
+            if number := getattr(seen, name):
+                yield f"{_WORDS[name]}{when}: {number}"
