@@ -23,6 +23,7 @@ from typing import Annotated, Any
 from django.core.management.base import CommandError
 
 from jetrelay.bench import proc
+from jetrelay.bench.greedy.clients import NONE, OPEN
 from jetrelay.bench.greedy.grounds import GREEDY as GREEDY_SLUG
 from jetrelay.bench.greedy.grounds import WELL_BEHAVED
 from jetrelay.bench.greedy.roll import GREEDY
@@ -164,16 +165,17 @@ def row(
         "health_ms": round(beside.slowest_ms[HEALTH]),
         "page_ms": round(beside.slowest_ms[PAGE]),
         **{f"{role}_mb": round(memory[role]) for role in _ROLES},
-        "answers": _told(answers) or "-",
+        "answers": _told(answers),
     }
     found["verdict"] = "; ".join(_complaints(found, alone, beside, most_mb)) or "holds"
     return found
 
 
 def _told(answers: Counter[int]) -> str:
-    """How often the greedy one was told what, other than that it succeeded."""
-    refused = [(status, number) for status, number in answers.items() if not 200 <= status < 300]
-    return " ".join(f"{status or 'none'}:{number}" for status, number in sorted(refused))
+    """How often the greedy one was told what."""
+    words = {NONE: "none", OPEN: "open"}
+    counted = sorted((status, number) for status, number in answers.items() if number)
+    return " ".join(f"{words.get(status, status)}:{number}" for status, number in counted)
 
 
 def _complaints(found: Mapping[str, Any], alone: Seen, beside: Seen, most_mb: int) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
     python -m jetrelay.bench.greedy.clients SITE LOADS.json ANSWERS.json REQUESTS
 
-They count what they are answered. They stand for other machines: they run at a low priority, so
-that what they take of the processor is not what is measured.
+They say so once all of them have asked, and count what they are answered. They stand for other
+machines: they run at a lower priority, so that what they take of the processor counts less.
 """
 
 import json
@@ -23,6 +23,9 @@ import pycurl
 _BREATH_S = 0.1
 _TIMEOUT_MS = 120_000
 _NUMBERS = count()
+ASKED = "all have asked"
+# In place of a status: no answer came; none has come yet.
+NONE, OPEN = 0, -1
 
 
 class _Client:
@@ -33,6 +36,7 @@ class _Client:
         credentials = load["credentials"]
         own = [credentials[number % len(credentials)]] if credentials else []
         self._headers, self.curl = [*own, *load["headers"], "Expect:"], pycurl.Curl()
+        self._body: bytes = load["body"].encode()
         self.curl.setopt(pycurl.CUSTOMREQUEST, load["method"])
         self.curl.setopt(pycurl.PROXY, "")
         self.curl.setopt(pycurl.TIMEOUT_MS, _TIMEOUT_MS)
@@ -47,11 +51,11 @@ class _Client:
 
         self.curl.setopt(pycurl.URL, self._site + filled(self._load["path"]))
         self.curl.setopt(pycurl.HTTPHEADER, [filled(line) for line in self._headers])
-        if self._load["body"]:
-            self.curl.setopt(pycurl.POSTFIELDS, filled(self._load["body"]))
+        if self._body:
+            self.curl.setopt(pycurl.POSTFIELDS, self._body.replace(b"%n%", number.encode()))
 
     def end(self, *, answered: bool) -> int:
-        status = int(self.curl.getinfo(pycurl.RESPONSE_CODE)) if answered else 0
+        status = int(self.curl.getinfo(pycurl.RESPONSE_CODE)) if answered else NONE
         self.ready_at = monotonic() + (0.0 if 200 <= status < 400 else _BREATH_S)
         return status
 
@@ -69,9 +73,13 @@ class _Crowd:
 
     def run(self, most: int) -> None:
         """Until told to stop; or until there are so many answers, if that is not 0."""
+        said = False
         while not self.told and not (most and self.answers.total() >= most):
             self._begin(most)
             self._multi.perform()
+            if not said:
+                print(ASKED, flush=True)
+                said = True
             _, good, bad = self._multi.info_read()
             for curl in good:
                 self._end(curl, answered=True)
@@ -79,6 +87,7 @@ class _Crowd:
                 self._end(curl, answered=False)
             if not good and not bad:
                 self._multi.select(_BREATH_S)
+        self.answers[OPEN] = len(self._busy)
 
     def _begin(self, most: int) -> None:
         for _ in range(len(self._waiting)):
@@ -99,7 +108,7 @@ class _Crowd:
 
 
 def _main(site: str, loads: str, answers: str, most: str) -> None:
-    os.nice(10)
+    os.nice(5)
     crowd = _Crowd(site, json.loads(Path(loads).read_text()))
     signal.signal(signal.SIGTERM, lambda *_: setattr(crowd, "told", True))
     crowd.run(int(most))

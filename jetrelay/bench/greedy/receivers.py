@@ -56,6 +56,6 @@ async def _serve(port: int, kind: str) -> None:
 
 if __name__ == "__main__":
     # It stands for another machine.
-    os.nice(10)
+    os.nice(5)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(int(sys.argv[1]), sys.argv[2]))

@@ -16,7 +16,8 @@ import requests
 from delivery.sources import api
 from jetrelay.api.endpoints import EndpointBody
 from jetrelay.bench import neighbours
-from jetrelay.bench.processes import free_port, python, run, running, wait_for_port
+from jetrelay.bench.greedy.clients import ASKED, NONE
+from jetrelay.bench.processes import free_port, python, run, running, wait_for_line, wait_for_port
 from jetrelay.bench.sink import sink
 
 # What its events are called, and what its endpoints want.
@@ -65,7 +66,7 @@ class Load:
 class Reach:
     """What belongs to one greedy tenant while its turn lasts.
 
-    `answers` counts what it got, by status; 0 is none at all.
+    `answers` counts what it got, by status.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Reach:
                 allow_redirects=False,
             )
         except requests.RequestException:
-            self.answers[0] += 1
+            self.answers[NONE] += 1
             return None
         self.answers[answer.status_code] += 1
         return answer.json() if answer.ok else None
@@ -142,7 +143,8 @@ class Reach:
             yield
             return
         argv, counts = self._clients(loads, 0)
-        with running(argv, dict(os.environ), log):
+        with running(argv, dict(os.environ), log) as process:
+            wait_for_line(ASKED, process, log)
             yield
         self._count(counts)
 
