@@ -31,6 +31,8 @@ COUNTS |= {
     "stored",
     "connections",
     "workers",
+    "held",
+    "greedy_tenants",
     "few_endpoints_per_event",
     "many_endpoints_per_event",
     "pending",
@@ -152,6 +154,22 @@ def test_it_measures_healthy_endpoints_alone_and_beside_bad_neighbours(kind: str
     # The backlog was being sent all the while, and there was more of it.
     assert found["drained"] > 0
     assert found["owed"] > 0
+
+
+@pytest.mark.whole
+def test_it_measures_a_well_behaved_tenant_beside_a_greedy_one(tmp_path: Path) -> None:
+    small = ("--seconds", "1", "--alone", "1", "--only", "keys")
+    with engines("embedded", tmp_path / "data") as env:
+        found = bench(env, "greed", tmp_path / "tmp", *small)
+    (row,) = found["rows"].values()
+    assert list(found["rows"]) == ["keys"]
+    assert (found["greedy_tenants"], found["held"]) == (1, int(row["verdict"] == "holds"))
+    assert found["ratio"] == row["ratio"]
+    assert row["ratio"] == pytest.approx(row["beside_p95_ms"] / row["alone_p95_ms"], rel=0.1)
+    assert 0 < row["alone_p50_ms"] <= row["alone_p95_ms"]
+    assert 0 < row["beside_p50_ms"] <= row["beside_p95_ms"]
+    assert min(row[what] for what in ("stored_p95_ms", "health_ms", "page_ms")) > 0
+    assert min(row["web_mb"], row["worker_mb"]) > 10
 
 
 @pytest.mark.whole

@@ -4,12 +4,15 @@ Latency is the time from stored to settled, as the tables have it; `ratio` is it
 divided by the one alone. Both are measured in one run on the same tables: the neighbours and what they are owed are
 there from the start, but paused.
 
-The neighbours are at work before the second phase is measured. Each of those that hang has more requests waiting than
-it may have open, and its first ones time out inside a phase of the default length. The backlog drains at full speed
-to a sink that answers at once; it is made larger by what could drain meanwhile, and a run that it does not outlast
-has failed. All of them go on getting events.
+The neighbours belong to another tenant, and have the largest values that a tenant may set: requests open at once,
+priority, and half of those that hang the time limit. They are at work before the second phase is measured. Each of
+those that hang has more requests waiting than it may have open; where the time limit is the usual one, the first ones
+time out inside a phase of the default length. The backlog drains at full speed to a sink that answers at once; it is
+made larger by what could drain meanwhile, and a run that it does not outlast has failed. All of them go on getting
+events.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -25,12 +28,13 @@ from jetrelay.bench.processes import MANAGE, delivering, django, python, run
 from jetrelay.bench.scratch import scratch
 from jetrelay.bench.sink import sink
 from jetrelay.bench.spread import percentile, percentiles_ms
-from jetrelay.bench.stage import LOOPBACK, Group
+from jetrelay.bench.stage import LOOPBACK, Group, largest
+from subscriptions.models import Endpoint
 
 WARM_UP_S = 3.0
 # Until a feeder has started, and a little more.
 STARTING_S = 4.0
-# More than an endpoint may have open at once.
+# What one that refuses is owed, and by how much more one that hangs is owed than it may have open at once.
 HELD_BY_EACH = 50
 NEIGHBOURS_PER_S = 1.0
 PATIENCE_S = 60
@@ -50,11 +54,11 @@ def measure(
     backlog += int(drain_per_s * (seconds + WARM_UP_S + STARTING_S))
     with scratch() as (folder, env), sink(folder) as (url, sink_name), hanging_port() as hangs, refusing_port() as refuses:
         env, log, port = env | LOOPBACK, folder / "processes.log", urlsplit(url).port or 80
-        bad = [Group("hanging", hanging, hangs, "paused"), Group("refusing", 1, refuses, "paused"), Group("deep", 1, port, "paused")]
+        bad = neighbours(hanging, hangs, refuses, port)
         run(python(MANAGE, "migrate", "-v0"), env)
         run(django(f"{_IMPORTS} build({[Group('healthy', endpoints, port), *bad]!r})"), env)
-        say(f"storing a backlog of {backlog:,}, and {HELD_BY_EACH} for each endpoint that hangs or refuses")
-        held = f"pour('hanging', {hanging}, {HELD_BY_EACH * hanging}); pour('refusing', 1, {HELD_BY_EACH})"
+        say(f"storing a backlog of {backlog:,}, and for each endpoint that hangs more than it may have open")
+        held = "; ".join(f"pour({group.name!r}, {group.count}, {_held(group)})" for group in bad if group.name != "deep")
         run(django(f"{_IMPORTS} pour('deep', 1, {backlog}); {held}"), env)
         ledger = Ledger(env["DATABASE_URL"])
         alone_feed, beside_feed = (Feed("healthy", endpoints, per_s, origin) for origin in ("alone", "beside"))
@@ -81,6 +85,26 @@ def measure(
             "sink": sink_name,
             "database": env["DATABASE_URL"].split(":")[0],
         }
+
+
+def neighbours(hanging: int, hangs: int, refuses: int, answers: int) -> list[Group]:
+    """So many that hang, one that refuses and one with a backlog: of a tenant that has set all it may."""
+    open_at_once, high = int(largest("max_in_flight")), Endpoint.Priority.HIGH.value
+    refusing = Group("refusing", 1, refuses, "paused", max_in_flight=open_at_once, priority=high, tenant="greedy")
+    holding = hanging // 2
+    groups = [
+        replace(refusing, name="hanging", count=hanging - holding, port=hangs),
+        replace(refusing, name="holding", count=holding, port=hangs, timeout_s=largest("timeout_s")),
+        refusing,
+        replace(refusing, name="deep", port=answers),
+    ]
+    return [group for group in groups if group.count]
+
+
+def _held(group: Group) -> int:
+    """What all of the group are owed from the start."""
+    at_once = 0 if group.name == "refusing" else group.max_in_flight
+    return group.count * (at_once + HELD_BY_EACH)
 
 
 def _phase(env: dict[str, str], log: Path, ledger: Ledger, feeds: list[Feed], seconds: float) -> None:

@@ -51,6 +51,15 @@ def look(pid: int) -> Process | None:
     return Process(_bytes(status["VmRSS"]), _bytes(status["RssAnon"]), files, (int(stat[11]) + int(stat[12])) / _TICKS_PER_S)
 
 
+def peak(pid: int) -> int:
+    """The most bytes that a process has had resident; 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        for line in (_PROC / str(pid) / "status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return _bytes(line.partition(":")[2])
+    return 0
+
+
 def backend(pid: int) -> Process | None:
     """A process of PostgreSQL, where the server is on this machine and no other process has its number."""
     with contextlib.suppress(OSError):

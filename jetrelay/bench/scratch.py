@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,11 @@ from jetrelay.bench.interruption import unbroken
 
 @unbroken
 @contextlib.contextmanager
-def scratch() -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder, and the environment of processes that work on a fresh database and broker. Nothing of it remains."""
+def scratch(like: str = "") -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder, and the environment of processes that work on a fresh database and broker. Nothing of it remains.
+
+    The database is empty, or a copy of the one with the URL `like`, of a benchmark whose processes have left it.
+    """
     with tempfile.TemporaryDirectory(prefix="jetrelay-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         env = {key: value for key, value in os.environ.items() if not key.startswith(("WEBHOOK_", "JETSTREAM_"))}
@@ -33,7 +37,12 @@ def scratch() -> Iterator[tuple[Path, dict[str, str]]]:
             "JETRELAY_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
             "PYTHONUNBUFFERED": "1",
         }
-        env["DATABASE_URL"] = stack.enter_context(database()) if connection.vendor == "postgresql" else f"sqlite:///{folder / 'bench.sqlite3'}"
+        if connection.vendor == "postgresql":
+            env["DATABASE_URL"] = stack.enter_context(database(like))
+        else:
+            env["DATABASE_URL"] = f"sqlite:///{folder / 'bench.sqlite3'}"
+            if like:
+                shutil.copyfile(like.removeprefix("sqlite:///"), folder / "bench.sqlite3")
         env["BROKER_URL"] = stack.enter_context(_redis()) if settings.CELERY_BROKER_URL.startswith("redis") else ""
         yield folder, env
 

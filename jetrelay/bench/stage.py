@@ -5,9 +5,12 @@ that connections are kept apart as those to strangers are; and one subscription,
 """
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
+from django.core.validators import MaxValueValidator
 from django.db import connection, transaction
+from django.db.models import Field
 from django.utils import timezone
 
 from delivery.models import Attempt, Delivery, Event
@@ -27,6 +30,10 @@ class Group:
     port: int
     state: str = "active"
     timeout_s: float = 30.0
+    # Requests open at once, and who goes first, where they are not as an endpoint has them by itself.
+    max_in_flight: int = Endpoint._meta.get_field("max_in_flight").default
+    priority: int = Endpoint.Priority.NORMAL.value
+    tenant: str = "bench"
     # One address for all of them, where clients take part that know nothing of names below localhost.
     address: str = ""
     # Whether they get the events of each subject in order.
@@ -34,6 +41,12 @@ class Group:
 
     def url(self, number: int) -> str:
         return self.address or f"http://{self.name}-{number}.localhost:{self.port}/sink"
+
+
+def largest(name: str) -> float:
+    """The most that this setting of an endpoint may be."""
+    field: Field[Any, Any] = Endpoint._meta.get_field(name)  # type: ignore[assignment]
+    return float(min(each.limit_value for each in field.validators if isinstance(each, MaxValueValidator)))
 
 
 def collection(group: str, number: int) -> str:
@@ -44,17 +57,19 @@ def collection(group: str, number: int) -> str:
 @transaction.atomic
 def build(groups: list[Group]) -> None:
     """Make the endpoints, spread evenly over the lanes."""
-    tenant = Tenant.objects.create(slug="bench", name="Benchmark")
+    tenants = {slug: Tenant.objects.create(slug=slug, name=slug) for slug in sorted({group.tenant for group in groups})}
     source = Source.objects.create(kind=Source.Kind.JETSTREAM, name="Jetstream")
     cast = [(group, number) for group in groups for number in range(group.count)]
     endpoints = [
         Endpoint(
-            tenant=tenant,
+            tenant=tenants[group.tenant],
             name=f"{group.name}-{number}",
             url=group.url(number),
             state=group.state,
             timeout_s=group.timeout_s,
             ordered=group.ordered,
+            max_in_flight=group.max_in_flight,
+            priority=group.priority,
             shard=place % SHARDS,
         )
         for place, (group, number) in enumerate(cast)
