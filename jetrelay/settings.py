@@ -261,6 +261,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 # Files are served as they lie in the packages, so that no collectstatic stands between a clone and a first page.
 WHITENOISE_USE_FINDERS = True
 
+SESSION_ENGINE = "jetrelay.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
