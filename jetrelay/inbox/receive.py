@@ -17,18 +17,21 @@ FORGET_EVERY = 20
 _HIDDEN = ("authorization", "proxy-authorization", "cookie")
 
 
-def receive(inbox: Inbox, request: HttpRequest, body: bytes) -> InboxMessage:
-    """Store the request with the verdict on its signature."""
+def receive(inbox: Inbox, request: HttpRequest, body: bytes, *, unverified_too: bool) -> InboxMessage:
+    """Store the request with the verdict on its signature. Unless `unverified_too`, what does not verify is judged and not stored."""
     verified, verdict = _verdict(inbox.endpoint, request, body)
+    message = InboxMessage(
+        inbox=inbox,
+        webhook_id=_storable(request.headers.get("webhook-id", ""))[:100],
+        verified=verified,
+        verdict=verdict[:200],
+        headers=_shown_headers(inbox.endpoint, request),
+        body=body,
+    )
+    if not verified and not unverified_too:
+        return message
     with transaction.atomic():
-        message = InboxMessage.objects.create(
-            inbox=inbox,
-            webhook_id=_storable(request.headers.get("webhook-id", ""))[:100],
-            verified=verified,
-            verdict=verdict[:200],
-            headers=_shown_headers(inbox.endpoint, request),
-            body=body,
-        )
+        message.save()
         Inbox.objects.filter(pk=inbox.pk).update(received=F("received") + 1)
     if inbox.received % FORGET_EVERY == 0:
         forget_oldest(inbox)
