@@ -42,7 +42,7 @@ def _private(view: View) -> View:
 @_private
 def inbox(request: HtmxRequest, token: str) -> HttpResponseBase:
     if request.method == "POST":
-        return _accept(request, _find(token), unverified_too=True)
+        return _accept(request, _find(token), token)
     if request.method not in ("GET", "HEAD"):
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
     return render(request, "inbox/inbox.html", _context(_find(token)))
@@ -53,7 +53,7 @@ def inbox(request: HtmxRequest, token: str) -> HttpResponseBase:
 def inbox_of(request: HtmxRequest, id: UUID) -> HttpResponseBase:
     if request.method == "POST":
         found = get_object_or_404(Inbox.objects.present().defer("token"), endpoint=id)
-        return _accept(request, found, unverified_too=False)
+        return _accept(request, found)
     if request.method not in ("GET", "HEAD"):
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
     return _lead(request, id)
@@ -80,11 +80,11 @@ def _find(token: str) -> Inbox:
     return get_object_or_404(Inbox.objects.present(), token_digest=digest_of(token))
 
 
-def _accept(request: HtmxRequest, found: Inbox, *, unverified_too: bool) -> HttpResponse:
+def _accept(request: HtmxRequest, found: Inbox, token: str = "") -> HttpResponse:
     body = request.read(MAX_BODY + 1)
     if len(body) > MAX_BODY:
         return HttpResponse(f"The body is larger than {MAX_BODY:,} bytes.\n", status=413, content_type="text/plain")
-    message = receive(found, request, body, unverified_too=unverified_too)
+    message = receive(found, request, body, token)
     if message.verified:
         return HttpResponse("ok", content_type="text/plain")
     return HttpResponse(f"{message.verdict}\n", status=401, content_type="text/plain")
