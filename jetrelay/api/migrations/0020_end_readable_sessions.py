@@ -14,7 +14,7 @@ logger = logging.getLogger("jetrelay.upgrade")
 def end_sessions(apps: Any, schema_editor: Any) -> None:
     count, _ = apps.get_model("sessions", "Session").objects.using(schema_editor.connection.alias).all().delete()
     if count:
-        said = "%d sessions were ended: the database kept them readably until now. Everybody who was signed in has to sign in once more."
+        said = "Sessions that were ended: %d. The database kept them readably until now: everybody who was signed in has to sign in once more."
         logger.warning(said, count)
 
 
