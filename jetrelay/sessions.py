@@ -8,7 +8,6 @@ Django's own rows, of 0.1.0, were under the words themselves. They open nothing 
 """
 
 import base64
-from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -46,8 +45,8 @@ class SessionStore(db.SessionStore):
         return session_key is not None and super().exists(digest_of(session_key))
 
     def create_model_instance(self, data: dict[str, Any]) -> Session:
-        expires: datetime = self.get_expiry_date()
-        return Session(session_key=digest_of(self._get_or_create_session_key()), session_data=self.encode(data), expire_date=expires)
+        word: str = self._get_or_create_session_key()  # type: ignore[attr-defined] # which its types leave out
+        return Session(session_key=digest_of(word), session_data=self.encode(data), expire_date=self.get_expiry_date())
 
     def delete(self, session_key: str | None = None) -> None:
         word = session_key or self.session_key
@@ -57,9 +56,9 @@ class SessionStore(db.SessionStore):
     def encode(self, session_dict: dict[str, Any]) -> str:
         return _cipher(settings.SECRET_KEY).encrypt(super().encode(session_dict).encode()).decode()
 
-    def decode(self, session_data: str) -> dict[str, Any]:
+    def decode(self, session_data: bytes | str) -> dict[str, Any]:
         try:
-            signed = _cipher(settings.SECRET_KEY).decrypt(session_data.encode()).decode()
+            signed = _cipher(settings.SECRET_KEY).decrypt(session_data).decode()
         except InvalidToken:
             # Of another SECRET_KEY: as Django does with a signature that does not fit.
             return {}
@@ -67,10 +66,18 @@ class SessionStore(db.SessionStore):
         return found
 
     # The same for views that are asynchronous, so that none of them falls back to Django's.
-    _aget_session_from_db = sync_to_async(_get_session_from_db)
-    aexists = sync_to_async(exists)
-    acreate_model_instance = sync_to_async(create_model_instance)
-    adelete = sync_to_async(delete)
+
+    async def _aget_session_from_db(self) -> Session | None:
+        return await sync_to_async(self._get_session_from_db)()
+
+    async def aexists(self, session_key: str) -> bool:
+        return await sync_to_async(self.exists)(session_key)
+
+    async def acreate_model_instance(self, data: dict[str, Any]) -> Session:
+        return await sync_to_async(self.create_model_instance)(data)
+
+    async def adelete(self, session_key: str | None = None) -> None:
+        await sync_to_async(self.delete)(session_key)
 
 
 @lru_cache(maxsize=2)

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.contrib.auth.tokens import default_token_generator
 from django.contrib.sessions.models import Session
@@ -291,3 +292,21 @@ def test_keys_are_digests(fresh_api: None) -> None:
     assert not opens_api(bytes(row.digest).hex())
     assert ApiKey.objects.filter(visible_prefix=text[:16]).count() <= 1
     assert not AuditEntry.objects.filter(detail__contains=text).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_asynchronous_view_finds_the_same_session(cheap_passwords: None) -> None:
+    word = signed_in(somebody()).cookies["sessionid"].value
+
+    async def look() -> tuple[dict[str, Any], bool, bool, str]:
+        store = SessionStore()
+        await store.acreate()
+        made = str(store.session_key)
+        await store.adelete()
+        return await SessionStore(word).aload(), await store.aexists(word), await store.aexists(made), made
+
+    found, there, gone, made = async_to_sync(look)()
+    assert found["_auth_user_id"] == str(User.objects.get().pk)
+    assert (there, gone) == (True, False)
+    assert [row.session_key for row in Session.objects.all()] == [digest_of(word)]
+    assert made != digest_of(made)

@@ -36,7 +36,7 @@ def run(*argv: str, env: dict[str, str]) -> str:
 def cells(env: dict[str, str], query: str) -> list[Any]:
     if url := env.get("DATABASE_URL"):
         with psycopg.connect(url) as connection:
-            return connection.execute(query).fetchall()  # type: ignore[arg-type]
+            return connection.execute(query).fetchall()
     with contextlib.closing(sqlite3.connect(Path(env["JETRELAY_DATA_DIR"]) / "jetrelay.sqlite3")) as connection:
         return connection.execute(query).fetchall()
 
