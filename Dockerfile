@@ -20,7 +20,7 @@ LABEL org.opencontainers.image.title="Jetrelay" \
       org.opencontainers.image.description="Events in, signed webhooks out" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}"
-RUN groupadd --system --gid 10001 jetrelay && useradd --system --uid 10001 --gid 10001 --create-home --home-dir /data jetrelay
+RUN groupadd --system --gid 10001 jetrelay && useradd --system --uid 10001 --gid 10001 --create-home --home-dir /data jetrelay && chmod 0700 /data
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app

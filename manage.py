@@ -4,8 +4,14 @@
 import os
 import sys
 
+# They write what others are to read: code and documents.
+FOR_OTHERS = ("collectstatic", "makemigrations", "spectacular")
+
 
 def main() -> None:
+    if sys.argv[1:2] and sys.argv[1] not in FOR_OTHERS:
+        # Whatever else a command writes, a dump above all, may hold what lets somebody in.
+        os.umask(0o077)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jetrelay.settings")
     try:
         import django  # noqa: F401

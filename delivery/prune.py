@@ -7,6 +7,7 @@
 | events, those that nobody wanted as well | JETRELAY_RETENTION_DAYS after they came, once none of their deliveries is left |
 | entries of the audit log | JETRELAY_AUDIT_DAYS after they were written |
 | tallies, filled gaps | after the days below |
+| sessions of the pages | when they have expired |
 
 The clock of a delivery starts when it is settled, not when it is made: one that went through today after eight days of
 waiting is news. Pending deliveries never go, and while one delivery of an event is here, of whatever state, so is the event.
@@ -29,6 +30,7 @@ from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import DatabaseError, InterfaceError, transaction
 from django.utils import timezone
 
@@ -71,13 +73,14 @@ class Cutoffs:
     tallies: datetime
     gaps: datetime
     audit: datetime
+    sessions: datetime
 
     @classmethod
     def at(cls, now: datetime) -> Self:
         kept = now - timedelta(days=settings.JETRELAY_RETENTION_DAYS)
         dead = now - timedelta(days=settings.JETRELAY_DEAD_LETTER_DAYS)
         audit = now - timedelta(days=settings.JETRELAY_AUDIT_DAYS)
-        return cls(Terms(kept, dead), kept, now - timedelta(days=TALLY_DAYS), now - timedelta(days=FILLED_GAP_DAYS), audit)
+        return cls(Terms(kept, dead), kept, now - timedelta(days=TALLY_DAYS), now - timedelta(days=FILLED_GAP_DAYS), audit, now)
 
 
 class Stretch(NamedTuple):
@@ -180,8 +183,25 @@ class AuditEntries(Walk):
         return Counter({"audit entries": AuditEntry.objects.filter(pk__in=over).delete()[0]})
 
 
+class Sessions(Walk):
+    """Nobody can use them, and a dump need not have them."""
+
+    def look(self, after: tuple[datetime, str] | None, most: int, dry: bool) -> Stretch | None:
+        rows = self._over()
+        if after:
+            rows = rows.filter(expire_date__gte=after[0]).exclude(expire_date=after[0], pk__lte=after[1])
+        found = list(rows.order_by("expire_date", "pk").values_list("expire_date", "pk")[:most])
+        return Stretch(found[-1], {pk: "sessions" for _, pk in found}) if found else None
+
+    def delete(self, over: Sequence[str]) -> Counts:
+        return Counter(sessions=self._over().filter(pk__in=over).delete()[0])
+
+    def _over(self) -> Any:
+        return Session.objects.filter(expire_date__lt=self.cutoffs.sessions)
+
+
 # Deliveries before events: what they need goes after them, in the same pass.
-WALKS: tuple[type[Walk], ...] = (Deliveries, Events, EventTallies, AttemptTallies, FilledGaps, AuditEntries)
+WALKS: tuple[type[Walk], ...] = (Deliveries, Events, EventTallies, AttemptTallies, FilledGaps, AuditEntries, Sessions)
 
 
 class Report(NamedTuple):

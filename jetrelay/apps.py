@@ -1,9 +1,19 @@
+import logging
+
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib.admin import apps
+
+logger = logging.getLogger(__name__)
 
 
 class JetrelayConfig(AppConfig):
     name = "jetrelay"
+
+    def ready(self) -> None:
+        # Found by the settings, when there was nowhere to say it.
+        for line in settings.JETRELAY_FILES_MENDED:
+            logger.warning("%s", line)
 
 
 class AdminConfig(apps.AdminConfig):

@@ -69,23 +69,23 @@ def _webhook(tenant: Tenant, source: Source) -> Iterator[str]:
 
 
 def _inbox(tenant: Tenant, source: Source) -> Iterator[str]:
-    inbox = Inbox.objects.exclude(endpoint__state=Endpoint.State.DELETED).select_related("endpoint").first()
+    inbox = Inbox.objects.present().first()
     if inbox is None:
         endpoint = Endpoint(tenant=tenant, name="Built-in inbox", origin=Endpoint.Origin.INBOX)
         inbox = Inbox(endpoint=endpoint)
-        _save(endpoint, url=_inbox_url(inbox))
+        _save(endpoint, url=_local_url("inbox_of", endpoint.pk))
         inbox.save()
     # The port may be another one than last time.
-    _save(inbox.endpoint, url=_inbox_url(inbox))
+    _save(inbox.endpoint, url=_local_url("inbox_of", inbox.endpoint.pk))
     chosen = settings.JETSTREAM_COLLECTIONS or (["*"] if settings.JETSTREAM_DIDS else [QUIET_COLLECTION])
     _subscribe(inbox.endpoint, source, chosen)
     kinds = [kind for kind in settings.JETSTREAM_KINDS if kind != "commit"]
     what = [*(chosen if "commit" in settings.JETSTREAM_KINDS else []), *kinds]
-    yield f"WEBHOOK_URL is not set: events ({', '.join(what)}) go to the built-in inbox. Watch them arrive: {inbox.endpoint.url}"
+    yield f"WEBHOOK_URL is not set: events ({', '.join(what)}) go to the built-in inbox. Watch them arrive: {_local_url('inbox', inbox.token)}"
 
 
-def _inbox_url(inbox: Inbox) -> str:
-    return f"http://127.0.0.1:{settings.PORT}{reverse('inbox', args=[inbox.token])}"
+def _local_url(page: str, argument: object) -> str:
+    return f"http://127.0.0.1:{settings.PORT}{reverse(page, args=[argument])}"
 
 
 def _subscribe(endpoint: Endpoint, source: Source, collections: list[str]) -> None:

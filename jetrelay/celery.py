@@ -6,6 +6,8 @@ from celery import Celery
 
 from jetrelay import filebroker
 
+# As `manage.py` does: what a worker or beat writes is nobody else's.
+os.umask(0o077)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jetrelay.settings")
 
 filebroker.register()

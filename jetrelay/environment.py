@@ -15,6 +15,8 @@ import environ
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 
+from jetrelay import own_files
+
 T = TypeVar("T")
 
 _env = environ.Env()
@@ -92,7 +94,7 @@ def host_name(value: str) -> str:
 
 def make_folder(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        own_files.make_folder(path)
     except OSError as error:
         raise ImproperlyConfigured(f"JETRELAY_DATA_DIR: {path} cannot be made: {error.strerror}.") from error
 
@@ -131,7 +133,7 @@ def site(name: str) -> str:
 
 def database(name: str, data_dir: Path) -> dict[str, object]:
     """Django's DATABASES entry for a sqlite:/// or postgres:// URL (default: a file in the data directory)."""
-    url = text(name) or f"sqlite:///{data_dir / 'jetrelay.sqlite3'}"
+    url = text(name) or f"sqlite:///{data_dir / own_files.DATABASE}"
     scheme = url.partition("://")[0]
     if scheme not in ("sqlite", "postgres", "postgresql"):
         raise ImproperlyConfigured(f"{name} starts with {scheme!r}: use sqlite:///path or postgres://user:password@host:5432/name.")
@@ -146,6 +148,7 @@ def database(name: str, data_dir: Path) -> dict[str, object]:
     if scheme == "sqlite":
         config["OPTIONS"] = {
             "timeout": 30,
+            "factory": own_files.Connection,
             # A deferred transaction that reads first cannot wait for the writer: it fails at once when it upgrades.
             "transaction_mode": "IMMEDIATE",
             # FULL, so that a commit survives a power cut: "stored means kept" must mean the same on every engine.
@@ -164,8 +167,8 @@ def broker(name: str, data_dir: Path) -> tuple[str, dict[str, object]]:
     url = text(name)
     if not url:
         folder = data_dir / "broker"
-        for part in ("messages", "taken"):
-            make_folder(folder / part)
+        for part in (data_dir, folder, folder / "messages", folder / "taken"):
+            make_folder(part)
         return "filesystem://localhost", {
             "data_folder_in": str(folder / "messages"),
             "data_folder_out": str(folder / "messages"),

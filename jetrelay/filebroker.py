@@ -14,6 +14,8 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, filesystem, virtual
 from kombu.utils.json import dumps, loads
 
+from jetrelay import own_files
+
 # The part of a name that `_put` makes up, by its length: a queue whose name ends like another's has other messages.
 _ANY_MESSAGE = "?" * (20 + 1 + 32)
 
@@ -26,7 +28,9 @@ class Channel(filesystem.Channel):
     def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         name = f"{time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         aside = Path(self.data_folder_out, f".{name}.new")
-        aside.write_text(dumps(payload))  # type: ignore[no-untyped-call]
+        # A message says little, and is still nobody else's.
+        with open(aside, "x", opener=own_files.opener) as file:
+            file.write(dumps(payload))  # type: ignore[no-untyped-call]
         aside.rename(Path(self.data_folder_out, name))
 
     def _get(self, queue: str, timeout: Any = None) -> Any:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
+from jetrelay import own_files
+
 FILE_NAME = "secrets.json"
 
 
@@ -39,7 +41,7 @@ def load(data_dir: Path) -> dict[str, str]:
 
 def ensure(data_dir: Path) -> dict[str, str]:
     """Write what is missing, readable by the owner alone, and return all of it."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    own_files.make_folder(data_dir)
     found = load(data_dir)
     missing = {name: make() for name, make in _GENERATORS.items() if not found.get(name)}
     if missing:
@@ -47,7 +49,9 @@ def ensure(data_dir: Path) -> dict[str, str]:
         path = data_dir / FILE_NAME
         # Written aside and renamed, so that a crash half-way never leaves half a key behind.
         aside = path.with_suffix(".new")
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        # One that a crash has left, or that somebody has put there, would keep its own mode.
+        aside.unlink(missing_ok=True)
+        with open(aside, "x", opener=own_files.opener) as file:
             json.dump(found, file, indent=1)
             file.flush()
             os.fsync(file.fileno())

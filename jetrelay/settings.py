@@ -1,6 +1,7 @@
 """All settings, from the environment. The README's table says what each variable does."""
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -8,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 import jetrelay
 from delivery.sources.jetstream.compression import read_v1_dictionary
 from jetrelay import environment as env
-from jetrelay import generated_secrets, logs
+from jetrelay import generated_secrets, logs, own_files
 from subscriptions import validation
 
 VERSION = jetrelay.__version__
@@ -138,6 +139,14 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BROKER_URL, CELERY_BROKER_TRANSPORT_OPTIONS = env.broker("BROKER_URL", DATA_DIR)
+# Whatever command this is, it opens these files. What was too open is told once there are logs, by `jetrelay.apps`.
+JETRELAY_FILES: dict[str, Any] = {
+    "data_dir": DATA_DIR,
+    "database": str(DATABASES["default"]["NAME"]) if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3" else "",
+    "default": DATA_DIR == BASE_DIR / "data",
+}
+JETRELAY_FILES_MENDED = own_files.mend(**JETRELAY_FILES)
+
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
@@ -270,6 +279,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 # Files are served as they lie in the packages, so that no collectstatic stands between a clone and a first page.
 WHITENOISE_USE_FINDERS = True
 
+SESSION_ENGINE = "jetrelay.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"

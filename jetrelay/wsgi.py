@@ -12,6 +12,8 @@ from typing import Any
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
+# As `manage.py` does: what a request makes the site write is nobody else's.
+os.umask(0o077)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jetrelay.settings")
 
 _site = get_wsgi_application()

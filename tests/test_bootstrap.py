@@ -65,7 +65,7 @@ def test_it_makes_what_an_installation_needs(settings: Settings) -> None:
 def test_it_shows_the_main_job_in_the_inbox_when_nothing_is_set(settings: Settings) -> None:
     said = start(settings, PORT=8123)
     url = f"http://127.0.0.1:8123/inbox/{Inbox.objects.get().token}"
-    assert inbox().url.rstrip("/") == url
+    assert inbox().url == f"http://127.0.0.1:8123/inbox/of/{inbox().public_id}"
     assert f"events ({QUIET_COLLECTION}) go to the built-in inbox. Watch them arrive: {url}" in said
     assert wishes() == {"inbox": ([QUIET_COLLECTION], [], ["commit"])}
     assert inbox().url_is_operators
@@ -168,8 +168,9 @@ def test_it_follows_a_change_of_url_and_token(settings: Settings) -> None:
 def test_it_follows_a_change_of_port(settings: Settings) -> None:
     start(settings, PORT=8123)
     token = Inbox.objects.get().token
-    start(settings, PORT=8124)
-    assert inbox().url.startswith(f"http://127.0.0.1:8124/inbox/{token}")
+    said = start(settings, PORT=8124)
+    assert inbox().url.startswith("http://127.0.0.1:8124/inbox/of/")
+    assert f"Watch them arrive: http://127.0.0.1:8124/inbox/{token}" in said
 
 
 def test_it_signs_with_both_secrets_for_a_day_after_a_change(settings: Settings) -> None:

@@ -605,10 +605,6 @@ def test_a_data_directory_that_cannot_be_used(settings: Settings, tmp_path: Path
     settings.DATA_DIR, settings.CELERY_BROKER_URL = tmp_path, "redis://127.0.0.1/0"
     monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django.db.backends.postgresql")
     assert PROBLEM not in levels(disk.disk)
-    (tmp_path / "secrets.json").write_text("{}")
-    (tmp_path / "secrets.json").chmod(0o644)
-    assert "can be read by others" in found(disk.disk)[0][1]
-    (tmp_path / "secrets.json").chmod(0o600)
     monkeypatch.setattr(disk, "LITTLE", 1 << 60)
     assert level(disk.disk) == WARNING
     monkeypatch.setattr(disk, "TOO_LITTLE", 1 << 60)

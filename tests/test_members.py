@@ -246,7 +246,7 @@ def test_members_see_what_is_theirs(role: str, ours: House, theirs: House) -> No
         "/deliveries/": (delivery.public_id, f"{OURS} endpoint</option>"),
         f"/deliveries/?q={ours.row('evt').public_id}": (delivery.public_id,),
         f"/deliveries/{delivery.public_id}/": (f"{OURS} subject", f"{OURS} answer"),
-        "/endpoints/": (f"https://{OURS}.example/hook", f"{OURS} failure", f"/inbox/{ours.inbox.token}"),
+        "/endpoints/": (f"https://{OURS}.example/hook", f"{OURS} failure", f"/inbox/of/{ours.inbox.endpoint.public_id}"),
         "/replays/": (f"{OURS} person", ours.row("rpl").public_id),
         "/keys/": (f"{OURS} key", ours.row("key").visible_prefix),
         "/members/": (f"{OURS} tenant", f"{OURS}.person"),

@@ -14,6 +14,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from jetrelay.api.models import IdempotentRequest
+from jetrelay.inbox.models import Inbox
 from subscriptions.management.commands import rotate_encryption_keys as command
 from subscriptions.models import ConfigVersion, Endpoint, new_secret
 from tests.builders import make_endpoint, make_tenant
@@ -66,7 +67,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> 
 
 def test_it_finds_every_encrypted_field_by_itself() -> None:
     found = {model: [field.name for field in fields] for model, fields in command.encrypted_columns().items()}
-    assert found == {Endpoint: list(COLUMNS), IdempotentRequest: ["answer"]}
+    assert found == {Endpoint: list(COLUMNS), IdempotentRequest: ["answer"], Inbox: ["token"]}
 
 
 def test_it_takes_the_answers_that_are_kept_for_repeated_requests_along(settings: Settings) -> None:

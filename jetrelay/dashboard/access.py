@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
@@ -154,7 +155,10 @@ def signed_in_page(view: View) -> View:
 
 
 def _to_sign_in(request: HtmxRequest) -> HttpResponseBase:
-    return redirect_to_login(request.get_full_path() if request.method == "GET" else reverse("overview"))
+    # Whoever had a session is told that it is over; the cookie goes with this answer.
+    ended = bool(request.COOKIES.get(settings.SESSION_COOKIE_NAME)) and request.session.session_key is None
+    where = reverse("login") + ("?ended=1" if ended else "")
+    return redirect_to_login(request.get_full_path() if request.method == "GET" else reverse("overview"), where)
 
 
 def access(request: HttpRequest) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import redis
 from django.conf import settings
 
+from jetrelay import own_files
 from jetrelay.doctor.finding import Finding, ok, problem, warning
 from jetrelay.doctor.registry import Check
 
@@ -61,7 +62,7 @@ def _files() -> Iterator[Finding]:
     folder = Path(str(settings.CELERY_BROKER_TRANSPORT_OPTIONS["data_folder_in"]))
     trial = folder / f".doctor-{uuid.uuid4().hex}"
     try:
-        trial.write_text("wake")
+        trial.touch(mode=own_files.FILE)
         trial.rename(trial.with_suffix(".taken")).unlink()
     except OSError as error:
         yield problem(f"{folder} cannot be written to: {error.strerror}", f"Give it to the user that Jetrelay runs as. {_AWAY}")

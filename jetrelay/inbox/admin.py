@@ -20,7 +20,7 @@ class InboxAdmin(ReadOnlyAdmin):
     fields = ("endpoint", "received")
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Inbox]":
-        return super().get_queryset(request).prefetch_related(Prefetch("endpoint", Endpoint.objects.only("id", "name")))
+        return super().get_queryset(request).defer("token").prefetch_related(Prefetch("endpoint", Endpoint.objects.only("id", "name")))
 
     def view_on_site(self, obj: Inbox) -> str:
         return reverse("inbox", args=[obj.token])
@@ -36,7 +36,7 @@ class InboxMessageAdmin(ReadOnlyAdmin):
     readonly_fields = ("body_text",)
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[InboxMessage]":
-        return super().get_queryset(request).select_related("inbox__endpoint").only("inbox__token", "inbox__endpoint__name", *_LISTED)
+        return super().get_queryset(request).select_related("inbox__endpoint").only("inbox__endpoint__name", *_LISTED)
 
     def view_on_site(self, obj: InboxMessage) -> str:
         return reverse("inbox", args=[obj.inbox.token])

@@ -1,6 +1,7 @@
 """Taking one request in: verify it, keep it, forget the oldest."""
 
 import hmac
+from urllib.parse import unquote
 
 from django.db import transaction
 from django.db.models import F
@@ -14,21 +15,24 @@ from subscriptions.models import Endpoint
 KEPT = 200
 # Forgetting costs a query: it is done for one message in so many.
 FORGET_EVERY = 20
-_HIDDEN = ("authorization", "proxy-authorization", "cookie")
+_HIDDEN = ("authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token")
 
 
-def receive(inbox: Inbox, request: HttpRequest, body: bytes) -> InboxMessage:
-    """Store the request with the verdict on its signature."""
+def receive(inbox: Inbox, request: HttpRequest, body: bytes, token: str = "") -> InboxMessage:
+    """Store the request with the verdict on its signature. Without the inbox's token it is judged, and stored only if it verifies."""
     verified, verdict = _verdict(inbox.endpoint, request, body)
+    message = InboxMessage(
+        inbox=inbox,
+        webhook_id=_storable(request.headers.get("webhook-id", ""))[:100],
+        verified=verified,
+        verdict=verdict[:200],
+        headers=_shown_headers(inbox.endpoint, request, token),
+        body=body,
+    )
+    if not verified and not token:
+        return message
     with transaction.atomic():
-        message = InboxMessage.objects.create(
-            inbox=inbox,
-            webhook_id=_storable(request.headers.get("webhook-id", ""))[:100],
-            verified=verified,
-            verdict=verdict[:200],
-            headers=_shown_headers(inbox.endpoint, request),
-            body=body,
-        )
+        message.save()
         Inbox.objects.filter(pk=inbox.pk).update(received=F("received") + 1)
     if inbox.received % FORGET_EVERY == 0:
         forget_oldest(inbox)
@@ -50,10 +54,12 @@ def _verdict(endpoint: Endpoint, request: HttpRequest, body: bytes) -> tuple[boo
     return True, "signature verified"
 
 
-def _shown_headers(endpoint: Endpoint, request: HttpRequest) -> dict[str, str]:
-    """The headers as they came, but for those that hold a secret."""
+def _shown_headers(endpoint: Endpoint, request: HttpRequest, token: str) -> dict[str, str]:
+    """The headers as they came, but for those that hold a secret. Browsers and proxies send the address along, and the token in it."""
     hidden = {*_HIDDEN, *(name.lower() for name in endpoint.extra_header_names)}
-    headers = {name: "(hidden)" if name.lower() in hidden else _storable(value) for name, value in request.headers.items()}
+    headers = {
+        name: "(hidden)" if name.lower() in hidden or (token and token in unquote(value)) else _storable(value) for name, value in request.headers.items()
+    }
     if "authorization" in request.headers:
         headers["Authorization"] = _bearer(endpoint.bearer_token, request.headers["authorization"])
     return headers

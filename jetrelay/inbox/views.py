@@ -1,15 +1,21 @@
-"""`/inbox/<token>`: POST delivers to it, GET shows what arrived. Whoever knows the token may do both."""
+"""Two addresses for one inbox.
+
+`/inbox/<token>`: GET shows what arrived, POST adds to it. Whoever knows the token may do both.
+`/inbox/of/<endpoint>`: POST delivers to it what the endpoint's secret has signed, and nothing else. It is the endpoint's URL, which many
+people see. GET leads those who see the endpoint to the other address.
+"""
 
 from functools import wraps
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpResponse, HttpResponseBase, HttpResponseNotAllowed
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from jetrelay.dashboard.access import HtmxRequest, View, confined
-from jetrelay.inbox.models import Inbox
+from jetrelay.dashboard.access import HtmxRequest, View, confined, members_page
+from jetrelay.inbox.models import Inbox, digest_of
 from jetrelay.inbox.reading import read
 from jetrelay.inbox.receive import KEPT, receive
 from subscriptions.models import Endpoint
@@ -36,10 +42,28 @@ def _private(view: View) -> View:
 @_private
 def inbox(request: HtmxRequest, token: str) -> HttpResponseBase:
     if request.method == "POST":
-        return _accept(request, token)
+        return _accept(request, _find(token), token)
     if request.method not in ("GET", "HEAD"):
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
     return render(request, "inbox/inbox.html", _context(_find(token)))
+
+
+@csrf_exempt
+@_private
+def inbox_of(request: HtmxRequest, id: UUID) -> HttpResponseBase:
+    if request.method == "POST":
+        found = get_object_or_404(Inbox.objects.present().defer("token"), endpoint=id)
+        return _accept(request, found)
+    if request.method not in ("GET", "HEAD"):
+        return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
+    return _lead(request, id)
+
+
+@members_page
+def _lead(request: HtmxRequest, id: UUID) -> HttpResponseBase:
+    theirs = Endpoint.objects.for_tenants(request.access.sees).present().filter(pk=id)
+    found = get_object_or_404(Inbox.objects.present(), endpoint__in=theirs)
+    return redirect("inbox", found.token)
 
 
 @require_safe
@@ -53,17 +77,14 @@ def messages_fragment(request: HtmxRequest, token: str) -> HttpResponseBase:
 
 
 def _find(token: str) -> Inbox:
-    # Without its secret, the inbox of a deleted endpoint has nothing to verify with.
-    present = Inbox.objects.exclude(endpoint__state=Endpoint.State.DELETED)
-    return get_object_or_404(present.select_related("endpoint"), token=token)
+    return get_object_or_404(Inbox.objects.present(), token_digest=digest_of(token))
 
 
-def _accept(request: HtmxRequest, token: str) -> HttpResponse:
-    found = _find(token)
+def _accept(request: HtmxRequest, found: Inbox, token: str = "") -> HttpResponse:
     body = request.read(MAX_BODY + 1)
     if len(body) > MAX_BODY:
         return HttpResponse(f"The body is larger than {MAX_BODY:,} bytes.\n", status=413, content_type="text/plain")
-    message = receive(found, request, body)
+    message = receive(found, request, body, token)
     if message.verified:
         return HttpResponse("ok", content_type="text/plain")
     return HttpResponse(f"{message.verdict}\n", status=401, content_type="text/plain")

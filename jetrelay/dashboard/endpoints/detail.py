@@ -46,7 +46,7 @@ def endpoint_fragment(request: HtmxRequest, id: uuid.UUID) -> HttpResponse:
 
 
 def _one(request: HtmxRequest, id: uuid.UUID) -> Endpoint:
-    found = figures.with_debts(rows.seen(request).without_secrets()).select_related("tenant", "inbox", "health").filter(pk=id).first()
+    found = figures.with_debts(rows.seen(request).without_secrets()).select_related("tenant", "inbox", "health").defer("inbox__token").filter(pk=id).first()
     if found is None:
         raise Http404("No endpoint has this id: it may have been deleted.")
     return found

@@ -93,7 +93,7 @@ class Row:
 @members_page
 def endpoints(request: HtmxRequest) -> HttpResponse:
     filters, now = Filters.read(request.GET.dict()), timezone.now()
-    matching = figures.with_backlog(filters.of(request.access.sees)).select_related("tenant", "inbox", "health")
+    matching = figures.with_backlog(filters.of(request.access.sees)).select_related("tenant", "inbox", "health").defer("inbox__token")
     found = list(matching[: PAGE + 1])
     trends = figures.trends([each.pk for each in found[:PAGE]], now)
     context: dict[str, Any] = {

@@ -18,7 +18,7 @@ def seen(request: HtmxRequest) -> EndpointQuerySet:
 
 def one(request: HtmxRequest, id: uuid.UUID, *, to_act: bool = False) -> Endpoint:
     """The endpoint with this id. One that is not theirs is not there; one that they may only look at is refused if it is `to_act` on."""
-    found = seen(request).select_related("tenant", "health", "inbox").filter(pk=id).first()
+    found = seen(request).select_related("tenant", "health", "inbox").defer("inbox__token").filter(pk=id).first()
     if found is None:
         raise Http404("No endpoint has this id: it may have been deleted.")
     request.access.require(not to_act or request.access.may_act_in(found.tenant_id))

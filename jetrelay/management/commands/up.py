@@ -19,8 +19,8 @@ import redis
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from jetrelay import environment, generated_secrets
-from jetrelay.child_output import for_programs, print_line
+from jetrelay import environment, generated_secrets, own_files
+from jetrelay.child_output import for_people, for_programs, print_line
 from jetrelay.intake import SERVER_THREADS
 from jetrelay.logs import masking
 from jetrelay.logs.rendering import BAR
@@ -146,6 +146,9 @@ def prepare(env: Mapping[str, str], as_json: bool = False) -> None:
     )
     if migrated.returncode:
         raise CommandError(f"The database could not be prepared. Is it running, and is DATABASE_URL right?\n\n{reason(migrated.stdout)}")
+    for line in migrated.stdout.splitlines():
+        # What an upgrade has to say.
+        print_line(for_programs("migrate", line) if as_json else for_people(line))
     # Straight to the terminal: it prints the admin's password, once. In JSON its lines go where logs are kept, and say no secret.
     output = subprocess.PIPE if as_json else None
     made = subprocess.run(manage("bootstrap"), env=env, stdin=subprocess.DEVNULL, stdout=output, text=True, errors="replace", check=False)
@@ -164,7 +167,7 @@ def reason(output: str) -> str:
 
 def only_one(data_dir: Path) -> IO[str]:
     """Hold the data directory for this process; the lock ends with it, however it ends. Raises CommandError if it is taken."""
-    file = (data_dir / "up.lock").open("a+")
+    file = open(data_dir / "up.lock", "a+", opener=own_files.opener)  # noqa: SIM115 - held until this process ends
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
