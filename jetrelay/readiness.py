@@ -19,14 +19,17 @@ from django.conf import settings
 from django.db import Error, connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
+from django.db.models import Max
 from django.db.models.functions import Now
 from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from delivery.leases import listener_lease
-from delivery.models import Lease
+from delivery import leases
+from delivery.lanes import lanes_due
+from delivery.leases import lane_lease, listener_lease
+from delivery.models import Lease, StreamHost
 from jetrelay.metrics import owed
 from subscriptions.models import Subscription
 
@@ -38,6 +41,8 @@ SHARED_S = 1.0
 BROKER_TIMEOUT_S = 1.0
 # A standby takes over within 7 s of a crash: that is no trouble yet.
 LISTENER_GRACE = timedelta(seconds=15)
+# A listener renews its lease every two seconds and looks at its hosts each second; whatever the dates say, one that does not is none.
+STANDSTILL_S = 30.0
 
 
 class Problem(NamedTuple):
@@ -48,6 +53,25 @@ class Problem(NamedTuple):
 
 
 Part = Callable[[], Problem | None]
+
+
+class Standstill:
+    """For how long something has been as it is, by this process's own clock: dates that others wrote may be wrong."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[object, float]] = {}
+
+    def seconds(self, name: str, value: object) -> float:
+        known = self._seen.get(name)
+        if known is None or known[0] != value:
+            known = self._seen[name] = value, monotonic()
+        return monotonic() - known[1]
+
+    def forget(self) -> None:
+        self._seen.clear()
+
+
+_standstill = Standstill()
 
 
 def database() -> Problem | None:
@@ -78,21 +102,41 @@ def broker() -> Problem | None:
 
 def listener() -> Problem | None:
     for source in Subscription.objects.streams():
-        if not Lease.objects.filter(name=listener_lease(source.pk), expires_at__gt=Now() - LISTENER_GRACE).exists():
+        name = listener_lease(source.pk)
+        near = Now() + timedelta(seconds=leases.LONGEST_S)
+        lease = Lease.objects.filter(name=name, expires_at__gt=Now() - LISTENER_GRACE, expires_at__lte=near).first()
+        if lease is None:
             return Problem("no listener reads the stream", "Start one: manage.py run_jetstream (manage.py up does). It goes on where the last one stopped.")
+        seen_at = StreamHost.objects.filter(source=source).aggregate(seen_at=Max("seen_at"))["seen_at"]
+        still_s = max(_standstill.seconds(name, lease.expires_at), _standstill.seconds(f"{name} seen", seen_at) if seen_at else 0.0)
+        if still_s > STANDSTILL_S:
+            return Problem(f"the listener has given no sign of life for {still_s:,.0f} s", "Look at its log, and start it again: manage.py run_jetstream.")
     return None
 
 
 def deliveries() -> Problem | None:
+    if blocked := _blocked_lanes():
+        named = ", ".join(map(str, blocked))
+        return Problem(
+            f"work is due in lane{'s'[: len(blocked) != 1]} {named}, and a lease that a wrong clock has dated keeps others away",
+            "A worker cuts such a lease to its term as soon as it looks: start one, or look at its log.",
+        )
     now, most_s = timezone.now(), settings.JETRELAY_READY_MAX_LAG_S
     oldest = owed.oldest_prompt(now)
-    late_s = (now - oldest.due_at).total_seconds() if oldest else 0.0
+    still_s = _standstill.seconds("oldest", oldest)
+    late_s = max((now - oldest.due_at).total_seconds(), still_s) if oldest else 0.0
     if late_s <= most_s:
         return None
     return Problem(
         f"the oldest has been due for {late_s:,.0f} s, and {most_s:,} s is the bound (JETRELAY_READY_MAX_LAG_S)",
         "Start workers, or more of them: celery -A jetrelay worker -P threads -Q lanes,default. The overview shows the backlog.",
     )
+
+
+def _blocked_lanes() -> list[int]:
+    misdated = set(leases.misdated().values_list("name", flat=True))
+    # What is due is asked only where something is wrong: it costs more.
+    return sorted(lane for lane in lanes_due() if lane_lease(lane) in misdated) if misdated else []
 
 
 # In the order in which they are told. All but the broker need the database.
@@ -123,6 +167,7 @@ class _Shared:
 
     def forget(self) -> None:
         self._looked_at = float("-inf")
+        _standstill.forget()
 
 
 shared = _Shared()

@@ -23,6 +23,7 @@ from delivery.models import Replay
 from delivery.replay.moves import Moved
 from delivery.replay.walks import SETTLING, Position, walk_of
 from delivery.wakes import waker
+from subscriptions.validation import MIN_RATE
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ STEP_S = 0.5
 MAX_REST_S = 2.0
 # One that the database refuses to go on with lets the others go first.
 _SETBACK = timedelta(seconds=10)
+
+# Between two steps of the slowest pace; what is planned further ahead was planned by a wrong clock.
+_LONGEST = timedelta(seconds=1 / MIN_RATE + 60)
 
 # Rests for so many seconds and returns whether to stop, as `threading.Event.wait` does.
 Rest = Callable[[float], bool]
@@ -77,7 +81,9 @@ def run_for_a_while(rest: Rest) -> bool:
 
 def _run(rest: Rest, until: float, holding: Holding) -> bool:
     while True:
-        due = list(Replay.objects.running().filter(next_at__lte=timezone.now()).order_by("next_at", "id").values_list("pk", flat=True))
+        now = timezone.now()
+        Replay.objects.running().filter(next_at__gt=now + _LONGEST).update(next_at=now)
+        due = list(Replay.objects.running().filter(next_at__lte=now).order_by("next_at", "id").values_list("pk", flat=True))
         for id in due:
             started = monotonic()
             _step_or_set_back(id)

@@ -72,8 +72,10 @@ def _take(request: Request, tenant: UUID, key: str) -> int | Response:
         raise Problem(422, "idempotency_key_reused", f"This {HEADER} came with another request before: use a new key for each request.")
     if there.status is not None:
         return Response(json.loads(there.answer), there.status, headers={"Idempotent-Replayed": "true"})
+    # Nobody takes one for longer than `_TAKEN`: what ends later was dated by a wrong clock, and its request is as forsaken as one that is over.
+    forsaken = there.taken_until is not None and not now <= there.taken_until <= now + _TAKEN
     # By whether the row changes, so that of two that find it forsaken one goes on.
-    if there.taken_until and there.taken_until < now and rows.filter(taken_until=there.taken_until).update(taken_until=now + _TAKEN):
+    if forsaken and rows.filter(taken_until=there.taken_until).update(taken_until=now + _TAKEN):
         return there.pk
     raise Problem(409, "request_under_way", "The first request with this key is still under way: try again.", headers={"Retry-After": "1"})
 
