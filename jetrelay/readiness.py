@@ -6,7 +6,6 @@ installation: restarting the web server would mend none of it.
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import cache
@@ -30,6 +29,7 @@ from delivery import leases
 from delivery.lanes import lanes_due
 from delivery.leases import lane_lease, listener_lease
 from delivery.models import Lease, StreamHost
+from jetrelay import away, writable
 from jetrelay.metrics import owed
 from subscriptions.models import Subscription
 
@@ -75,8 +75,13 @@ _standstill = Standstill()
 
 
 def database() -> Problem | None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+    try:
+        writable.try_database(connection)
+    except (Error, OSError) as error:
+        if not (refusal := away.refusal(error)):
+            raise
+        log.warning("ready: the database takes no writes: %s", str(error).strip())
+        return Problem(f"takes no writes: {refusal[0]}", refusal[1])
     return None
 
 
@@ -91,12 +96,19 @@ def migrations() -> Problem | None:
 def broker() -> Problem | None:
     try:
         if settings.CELERY_BROKER_URL.startswith("redis"):
-            _ping(settings.CELERY_BROKER_URL)
+            _try(settings.CELERY_BROKER_URL)
         else:
-            _write(settings.CELERY_BROKER_TRANSPORT_OPTIONS)
-    except (redis.RedisError, OSError) as error:
-        log.warning("ready: the broker does not answer: %s", error)
-        return Problem("does not answer", "Check BROKER_URL and whether Redis runs. Deliveries go on meanwhile: workers look for due work by themselves.")
+            for name in ("data_folder_out", "processed_folder"):
+                writable.try_folder(Path(str(settings.CELERY_BROKER_TRANSPORT_OPTIONS[name])))
+    except redis.RedisError as error:
+        log.warning("ready: the broker: %s", error)
+        if writable.is_refusal(error):
+            what, do = writable.why_redis(error)
+            return Problem(f"takes no writes: {what}", f"{do} {_MEANWHILE}")
+        return Problem("does not answer", f"Check BROKER_URL and whether Redis runs. {_MEANWHILE}")
+    except OSError as error:
+        log.warning("ready: the broker's folder: %s", error)
+        return Problem(f"its folder cannot be written to: {error.strerror}", f"Mend the broker's folder in JETRELAY_DATA_DIR, or make room. {_MEANWHILE}")
     return None
 
 
@@ -141,6 +153,7 @@ def _blocked_lanes() -> list[int]:
 
 # In the order in which they are told. All but the broker need the database.
 PARTS: dict[str, Part] = {"database": database, "broker": broker, "migrations": migrations, "listener": listener, "deliveries": deliveries}
+_MEANWHILE = "Deliveries go on meanwhile: workers look for due work by themselves."
 _DATABASE = Problem("does not answer", "Check DATABASE_URL and whether the database runs.")
 _UNKNOWN = Problem("cannot be told: the database does not answer, or has not been migrated", "Mend the database and the migrations first.")
 
@@ -197,18 +210,10 @@ def _known() -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-def _ping(url: str) -> None:
+def _try(url: str) -> None:
     # A connection of its own: one from a pool may have been there before the broker went away.
     client = redis.Redis.from_url(url, socket_connect_timeout=BROKER_TIMEOUT_S, socket_timeout=BROKER_TIMEOUT_S)
     try:
-        client.ping()
+        writable.try_redis(client)
     finally:
         client.close()
-
-
-def _write(options: dict[str, object]) -> None:
-    """Put a file where messages go and take it away. Its name is no message's: see `jetrelay/filebroker.py`."""
-    for folder in (options["data_folder_out"], options["processed_folder"]):
-        path = Path(str(folder), f".{uuid.uuid4().hex}.ping")
-        path.touch()
-        path.unlink()

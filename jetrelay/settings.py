@@ -260,7 +260,7 @@ X_FRAME_OPTIONS = "DENY"
 # Shared by all processes where there is a Redis; else each has its own.
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "jetrelay.caching.Forgetful",
         "LOCATION": CELERY_BROKER_URL,
         "KEY_PREFIX": "jetrelay",
         "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},

@@ -101,7 +101,7 @@ def test_it_notices_that_redis_stops(settings: Any, free_port: int, tmp_path: Pa
 def test_it_writes_where_the_file_broker_does(settings: Any, tmp_path: Path) -> None:
     folders = {"data_folder_out": str(tmp_path / "messages"), "processed_folder": str(tmp_path / "taken")}
     settings.CELERY_BROKER_URL, settings.CELERY_BROKER_TRANSPORT_OPTIONS = "filesystem://localhost", folders
-    assert the_only_problem("broker") == "does not answer"
+    assert the_only_problem("broker") == "its folder cannot be written to: No such file or directory"
     for folder in folders.values():
         Path(folder).mkdir()
     assert ready() == (200, {})

@@ -19,7 +19,7 @@ import redis
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from jetrelay import environment, generated_secrets
+from jetrelay import environment, generated_secrets, writable
 from jetrelay.child_output import for_programs, print_line
 from jetrelay.intake import SERVER_THREADS
 from jetrelay.logs import masking
@@ -181,12 +181,15 @@ def only_one(data_dir: Path) -> IO[str]:
 
 
 def check_broker(url: str) -> None:
-    """Raise CommandError if a Redis is configured and does not answer."""
+    """Raise CommandError if a Redis is configured that does not answer, or takes nothing."""
     if url:
         try:
             with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
-                client.ping()
+                writable.try_redis(client)
         except redis.RedisError as error:
+            if writable.is_refusal(error):
+                what, do = writable.why_redis(error)
+                raise CommandError(f"BROKER_URL: Redis takes no writes: {what}. {do}") from error
             raise CommandError(f"BROKER_URL: Redis does not answer ({error}). Is it running, and is the URL right?") from error
 
 
