@@ -41,6 +41,7 @@ class PatientScheduler(DatabaseScheduler):  # type: ignore[misc] # carries no ty
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._ticked_at = timezone.now()
+        self._cannot_send = False
         super().__init__(*args, **kwargs)
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
@@ -50,6 +51,20 @@ class PatientScheduler(DatabaseScheduler):  # type: ignore[misc] # carries no ty
             self._heap = None
         self._ticked_at = now
         return float(super().tick(*args, **kwargs))
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send a task. What the broker does not take is said once: Celery writes two tracebacks for each, several a second."""
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except Exception as error:  # noqa: BLE001 - whatever the broker's client raises, the next one is tried
+            if not self._cannot_send:
+                words = "Beat cannot send %s: %s. It goes on trying; meanwhile workers look for due deliveries themselves, and pruning and replays wait."
+                logger.warning(words, entry.name, " ".join(str(error).split())[:300])
+            self._cannot_send = True
+        else:
+            if self._cannot_send:
+                logger.warning("Beat can send again.")
+            self._cannot_send = False
 
     def setup_schedule(self) -> None:
         # Told to end while it starts, beat makes a second scheduler, in the signal's handler, to save the schedule of: there is none

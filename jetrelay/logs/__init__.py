@@ -4,6 +4,7 @@
     LOGGING_CONFIG            names `configure`, which Django calls with it
     jetrelay.logs.rendering   a record becomes a line
     jetrelay.logs.masking     what is hidden in it
+    jetrelay.logs.repeats     what is said again and again is counted instead
     jetrelay.logs.stream      where it goes
     jetrelay.logs.requests    the id of a request, and a line for each if that is wanted
     jetrelay.logs.tasks       the id of a task; what Celery prints
