@@ -40,7 +40,7 @@ def test_it_writes_one_json_object_a_line() -> None:
 def test_it_writes_lines_for_people() -> None:
     with logged("console") as said, structlog.contextvars.bound_contextvars(lane=3):
         logger.warning("It is %s.", "late", extra={"why": "no reason"})
-    assert said.text == 'INFO delivery.trial: It is late. lane=3 why="no reason"\n'
+    assert said.text == 'WARNING delivery.trial: It is late. lane=3 why="no reason"\n'
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -292,7 +292,7 @@ def test_nobody_who_reads_is_no_reason_to_wait(monkeypatch: pytest.MonkeyPatch) 
         handler.emit(record("again"))
         handler.emit(record("and again"))
         notice = b"WARNING jetrelay.logs.stream: %d lines are left out here: nobody was reading." % handler.left_out
-        assert os.read(reader, 65_536).splitlines() == [notice, b"INFO delivery.trial: again", b"WARNING delivery.trial: and again"]
+        assert os.read(reader, 65_536).splitlines() == [notice, b"INFO delivery.trial: again", b"INFO delivery.trial: and again"]
     finally:
         os.close(reader)
         handler.stream.close()

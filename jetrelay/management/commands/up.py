@@ -4,7 +4,6 @@ It makes missing secrets, prepares the database, and keeps web, listener, worker
 """
 
 import fcntl
-import http.client
 import logging
 import os
 import socket
@@ -25,6 +24,7 @@ from jetrelay.intake import SERVER_THREADS
 from jetrelay.logs import masking
 from jetrelay.logs.rendering import BAR
 from jetrelay.supervisor import Child, Supervisor
+from subscriptions import ourselves
 from subscriptions.validation import V1_PATH, V2_PATH
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--port", type=port_number, default=settings.PORT, help="where the dashboard listens (PORT, else 8000)")
-        parser.add_argument("--host", default=settings.HOST, help="the address it listens on (JETRELAY_HOST, else 127.0.0.1)")
+        parser.add_argument("--host", type=own_host, default=settings.HOST, help="the address it listens on (JETRELAY_HOST, else 127.0.0.1)")
         parser.add_argument("--demo", action="store_true", help="play made-up events into a database of its own, in <data dir>/demo")
 
     def handle(self, *, host: str, port: int, demo: bool, **_: Any) -> None:
@@ -73,6 +73,13 @@ def port_number(value: str) -> int:
     return int(value)
 
 
+def own_host(value: str) -> str:
+    try:
+        return ourselves.bare(value)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{value!r} is not a host: {error}") from error
+
+
 def manage(*arguments: str) -> list[str]:
     return [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments]
 
@@ -98,12 +105,20 @@ def children(env: Mapping[str, str], host: str, port: int, stream_port: int | No
 
 def granian(host: str, port: int, *, workers: int = 1, threads: int = SERVER_THREADS, application: str = "jetrelay.wsgi:application") -> list[str]:
     # Nearly all of its threads wait, and granian warns of more than it takes for work: only its errors are shown.
-    options = ["--interface", "wsgi", "--host", host, "--port", str(port), "--workers", str(workers), "--no-ws"]
+    options = ["--interface", "wsgi", "--host", address_of(host), "--port", str(port), "--workers", str(workers), "--no-ws"]
     # Shorter than the supervisor's grace, so that a request that hangs is not what makes a stop look unclean.
     options += ["--blocking-threads", str(threads), "--workers-kill-timeout", "10", "--log-level", "error", "--no-access-log"]
     # The server itself logs before it has the application, and its settings.
     options += ["--log-config", str(settings.BASE_DIR / "jetrelay" / "logs" / "granian.json")]
     return [sys.executable, "-m", "granian", *options, application]
+
+
+def address_of(host: str) -> str:
+    """The server takes addresses and no names. Raises CommandError for a name that is not this machine's."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4][0])
+    except OSError as error:
+        raise CommandError(f"--host {host!r} is not an address of this machine: {error}") from error
 
 
 def child_environment(own: Mapping[str, str], data_dir: Path, host: str, port: int, stream_port: int | None) -> dict[str, str]:
@@ -216,29 +231,14 @@ def free_port() -> int:
 
 def announcement(say: Callable[[str], None], host: str, port: int, demo: bool) -> Callable[[], bool]:
     """A probe that says where the dashboard is as soon as it answers."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    shown = f"[{local}]" if ":" in local else local
 
     def probe() -> bool:
-        if not answers(local, port):
+        if not ourselves.answers(host, port):
             return False
         say("")
-        say(f"Jetrelay is running: http://{shown}:{port}/" + (" with made-up events" if demo else ""))
+        say(f"Jetrelay is running: {ourselves.url(host, port)}/" + (" with made-up events" if demo else ""))
         say("Ctrl-C stops it.")
         say("")
         return True
 
     return probe
-
-
-def answers(host: str, port: int) -> bool:
-    """Whether the web process is up and well. Takes a second at most."""
-    connection = http.client.HTTPConnection(host, port, timeout=1)
-    try:
-        # Named so that it is allowed, whatever address the web process listens on.
-        connection.request("GET", "/health", headers={"Host": "localhost"})
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
