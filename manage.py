@@ -30,6 +30,14 @@ def main() -> None:
         if not (words := advice(error)):
             raise
         sys.exit(f"jetrelay: {words}")
+    except OSError as error:
+        from jetrelay.away import disk_advice
+
+        if not (words := disk_advice(error)):
+            raise
+        # What is left of the output cannot be written either, and must not be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(f"jetrelay: {words}")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,19 @@ def advice(error: BaseException) -> str | None:
     return None
 
 
+# What a folder, a file or a disk says that is not as it should be.
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO)
+
+
+def disk_advice(error: OSError) -> str | None:
+    """What the operator of a command has to do about its files or its output; None if it is about neither."""
+    if error.errno not in _OF_DISKS:
+        return None
+    where = f"{error.filename} cannot be used" if error.filename else "The output cannot be written"
+    what = "Make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Let it be one that the user who runs this may read and write"
+    return f"{where}: {error.strerror}. {what}, or name another (JETRELAY_DATA_DIR says where files are)."
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether the same request may go through when it is made again."""
     cause = error.__cause__

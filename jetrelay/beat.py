@@ -13,6 +13,8 @@ from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
+from subscriptions import versions
+
 logger = logging.getLogger(__name__)
 
 # Between two looks at a database that is away.
@@ -74,6 +76,7 @@ class PatientScheduler(DatabaseScheduler):  # type: ignore[misc] # carries no ty
         PatientScheduler._starting = True
         try:
             _wait_for_database()
+            versions.check()
             super().setup_schedule()
         finally:
             PatientScheduler._starting = False

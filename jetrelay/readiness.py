@@ -6,9 +6,8 @@ installation: restarting the web server would mend none of it.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -16,8 +15,6 @@ from typing import NamedTuple
 import redis
 from django.conf import settings
 from django.db import Error, connection
-from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Max
 from django.db.models.functions import Now
 from django.http import HttpRequest, JsonResponse
@@ -31,6 +28,7 @@ from delivery.leases import lane_lease, listener_lease
 from delivery.models import Lease, StreamHost
 from jetrelay import away, writable
 from jetrelay.metrics import owed
+from subscriptions import versions
 from subscriptions.models import Subscription
 
 log = logging.getLogger(__name__)
@@ -86,11 +84,14 @@ def database() -> Problem | None:
 
 
 def migrations() -> Problem | None:
-    missing = sorted(_known() - MigrationRecorder(connection).applied_migrations().keys())
-    if not missing:
-        return None
-    named = ", ".join(f"{app}.{name}" for app, name in missing[:3])
-    return Problem(f"{len(missing)} not applied: {named}{', …' if len(missing) > 3 else ''}", "Run: python manage.py migrate")
+    missing, unknown = versions.gap()
+    if missing:
+        named = ", ".join(missing[:3])
+        return Problem(f"{len(missing)} not applied: {named}{', …' if len(missing) > 3 else ''}", "Run: python manage.py migrate")
+    if unknown and not settings.JETRELAY_ACCEPT_NEWER_DATABASE:
+        named = ", ".join(unknown[:3])
+        return Problem(f"a newer version has applied {named}{', …' if len(unknown) > 3 else ''}", "Start that version, or restore the backup from before it.")
+    return None
 
 
 def broker() -> Problem | None:
@@ -201,13 +202,6 @@ def _asked(name: str, part: Part) -> Problem | None:
     except Error as error:
         log.warning("ready: %s: %s", name, error)
         return _DATABASE if name == "database" else _UNKNOWN
-
-
-@cache
-def _known() -> frozenset[tuple[str, str]]:
-    """The migrations of this version. They do not change while it runs."""
-    found: Iterable[tuple[str, str]] = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
-    return frozenset(found)
 
 
 def _try(url: str) -> None:

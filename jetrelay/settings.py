@@ -127,7 +127,9 @@ JETRELAY_API_RATE_LIMIT = env.integer("JETRELAY_API_RATE_LIMIT", 200, 1, 1_000_0
 
 DATABASES = {"default": env.database("DATABASE_URL", DATA_DIR)}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    env.make_folder(Path(str(DATABASES["default"]["NAME"])).parent)
+    env.make_folder(Path(str(DATABASES["default"]["NAME"])).parent, "DATABASE_URL" if env.text("DATABASE_URL") else "JETRELAY_DATA_DIR")
+# Whether processes start on a database that a newer version has migrated.
+JETRELAY_ACCEPT_NEWER_DATABASE = env.flag("JETRELAY_ACCEPT_NEWER_DATABASE", default=False)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BROKER_URL, CELERY_BROKER_TRANSPORT_OPTIONS = env.broker("BROKER_URL", DATA_DIR)

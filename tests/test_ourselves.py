@@ -13,6 +13,7 @@ import pytest
 from jetrelay import bootstrap
 from jetrelay.bench.processes import free_port
 from jetrelay.inbox.models import Inbox
+from jetrelay.management.commands import up as up_command
 from subscriptions import ourselves
 from tests.threads import eventually
 from tests.whole import ROOT, engines, up
@@ -68,6 +69,11 @@ def test_it_answers_to_the_name_by_which_it_reaches_itself(host: str, names: lis
 def test_its_program_says_whether_somebody_is_there(tmp_path: Path) -> None:
     env = {"PATH": os.environ["PATH"], "JETRELAY_HOST": "0.0.0.0", "PORT": str(free_port())}
     assert subprocess.run([sys.executable, "-m", "subscriptions.ourselves"], cwd=ROOT, env=env, check=False, timeout=60).returncode == 1
+
+
+def test_the_server_is_given_an_address_where_a_name_is_set() -> None:
+    """It takes no names."""
+    assert {up_command.address_of(host) for host in ("localhost", "127.0.0.1", "::1")} <= {"127.0.0.1", "::1"}
 
 
 def _has_ipv6() -> bool:

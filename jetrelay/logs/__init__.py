@@ -46,7 +46,7 @@ def configure(logging_settings: Mapping[str, Any]) -> None:
     )
     logging.captureWarnings(True)
     # Who has set hooks of their own, as test runners do, keeps them.
-    if sys.excepthook is sys.__excepthook__:
+    if sys.excepthook is sys.__excepthook__ or sys.excepthook.__module__ == "jetrelay.celery":
         sys.excepthook = _ended_by
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = _thread_ended_by

@@ -60,7 +60,7 @@ class Command(BaseCommand):
             prepare(env, as_json)
         except KeyboardInterrupt:
             raise CommandError("stopped while the database was being prepared; run it again to go on", returncode=130) from None
-        supervisor = Supervisor(children(env, host, port, stream_port), json=as_json)
+        supervisor = Supervisor(children(env, address_of(host), port, stream_port), json=as_json)
         supervisor.probe = announcement(supervisor.say, host, port, demo)
         code = supervisor.run()
         lock.close()
@@ -105,7 +105,7 @@ def children(env: Mapping[str, str], host: str, port: int, stream_port: int | No
 
 def granian(host: str, port: int, *, workers: int = 1, threads: int = SERVER_THREADS, application: str = "jetrelay.wsgi:application") -> list[str]:
     # Nearly all of its threads wait, and granian warns of more than it takes for work: only its errors are shown.
-    options = ["--interface", "wsgi", "--host", address_of(host), "--port", str(port), "--workers", str(workers), "--no-ws"]
+    options = ["--interface", "wsgi", "--host", host, "--port", str(port), "--workers", str(workers), "--no-ws"]
     # Shorter than the supervisor's grace, so that a request that hangs is not what makes a stop look unclean.
     options += ["--blocking-threads", str(threads), "--workers-kill-timeout", "10", "--log-level", "error", "--no-access-log"]
     # The server itself logs before it has the application, and its settings.
@@ -179,7 +179,10 @@ def reason(output: str) -> str:
 
 def only_one(data_dir: Path) -> IO[str]:
     """Hold the data directory for this process; the lock ends with it, however it ends. Raises CommandError if it is taken."""
-    file = (data_dir / "up.lock").open("a+")
+    try:
+        file = (data_dir / "up.lock").open("a+")
+    except OSError as error:
+        raise CommandError(_unusable(data_dir / "up.lock", error)) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -189,10 +192,18 @@ def only_one(data_dir: Path) -> IO[str]:
         raise CommandError(
             f"Nothing was started: another `up` (process {holder}) uses {data_dir}. Stop it, or set JETRELAY_DATA_DIR to another directory."
         ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    try:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    except OSError as error:
+        raise CommandError(_unusable(data_dir / "up.lock", error)) from error
     return file
+
+
+def _unusable(path: Path, error: OSError) -> str:
+    advice = "Make room, or set JETRELAY_DATA_DIR to a folder that the user who runs this may write to"
+    return f"Nothing was started: {path} cannot be written to: {error.strerror}. {advice}."
 
 
 def check_broker(url: str) -> None:
