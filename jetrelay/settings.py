@@ -32,7 +32,6 @@ PORT = env.integer("PORT", 8000, 1, 65535)
 HOST = env.one("JETRELAY_HOST", env.text("JETRELAY_HOST") or "127.0.0.1", ourselves.bare)
 
 
-
 def _own_name(host: str) -> list[str]:
     """The name of one address that is not loopback's."""
     name = ourselves.in_url(ourselves.reachable(host))

@@ -13,7 +13,6 @@ import re
 import sys
 from ipaddress import IPv6Address, ip_address
 
-
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63}){0,9}", re.IGNORECASE)
 
 

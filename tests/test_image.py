@@ -3,8 +3,6 @@
 import re
 import shlex
 
-import pytest
-
 import jetrelay
 from tests.whole import ROOT
 

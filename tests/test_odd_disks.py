@@ -44,7 +44,7 @@ def run(folder: Path, *argv: str, stdout: int = subprocess.PIPE, **more: str) ->
 
 def in_a_line(said: tuple[int, str], *words: str) -> None:
     code, text = said
-    assert (code, text.count("\n"), text.startswith("jetrelay: ") or text.startswith("CommandError: ")) == (1, 1, True), text
+    assert (code, text.count("\n"), text.startswith(("jetrelay: ", "CommandError: "))) == (1, 1, True), text
     for each in words:
         assert each in text, text
 
@@ -59,10 +59,10 @@ def test_a_data_directory_that_is_a_file(command: list[str], tmp_path: Path) -> 
 def test_a_disk_that_takes_no_writes(command: list[str], disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     in_a_line(run(disk / "data", *command), str(disk / "data"), "Read-only file system", "JETRELAY_DATA_DIR")
-    # Where nothing is kept in files, only `up` wants one: its lock.
+    # Where nothing is kept in files, only `up` wants some: its secrets and its lock.
     if command == ["up"]:
         where = {"DATABASE_URL": "postgres://jetrelay@127.0.0.1:1/x", "BROKER_URL": "redis://127.0.0.1:1/0"}
-        in_a_line(run(disk, *command, **where), "up.lock cannot be written to: Read-only file system", "JETRELAY_DATA_DIR")
+        in_a_line(run(disk, *command, **where), f"{disk}/secrets.json cannot be written to: Read-only file system", "JETRELAY_DATA_DIR")
 
 
 @pytest.mark.parametrize("program", [["migrate"], BEAT, WORKER], ids=["migrate", "beat", "worker"])

@@ -60,8 +60,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *argv: str, **more: str) -> "subprocess.CompletedProcess[str]":
     env = {"PATH": os.environ["PATH"], "SECRET_KEY": "x" * 50, "JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "=", "JETRELAY_DATA_DIR": str(folder), **more}
-    port = str(free_port())
-    return subprocess.run([sys.executable, *argv], cwd=ROOT, env=env | {"PORT": port, "GRANIAN_PORT": port}, capture_output=True, text=True, timeout=100, check=False)
+    env["PORT"] = env["GRANIAN_PORT"] = str(free_port())
+    return subprocess.run([sys.executable, *argv], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100, check=False)
 
 
 @pytest.mark.whole

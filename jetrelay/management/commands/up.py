@@ -52,8 +52,10 @@ class Command(BaseCommand):
         env = child_environment(os.environ, settings.DATA_DIR, host, port, stream_port)
         try:
             masking.know(generated_secrets.ensure(Path(env["JETRELAY_DATA_DIR"])).values())
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise CommandError(f"The data directory cannot be used (JETRELAY_DATA_DIR): {error}") from error
+        except OSError as error:
+            raise CommandError(_unusable(Path(env["JETRELAY_DATA_DIR"]) / generated_secrets.FILE_NAME, error)) from error
         lock = only_one(Path(env["JETRELAY_DATA_DIR"]))
         check_broker(env.get("BROKER_URL", ""))
         try:
