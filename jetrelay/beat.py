@@ -5,7 +5,7 @@ future ran when the clock was ahead: it runs now, and not when that time has com
 """
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import sleep
 from typing import Any, ClassVar
 
@@ -25,6 +25,8 @@ _LEEWAY = timedelta(seconds=5)
 
 class Entry(ModelEntry):  # type: ignore[misc] # carries no types
     """A task of the schedule."""
+
+    last_run_at: datetime
 
     def is_due(self) -> Any:
         if self.last_run_at - timezone.now() > _LEEWAY:

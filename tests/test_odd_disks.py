@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -33,7 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def run(folder: Path, *argv: str, stdout: int = subprocess.PIPE, **more: str) -> tuple[int, str]:
+def run(folder: Path, *argv: str, stdout: Any = subprocess.PIPE, **more: Any) -> tuple[int, str]:
     env = {"PATH": os.environ["PATH"], "SECRET_KEY": "x" * 50, "JETRELAY_ENCRYPTION_KEYS": "a" * 43 + "=", "JETRELAY_DATA_DIR": str(folder)} | more
     argv = argv if argv[0].endswith(".py") or argv[0] == "-m" else ("manage.py", *argv)
     ran = subprocess.run(

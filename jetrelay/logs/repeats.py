@@ -45,7 +45,7 @@ class Repeats:
             return
         words = _words(record)
         failed = record.exc_info and record.exc_info[0] is not None
-        kinds = [(("pen", record.name, record.msg if isinstance(record.msg, str) else type(record.msg)), ALIKE)]
+        kinds: list[tuple[Any, int]] = [(("pen", record.name, record.msg if isinstance(record.msg, str) else type(record.msg)), ALIKE)]
         if failed and record.exc_info:
             task = record.args.get("name") if isinstance(record.args, dict) else None
             kinds.append((("failure", kinds[0][0], record.exc_info[0], masking.shown(record.exc_info[1])[:_LONGEST], task), FAILURES))
