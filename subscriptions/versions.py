@@ -50,6 +50,9 @@ def objection() -> str | None:
     except (DatabaseError, InterfaceError):
         # Away: it is waited for, as ever.
         return None
+    if len(found.missing) == len(known()):
+        # Empty: it is being made, or is another one than was meant. That is waited for, or told, as ever.
+        return None
     if found.unknown and not settings.JETRELAY_ACCEPT_NEWER_DATABASE:
         return (
             f"A newer Jetrelay than {settings.VERSION} has migrated this database: {_some(found.unknown)}. Start that version, or restore the backup"
