@@ -22,7 +22,11 @@ def main() -> None:
     from django.db import Error as DatabaseError
 
     try:
-        execute_from_command_line(sys.argv)
+        try:
+            execute_from_command_line(sys.argv)
+        finally:
+            # Here, where it can be told in words that nobody takes it.
+            sys.stdout.flush()
     except ImproperlyConfigured as error:
         if sys.argv[1:2] == ["doctor"]:
             from jetrelay.doctor.consulting import consult
@@ -36,6 +40,15 @@ def main() -> None:
         if not (words := advice(error)):
             raise
         sys.exit(f"jetrelay: {words}")
+    except OSError as error:
+        from jetrelay.away import disk_advice
+
+        if not (words := disk_advice(error)) and not isinstance(error, BrokenPipeError):
+            raise
+        # What is left of the output cannot be written either, and must not be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # Whoever stopped reading (`| head`) has what they want.
+        sys.exit(f"jetrelay: {words}" if words else 1)
 
 
 if __name__ == "__main__":

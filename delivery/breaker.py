@@ -12,6 +12,7 @@ count neither against their deliveries nor against the endpoint, and a success d
 delivery an attempt of its schedule. So an outage of any length uses up no delivery's attempts but the few that found it out.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -19,6 +20,10 @@ from datetime import datetime, timedelta
 THRESHOLD = 5
 FIRST_COOLING_S = 30.0
 LONGEST_COOLING_S = 600.0
+# What a receiver may ask for by Retry-After (`retry.MAX_RETRY_AFTER_S`; a test compares them).
+LONGEST_PAUSE_S = 3600.0
+# So far the clocks of two machines may be apart before one of them is not believed any more.
+LEEWAY_S = 60.0
 # So many failures in a row must have been seen before an endpoint is given up: one failure a week is no outage.
 HOPELESS = 10
 
@@ -39,11 +44,11 @@ class Health:
 
     def held_until(self, now: datetime) -> datetime | None:
         """Until when nothing may be sent; None when something may."""
-        return max((moment for moment in (self.open_until, self.paused_until) if moment and moment > now), default=None)
+        return max((moment for moment, longest_s in self._waits() if _is_ahead(moment, now, longest_s)), default=None)
 
     def counts(self, now: datetime) -> bool:
         """Whether a failure that comes in now counts against its delivery."""
-        return self.open_until is None and (self.paused_until is None or self.paused_until <= now)
+        return self.open_until is None and not _is_ahead(self.paused_until, now, LONGEST_PAUSE_S)
 
     def room(self, most: int, now: datetime) -> int:
         """How many requests may be open at once, of `most`."""
@@ -56,10 +61,21 @@ class Health:
     def state(self, now: datetime) -> str:
         """`closed`, `open`, `probing` (cooled, one request goes to see), `recovering` or `paused` (by Retry-After)."""
         if self.open_until:
-            return "open" if self.open_until > now else "probing"
-        if self.paused_until and self.paused_until > now:
+            return "open" if _is_ahead(self.open_until, now, LONGEST_COOLING_S) else "probing"
+        if _is_ahead(self.paused_until, now, LONGEST_PAUSE_S):
             return "paused"
         return "recovering" if self.ramp else "closed"
+
+    def _waits(self) -> Iterator[tuple[datetime, float]]:
+        """What is set of them, and the longest time that each may be ahead."""
+        for moment, longest_s in ((self.open_until, LONGEST_COOLING_S), (self.paused_until, LONGEST_PAUSE_S)):
+            if moment:
+                yield moment, longest_s
+
+
+def _is_ahead(moment: datetime | None, now: datetime, longest_s: float) -> bool:
+    """Whether the moment is still to come. One that is further off than anybody puts it was written by a wrong clock, and has passed."""
+    return moment is not None and now < moment <= now + timedelta(seconds=longest_s + LEEWAY_S)
 
 
 WELL = Health()

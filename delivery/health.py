@@ -1,11 +1,12 @@
 """The health of endpoints in the database: what has to outlive a turn of a lane."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db.models import Q
 
+from delivery import breaker
 from delivery.breaker import Health
 from delivery.models import EndpointHealth
 
@@ -40,7 +41,12 @@ def store_pace(endpoint: UUID, version: int, next_request_at: datetime) -> None:
 
 def held(now: datetime) -> Q:
     """Endpoints to which nothing may be sent at the moment, by their breaker or by their own wish."""
-    return Q(health__open_until__gt=now) | Q(health__paused_until__gt=now)
+    return _ahead("open_until", now, breaker.LONGEST_COOLING_S) | _ahead("paused_until", now, breaker.LONGEST_PAUSE_S)
+
+
+def _ahead(name: str, now: datetime, longest_s: float) -> Q:
+    """As `breaker` has it: what is further off was written by a wrong clock."""
+    return Q(**{f"health__{name}__gt": now, f"health__{name}__lte": now + timedelta(seconds=longest_s + breaker.LEEWAY_S)})
 
 
 def rows(endpoints: Iterable[UUID]) -> dict[UUID, EndpointHealth]:

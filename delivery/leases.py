@@ -3,8 +3,13 @@
 A lease is a row. It is taken by a conditional UPDATE, so two takers cannot both win, and it is timed by the database's
 clock, so machines need not agree on the time. The holder counts down on its own monotonic clock from before the
 UPDATE: it stops believing in its lease before anyone else may take it.
+
+A lease that ends later than its term allows was dated by a clock that was ahead (and has been put right since): whoever wants it
+cuts it to its term. An owner that lives renews it within a third of that; one that does not has lost it when the term is over, as
+after any crash. It is not taken over at once, because an owner that lives still believes in it.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Iterable
@@ -13,9 +18,17 @@ from datetime import timedelta
 from time import monotonic
 from uuid import UUID, uuid4
 
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from delivery.models import Lease
+
+logger = logging.getLogger(__name__)
+
+# No lease is taken for longer: one that ends later has a wrong date, whoever wrote it.
+LONGEST_S = 60.0
+# Two looks at a clock differ by a little.
+_LEEWAY_S = 1.0
 
 
 def lane_lease(lane: int) -> str:
@@ -43,6 +56,8 @@ class Holding:
         if not taken:
             Lease.objects.bulk_create([Lease(name=self.name, **news)], ignore_conflicts=True)
             taken = Lease.objects.filter(name=self.name, token=self.token).count()
+        if not taken:
+            self._cut()
         return self._believe(started, bool(taken))
 
     def renew(self) -> bool:
@@ -69,6 +84,15 @@ class Holding:
         """Whether a third of the lease has passed: time to renew it."""
         return monotonic() > self.believed_until - self.duration_s * 2 / 3
 
+    def _cut(self) -> None:
+        """Give a lease that is dated beyond its term no more than that. Its owner, if it lives, renews it meanwhile."""
+        beyond = Lease.objects.filter(name=self.name, expires_at__gt=Now() + timedelta(seconds=self.duration_s + _LEEWAY_S))
+        found = beyond.values_list("owner", "expires_at").first()
+        if found and beyond.update(expires_at=self._expiry()):
+            owner, until = found
+            words = "The lease %s was dated until %s UTC by %s, whose clock must have been ahead: it runs out in %.0f s unless it is renewed."
+            logger.warning(words, self.name, f"{until:%F %T}", owner or "somebody", self.duration_s)
+
     def _expiry(self) -> object:
         return Now() + timedelta(seconds=self.duration_s)
 
@@ -77,6 +101,16 @@ class Holding:
         return holds
 
 
+def current() -> QuerySet[Lease]:
+    """The leases that somebody holds now. A date that no owner can have written holds nothing."""
+    return Lease.objects.filter(expires_at__gt=Now(), expires_at__lte=Now() + timedelta(seconds=LONGEST_S))
+
+
+def misdated() -> QuerySet[Lease]:
+    """Those that are dated later than anybody who goes by the database's clock can have dated them."""
+    return Lease.objects.filter(expires_at__gt=Now() + timedelta(seconds=LONGEST_S))
+
+
 def live(names: Iterable[str]) -> set[str]:
     """Those of the leases that somebody holds now."""
-    return set(Lease.objects.filter(name__in=list(names), expires_at__gt=Now()).values_list("name", flat=True))
+    return set(current().filter(name__in=list(names)).values_list("name", flat=True))

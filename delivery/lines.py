@@ -137,13 +137,14 @@ class Line:
     def _take_over_limits(self, endpoint: Endpoint, row: EndpointHealth | None) -> None:
         self.max_in_flight, self.weight = endpoint.max_in_flight, WEIGHTS[endpoint.priority]
         self.gate.tenant, self.gate.weight = endpoint.tenant_id, self.weight
-        version = row.version if row else 0
+        version, interval_s = row.version if row else 0, 1 / endpoint.rate_limit_per_s if endpoint.rate_limit_per_s else 0.0
         if version != self.version:
             self.health = self.stored_health = health.of(row)
             if self.version < 0 and row and row.paced_until:
-                self.gate.next_at = monotonic() + (row.paced_until - timezone.now()).total_seconds()
+                # No further off than the pace puts it: a wrong clock may have written it.
+                self.gate.next_at = monotonic() + min((row.paced_until - timezone.now()).total_seconds(), interval_s)
             self.version = version
-        self.gate.pace(1 / endpoint.rate_limit_per_s if endpoint.rate_limit_per_s else 0.0)
+        self.gate.pace(interval_s)
 
     @property
     def next_request_at(self) -> datetime | None:

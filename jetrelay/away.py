@@ -1,12 +1,13 @@
-"""What a database raises that cannot be reached, or has not been made ready. Pure.
+"""What a database raises that cannot be reached, takes no writes, or has not been made ready. Pure.
 
-A table that is missing, or a disk that is full, comes as the same class of exception, and is a failure like any other.
+All of it comes as the same few classes of exception, and so do failures of our own: codes tell them apart.
 """
 
+import errno
 import sqlite3
 
 import psycopg
-from django.db import InterfaceError, OperationalError, ProgrammingError
+from django.db import Error, InterfaceError, OperationalError, ProgrammingError
 
 # PostgreSQL's classes and codes (Appendix A of its manual): connection exceptions; no more connections; shutting down, crashed, starting.
 _AWAY = ("08", "53300", "57P01", "57P02", "57P03")
@@ -16,6 +17,22 @@ _PASSING = ("40", "55P03", "57014")
 _UNMADE = ("does not exist", "no such table", "no such column")
 # SQLite's primary result codes: held by others for too long, or out of reach.
 _OF_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
+# PostgreSQL's codes for what is there and takes nothing, and SQLite's; each with what is wrong, and what to do.
+_FULL = ("its disk is full", "Make room on the disk of the database; nothing is lost meanwhile, and all goes on by itself.")
+_REFUSING = {
+    "25006": ("it is read-only", "Let DATABASE_URL name the primary and no standby, and see that default_transaction_read_only is off."),
+    "53100": _FULL,
+    "53200": ("its server is out of memory", "Give the database's server more memory, or lower its work_mem and max_connections."),
+    "42501": ("its role may not write", "Make the role of DATABASE_URL the owner of Jetrelay's tables."),
+}
+_REFUSING_SQLITE = {
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_READONLY: (
+        "its file or its folder cannot be written to",
+        "Give the file, those beside it and the folder to the user that Jetrelay runs as, on a file system that takes writes.",
+    ),
+}
+_REFUSING_OS = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL}
 
 
 def is_away(error: BaseException | None) -> bool:
@@ -31,15 +48,48 @@ def is_away(error: BaseException | None) -> bool:
     return not isinstance(cause, sqlite3.Error)
 
 
+def refusal(error: BaseException | None) -> tuple[str, str] | None:
+    """Where the database is there and takes no writes: why, and what to do."""
+    if isinstance(error, OSError):
+        return _REFUSING_OS.get(error.errno or 0, _REFUSING_SQLITE[sqlite3.SQLITE_READONLY])
+    cause = error.__cause__ if isinstance(error, Error) else None
+    if isinstance(cause, psycopg.Error):
+        return _REFUSING.get(cause.sqlstate or "")
+    if isinstance(cause, sqlite3.OperationalError):
+        code = getattr(cause, "sqlite_errorcode", 0)
+        return _FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else _REFUSING_SQLITE.get(code & 0xFF)
+    return None
+
+
+def is_unmade(error: BaseException) -> bool:
+    """Whether a table or a column is missing that a migration makes."""
+    return isinstance(error, OperationalError | ProgrammingError) and any(word in str(error) for word in _UNMADE)
+
+
 def advice(error: BaseException) -> str | None:
     """What the operator of a command has to do about it, if it is one of these."""
     said = (str(error).strip().splitlines() or ["nothing more is known"])[0]
+    if found := refusal(error):
+        return f"The database takes no writes: {found[0]} ({said}). {found[1]}"
     if is_away(error):
         return f"The database does not answer: {said}. Check DATABASE_URL, and whether the database runs."
-    if isinstance(error, OperationalError | ProgrammingError) and any(word in said for word in _UNMADE):
+    if is_unmade(error):
         where = "set JETRELAY_DATA_DIR or DATABASE_URL as it has them"
         return f"There is no installation of this version here: {said}. Migrate it (python manage.py migrate), start one first (make run), or {where}."
     return None
+
+
+# What a folder, a file or a disk says that is not as it should be.
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO)
+
+
+def disk_advice(error: OSError) -> str | None:
+    """What the operator of a command has to do about its files or its output; None if it is about neither."""
+    if error.errno not in _OF_DISKS:
+        return None
+    where = f"{error.filename} cannot be used" if error.filename else "The output cannot be written"
+    what = "Make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Let it be one that the user who runs this may read and write"
+    return f"{where}: {error.strerror}. {what}, or name another (JETRELAY_DATA_DIR says where files are)."
 
 
 def is_passing(error: BaseException) -> bool:

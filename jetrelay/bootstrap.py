@@ -16,6 +16,7 @@ from django.db import transaction
 from django.urls import reverse
 
 from jetrelay.inbox.models import Inbox
+from subscriptions import ourselves
 from subscriptions.models import Endpoint, Source, Subscription, Tenant
 
 # Few enough that a person can watch them arrive.
@@ -75,7 +76,7 @@ def _inbox(tenant: Tenant, source: Source) -> Iterator[str]:
         inbox = Inbox(endpoint=endpoint)
         _save(endpoint, url=_local_url("inbox_of", endpoint.pk))
         inbox.save()
-    # The port may be another one than last time.
+    # The address or the port may be another one than last time.
     _save(inbox.endpoint, url=_local_url("inbox_of", inbox.endpoint.pk))
     chosen = settings.JETSTREAM_COLLECTIONS or (["*"] if settings.JETSTREAM_DIDS else [QUIET_COLLECTION])
     _subscribe(inbox.endpoint, source, chosen)
@@ -85,7 +86,7 @@ def _inbox(tenant: Tenant, source: Source) -> Iterator[str]:
 
 
 def _local_url(page: str, argument: object) -> str:
-    return f"http://127.0.0.1:{settings.PORT}{reverse(page, args=[argument])}"
+    return f"{ourselves.url(settings.HOST, settings.PORT)}{reverse(page, args=[argument])}"
 
 
 def _subscribe(endpoint: Endpoint, source: Source, collections: list[str]) -> None:

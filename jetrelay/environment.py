@@ -92,11 +92,13 @@ def host_name(value: str) -> str:
     return value
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, name: str = "JETRELAY_DATA_DIR") -> None:
+    """`name`: the variable that names it."""
     try:
         own_files.make_folder(path)
     except OSError as error:
-        raise ImproperlyConfigured(f"JETRELAY_DATA_DIR: {path} cannot be made: {error.strerror}.") from error
+        advice = "Name a folder that the user who runs this may write to, on a disk with room"
+        raise ImproperlyConfigured(f"{name}: {path} cannot be made: {error.strerror}. {advice}.") from error
 
 
 def unknown() -> list[str]:

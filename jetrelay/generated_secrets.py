@@ -32,8 +32,12 @@ def load(data_dir: Path) -> dict[str, str]:
         found = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        advice = "Let it be a file of the user who runs this, in a folder of theirs, or set JETRELAY_DATA_DIR to another folder"
+        raise ValueError(f"{path} cannot be read: {error.strerror}. {advice}.") from error
+    except ValueError as error:
+        advice = "Put it back from a backup: without its keys no stored secret can be read"
+        raise ValueError(f"{path} holds no JSON ({error}). {advice}.") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold a JSON object")
     return found

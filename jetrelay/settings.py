@@ -10,7 +10,7 @@ import jetrelay
 from delivery.sources.jetstream.compression import read_v1_dictionary
 from jetrelay import environment as env
 from jetrelay import generated_secrets, logs, own_files
-from subscriptions import validation
+from subscriptions import ourselves, validation
 
 VERSION = jetrelay.__version__
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -30,11 +30,19 @@ JETRELAY_ENCRYPTION_KEYS = env.encryption_keys(
 DEBUG = env.flag("JETRELAY_DEBUG", default=False)
 PORT = env.integer("PORT", 8000, 1, 65535)
 # Where `up` listens.
-HOST = env.text("JETRELAY_HOST") or "127.0.0.1"
+HOST = env.one("JETRELAY_HOST", env.text("JETRELAY_HOST") or "127.0.0.1", ourselves.bare)
+
+
+def _own_name(host: str) -> list[str]:
+    """The name of one address that is not loopback's."""
+    name = ourselves.in_url(ourselves.reachable(host))
+    return [] if name in ("localhost", "127.0.0.1", "[::1]") else [name]
+
 
 # Where people reach the site from outside, for a reverse proxy with TLS in front of it.
 PUBLIC_URL = env.site("JETRELAY_PUBLIC_URL")
-ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *env.items("JETRELAY_ALLOWED_HOSTS", env.host_name)]
+# By the last of these it is asked by its own deliveries to the built-in inbox.
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *_own_name(HOST), *env.items("JETRELAY_ALLOWED_HOSTS", env.host_name)]
 if PUBLIC_URL:
     ALLOWED_HOSTS.append(urlsplit(PUBLIC_URL).hostname or "")
     CSRF_TRUSTED_ORIGINS = [f"{urlsplit(PUBLIC_URL).scheme}://{urlsplit(PUBLIC_URL).netloc}"]
@@ -135,7 +143,9 @@ JETRELAY_MAX_REQUESTS_PER_S = env.integer("JETRELAY_MAX_REQUESTS_PER_S", 1_000, 
 
 DATABASES = {"default": env.database("DATABASE_URL", DATA_DIR)}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    env.make_folder(Path(str(DATABASES["default"]["NAME"])).parent)
+    env.make_folder(Path(str(DATABASES["default"]["NAME"])).parent, "DATABASE_URL" if env.text("DATABASE_URL") else "JETRELAY_DATA_DIR")
+# Whether processes start on a database that a newer version has migrated.
+JETRELAY_ACCEPT_NEWER_DATABASE = env.flag("JETRELAY_ACCEPT_NEWER_DATABASE", default=False)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BROKER_URL, CELERY_BROKER_TRANSPORT_OPTIONS = env.broker("BROKER_URL", DATA_DIR)
@@ -288,7 +298,7 @@ X_FRAME_OPTIONS = "DENY"
 # Shared by all processes where there is a Redis; else each has its own.
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "jetrelay.caching.Forgetful",
         "LOCATION": CELERY_BROKER_URL,
         "KEY_PREFIX": "jetrelay",
         "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},

@@ -1,4 +1,4 @@
-"""What is told where no view can answer: the database is away, the request is for another site or unreadable, or something failed.
+"""What is told where no view can answer: the database is away or takes no writes, the request is for another site or unreadable, or something failed.
 
 While the database is away a page says so and when to come again, instead of one that says that something went wrong.
 Whatever else fails is logged, and told as a failure. The API's views have words of their own (`jetrelay/api/problems.py`).
@@ -10,13 +10,14 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from django.core.exceptions import DisallowedHost
+from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.http.request import split_domain_port
 from django.template import loader
 from django.views import defaults
 
 from jetrelay.api import problems
-from jetrelay.away import is_away
+from jetrelay.away import is_away, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def when_database_is_away(get_response: Answer) -> Answer:
         return get_response(request)
 
     def of_view(request: HttpRequest, error: Exception) -> HttpResponse | None:
-        return _unavailable(request, error) if is_away(error) else None
+        return _unavailable(request, error) if _is_database(error) else None
 
     middleware.process_exception = of_view  # type: ignore[attr-defined] # where Django looks for it
     return middleware
@@ -49,7 +50,12 @@ def when_database_is_away(get_response: Answer) -> Answer:
 def went_wrong(request: HttpRequest) -> HttpResponseBase:
     """Django's handler for whatever no view has caught: other middleware, and error pages that ask who is signed in."""
     error = sys.exception()
-    return _unavailable(request, error) if is_away(error) else defaults.server_error(request)
+    return _unavailable(request, error) if _is_database(error) else defaults.server_error(request)
+
+
+def _is_database(error: BaseException | None) -> bool:
+    """Whether the database is away or takes no writes."""
+    return isinstance(error, Error) and (is_away(error) or refusal(error) is not None)
 
 
 def refused(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -65,9 +71,10 @@ def _unknown_host(request: HttpRequest) -> tuple[str, str]:
 
 
 def _unavailable(request: HttpRequest, error: BaseException | None) -> HttpResponse:
-    logger.warning("%s could not be answered, because the database does not answer: %s", request.method, str(error).strip())
-    problem = problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The database does not answer: try again.")
-    response = _told(request, problem, {"retry_after_s": RETRY_AFTER_S})
+    what = "takes no writes" if refusal(error) else "does not answer"
+    logger.warning("%s could not be answered, because the database %s: %s", request.method, what, str(error).strip())
+    problem = problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", f"The database {what}: try again.")
+    response = _told(request, problem, {"retry_after_s": RETRY_AFTER_S, "what": what})
     # One line is enough, and Django's would name the path, which of an inbox is its secret.
     response._has_been_logged = True  # type: ignore[attr-defined]
     response.headers["Retry-After"] = str(RETRY_AFTER_S)

@@ -18,7 +18,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jetrelay.settings")
 
 _site = get_wsgi_application()
 
-from delivery import interpreter  # noqa: E402 - what these import needs Django set up
+from subscriptions import versions  # noqa: E402 - what these import needs Django set up
+
+versions.check()
+
+from delivery import interpreter  # noqa: E402
 from jetrelay.api.express import Express  # noqa: E402
 from jetrelay.intake import READERS, TakenIn  # noqa: E402
 from jetrelay.logs.requests import logged  # noqa: E402

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from delivery import crew, ingest, owing, tenure
 from delivery.destinations import http
+from jetrelay import counting
 from jetrelay.api import events, idempotency, limits
 from subscriptions import keys
 from tests.draining import when
@@ -63,6 +64,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(crew, "CONFIG_EVERY_S", 0.02)
     yield
     tenure.stopping.clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_tries_of_other_tests() -> None:
+    """What was tried in another test is not counted in this one."""
+    counting.clear()
 
 
 @pytest.fixture

@@ -172,11 +172,12 @@ def test_a_request_that_is_under_way_is_waited_for(api: Api) -> None:
     assert first.status == 201
 
 
-def test_what_was_forsaken_is_done_after_a_minute(api: Api) -> None:
+@pytest.mark.parametrize("ends", [-timedelta(seconds=1), timedelta(hours=1)], ids=["in the past", "later than anybody takes it for"])
+def test_what_was_forsaken_is_done_after_a_minute(ends: timedelta, api: Api) -> None:
     make(api)
     # Whoever did it died before its commit.
     Source.objects.filter(name="mine").delete()
-    IdempotentRequest.objects.update(status=None, answer="", taken_until=timezone.now() - timedelta(seconds=1))
+    IdempotentRequest.objects.update(status=None, answer="", taken_until=timezone.now() + ends)
     again = make(api)
     assert (again.status, "Idempotent-Replayed" in again.headers) == (201, False)
     assert make(api).headers["Idempotent-Replayed"] == "true"

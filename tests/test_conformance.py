@@ -19,9 +19,10 @@ from django.utils import timezone
 
 from delivery.models import Delivery, Replay
 from jetrelay.bench.processes import free_port
-from jetrelay.management.commands.up import answers, granian
+from jetrelay.management.commands.up import granian
 from subscriptions import keys
 from subscriptions.models import Endpoint, Source
+from subscriptions.ourselves import answers
 from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_gap, make_health, make_host, make_source, make_subscription, make_tenant
 from tests.conformance import NOBODY
 from tests.whole import PATIENCE_S, ROOT, Program

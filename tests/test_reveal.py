@@ -147,15 +147,6 @@ def test_who_knows_the_password_is_not_braked(grace: Client) -> None:
         assert endpoint.secret in reveal(grace, endpoint).content.decode()
 
 
-def test_without_a_count_of_tries_there_are_none(grace: Client, settings: Settings) -> None:
-    endpoint = make_endpoint()
-    redis = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:1", "OPTIONS": {"socket_connect_timeout": 0.1}}
-    settings.CACHES = {"default": redis}
-    html = reveal(grace, endpoint).content.decode()
-    assert "Passwords cannot be checked now" in html
-    assert endpoint.secret not in html
-
-
 def test_a_user_without_a_password_is_told_whom_to_ask(client: Client) -> None:
     endpoint = make_endpoint()
     user = make_member(username="hedy")

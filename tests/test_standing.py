@@ -26,7 +26,8 @@ def endpoint(state: str = "active", **health: Any) -> Endpoint:
         ({"failures": 1}, Kind.FAILING, "closed, after 1 failure"),
         ({"failures": 3}, Kind.FAILING, "closed, after 3 failures in a row"),
         ({"failures": 5, "open_until": NOW + A_MINUTE}, Kind.OPEN, "open until 12:31:00 UTC, then one probe"),
-        ({"open_until": NOW + timedelta(days=1)}, Kind.OPEN, "open until 2026-11-23 12:30:00 UTC, then one probe"),
+        # Dated by a clock that was ahead: no breaker is open for so long.
+        ({"open_until": NOW + timedelta(days=1)}, Kind.PROBING, "open: one probe shows whether it is back"),
         ({"failures": 5, "open_until": NOW, "ramp": 1}, Kind.PROBING, "open: one probe shows whether it is back"),
         ({"paused_until": NOW + A_MINUTE}, Kind.ASKED_TO_WAIT, "paused by Retry-After until 12:31:00 UTC"),
         ({"paused_until": NOW - A_MINUTE}, Kind.WELL, "closed"),
@@ -57,3 +58,9 @@ def test_it_names_no_failure_that_is_over() -> None:
 def test_it_takes_a_ramp_for_no_trouble() -> None:
     assert not has_trouble(EndpointHealth(ramp=4, paced_until=NOW, ordered_since=NOW))
     assert has_trouble(EndpointHealth(paused_until=NOW))
+
+
+def test_it_says_the_day_where_it_is_another_one() -> None:
+    late = NOW.replace(hour=23, minute=59)
+    words = standing(endpoint(open_until=late + A_MINUTE), late).words
+    assert words == f"open until {late + A_MINUTE:%F} 00:00:00 UTC, then one probe"

@@ -24,6 +24,7 @@ from delivery.models import Replay
 from delivery.replay.moves import Moved
 from delivery.replay.walks import SETTLING, Position, walk_of
 from delivery.wakes import waker
+from subscriptions.validation import MIN_RATE
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ STEP_S = 0.5
 MAX_REST_S = 2.0
 # One that the database refuses to go on with lets the others go first.
 _SETBACK = timedelta(seconds=10)
+
+# Between two steps of the slowest pace; what is planned further ahead was planned by a wrong clock.
+_LONGEST = timedelta(seconds=1 / MIN_RATE + 60)
 
 # Rests for so many seconds and returns whether to stop, as `threading.Event.wait` does.
 Rest = Callable[[float], bool]
@@ -78,7 +82,9 @@ def run_for_a_while(rest: Rest) -> bool:
 
 def _run(rest: Rest, until: float, holding: Holding) -> bool:
     for turn in count():
-        due = _one_of_each_tenant(turn)
+        now = timezone.now()
+        Replay.objects.running().filter(next_at__gt=now + _LONGEST).update(next_at=now)
+        due = _one_of_each_tenant(turn, now)
         for id in due:
             started = monotonic()
             _step_or_set_back(id)
@@ -97,9 +103,9 @@ def _run(rest: Rest, until: float, holding: Holding) -> bool:
                 return False
 
 
-def _one_of_each_tenant(turn: int) -> list[UUID]:
+def _one_of_each_tenant(turn: int, now: datetime) -> list[UUID]:
     """The replays that are due for a step now: a tenant with a hundred of them has no more steps than one with a single one."""
-    rows = Replay.objects.running().filter(next_at__lte=timezone.now()).order_by("next_at", "id").values_list("tenant_id", "pk")
+    rows = Replay.objects.running().filter(next_at__lte=now).order_by("next_at", "id").values_list("tenant_id", "pk")
     tenants: dict[UUID | None, list[UUID]] = {}
     for tenant, id in rows:
         tenants.setdefault(tenant, []).append(id)

@@ -91,7 +91,8 @@ def _take(request: Request, bearer: Bearer, key: str) -> int | Response:
         answered = json.loads(there.answer)
         return Response(answered, there.status, headers={"Idempotent-Replayed": "true"})
     # By whether the row changes, so that of two that find it forsaken one goes on.
-    forsaken = there.taken_until and there.taken_until < now
+    # Nobody takes one for longer than `_TAKEN`: what ends later was dated by a wrong clock, and its request is as forsaken as one that is over.
+    forsaken = there.taken_until is not None and not now <= there.taken_until <= now + _TAKEN
     if forsaken and mine.filter(taken_until=there.taken_until).update(taken_until=now + _TAKEN):
         return there.pk
     words = "The first request with this key is still under way: try again."

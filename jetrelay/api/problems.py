@@ -8,14 +8,14 @@ from typing import Any
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from delivery.ingest import NotStored
-from jetrelay.away import is_passing
+from jetrelay.away import is_passing, refusal
 from subscriptions.allowance import CODE, Exceeded
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,8 @@ def of(error: Exception) -> Problem:
             return Problem(503, "not_stored", f"{error} Send it again, with the same id: it is then stored once.", headers={"Retry-After": "1"})
         case OperationalError() | InterfaceError() if is_passing(error):
             return Problem(503, "unavailable", "The database does not answer: try again.", headers={"Retry-After": "1"})
+        case DatabaseError() if refusal(error):
+            return Problem(503, "unavailable", "The database takes no writes: try again later.", headers={"Retry-After": "5"})
         case RequestDataTooBig():
             return Problem(413, "too_large", "The body is too large.")
         case exceptions.NotAuthenticated():

@@ -27,7 +27,7 @@ class Rewind(HostChoice):
 
 
 def show_host(host: StreamHost) -> dict[str, Any]:
-    listening = host.seen_at is not None and timezone.now() - host.seen_at < _FRESH
+    listening = host.seen_at is not None and abs(timezone.now() - host.seen_at) < _FRESH
     return {
         "host": host.host,
         "wire": host.wire,

@@ -1,6 +1,5 @@
 """The broker: a round trip, and whether wakes pile up in it."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -8,7 +7,7 @@ from urllib.parse import urlsplit
 import redis
 from django.conf import settings
 
-from jetrelay import own_files
+from jetrelay import writable
 from jetrelay.doctor.finding import Finding, ok, problem, warning
 from jetrelay.doctor.registry import Check
 
@@ -29,17 +28,16 @@ def broker() -> Iterator[Finding]:
         with redis.Redis.from_url(settings.CELERY_BROKER_URL, **_TIMEOUTS) as client:
             yield from _redis(client)
     except redis.RedisError as error:
+        if writable.is_refusal(error):
+            what, do = writable.why_redis(error)
+            yield problem(f"Redis at {where()} takes no writes: {what}", f"{do} {_AWAY}")
+            return
         words = " ".join(str(error).split())[:200]
         yield problem(f"Redis at {where()} does not answer: {words}", f"Is it running, and is BROKER_URL right? {_AWAY}")
 
 
 def _redis(client: "redis.Redis") -> Iterator[Finding]:
-    name = f"jetrelay:doctor:{uuid.uuid4().hex}"
-    # As wakes travel: onto a list, and off its other end.
-    client.lpush(name, b"wake")
-    if client.brpop([name], 1) is None:
-        yield problem("what was put into Redis did not come out again", "Does a proxy or a cluster stand in between? A plain Redis is wanted.")
-        return
+    writable.try_redis(client)
     info = client.info()
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < OLDEST_REDIS:
@@ -60,12 +58,10 @@ def _redis(client: "redis.Redis") -> Iterator[Finding]:
 
 def _files() -> Iterator[Finding]:
     folder = Path(str(settings.CELERY_BROKER_TRANSPORT_OPTIONS["data_folder_in"]))
-    trial = folder / f".doctor-{uuid.uuid4().hex}"
     try:
-        trial.touch(mode=own_files.FILE)
-        trial.rename(trial.with_suffix(".taken")).unlink()
+        writable.try_folder(folder)
     except OSError as error:
-        yield problem(f"{folder} cannot be written to: {error.strerror}", f"Give it to the user that Jetrelay runs as. {_AWAY}")
+        yield problem(f"{folder} cannot be written to: {error.strerror}", f"Make room, or give it to the user that Jetrelay runs as. {_AWAY}")
         return
     yield from _waiting({queue: sum(1 for _ in folder.glob(f"*.{queue}.msg")) for queue in QUEUES})
     yield ok(f"files in {folder} can be written and taken")

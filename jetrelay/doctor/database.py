@@ -1,6 +1,5 @@
 """The database itself: whether it answers, what it is, and how it is doing."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
+from jetrelay import away, writable
+from jetrelay.doctor import running
 from jetrelay.doctor.finding import Finding, ok, problem, skipped, warning
 from jetrelay.doctor.registry import Check
 
@@ -36,17 +37,33 @@ def database() -> Iterator[Finding]:
             "Is it running, and is DATABASE_URL right? Nothing is lost while it is away: lanes and listener wait.",
         )
         return
+    yield from _writes(kind)
     if connection.vendor == "postgresql":
         yield from _postgresql()
     else:
         yield from _sqlite()
 
 
+def _writes(kind: str) -> Iterator[Finding]:
+    """Whether it takes what workers give it."""
+    try:
+        if connection.vendor == "postgresql":
+            # On a connection like theirs: doctor's own is read-only.
+            with running.a_connection_that_writes() as theirs:
+                writable.try_database(theirs)
+        else:
+            writable.try_database(connection)
+    except (DatabaseError, InterfaceError, OSError) as error:
+        words = " ".join(str(error).split())[:200]
+        what, advice = away.refusal(error) or (words, "Look at the database's log: deliveries, events and cursors cannot be stored.")
+        yield problem(f"{kind} at {where()} takes no writes: {what}", f"{advice} Nothing is lost meanwhile: lanes and listener wait.")
+
+
 def _postgresql() -> Iterator[Finding]:
     version = row("SHOW server_version")[0]
     shown = {name: row(f"SHOW {name}")[0] for name in ("default_transaction_isolation", "server_encoding", "fsync", "synchronous_commit", "autovacuum")}
     if row("SELECT pg_is_in_recovery()")[0]:
-        yield problem(f"PostgreSQL at {where()} is a standby and takes no writes", "Let DATABASE_URL name the primary.")
+        yield problem(f"PostgreSQL at {where()} is a standby", "Let DATABASE_URL name the primary.")
     if shown["default_transaction_isolation"] != "read committed":
         advice = f"ALTER DATABASE {settings.DATABASES['default']['NAME']} SET default_transaction_isolation = 'read committed': the claims of lanes rely on it."
         yield problem(f"transactions are {shown['default_transaction_isolation']} by default", advice)
@@ -73,8 +90,6 @@ def _sqlite() -> Iterator[Finding]:
         yield warning(
             f"{wal.name} has {wal.stat().st_size >> 20:,} MB", "A reader that never ends keeps it from being folded in: restart what has been running for long."
         )
-    if not os.access(file, os.W_OK) or not os.access(file.parent, os.W_OK):
-        yield problem(f"{file} or its folder cannot be written to", "Give both to the user that Jetrelay runs as.")
     yield ok(f"SQLite {sqlite3.sqlite_version} at {file}, {file.stat().st_size >> 20:,} MB, answers")
 
 

@@ -1,7 +1,7 @@
 """Whether the processes that make up Jetrelay are at work, and whether all that is due has an owner."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from time import monotonic
 
@@ -28,6 +28,10 @@ ANSWER_S = 5.0
 LOOK_AGAIN_S = 3.0
 # Due for longer than this: workers do not keep up, or the endpoint does not.
 LATE = timedelta(minutes=2)
+# Owners renew their leases each third of their terms, which are of 6 and 9 s.
+RENEWED_S = 5.0
+# No two clocks are further apart that are kept right.
+AHEAD = timedelta(minutes=1)
 _EVERYTHING = "`manage.py up` runs everything."
 _START_BEAT = f"Start it: `celery -A jetrelay beat`; {_EVERYTHING} Without it nothing is pruned, and replays stand still."
 _START_WORKER = f"Start one with this environment: `celery -A jetrelay worker -P threads -Q lanes,default`; {_EVERYTHING}"
@@ -45,7 +49,10 @@ def beat() -> Iterator[Finding]:
     last = max((row.last_run_at for row in rows if row.last_run_at), default=None)
     # Just started, it has written the schedule and not yet when it ran.
     last = max(each for each in (last, *(row.date_changed for row in rows)) if each is not None)
-    if timezone.now() - last > BEAT_SILENT:
+    if last - timezone.now() > AHEAD:
+        told = f"beat's last run is dated {last:%F %T} UTC, which is still to come"
+        yield problem(told, f"A clock was ahead. Beat runs what is due as soon as it is there: {_START_BEAT}")
+    elif timezone.now() - last > BEAT_SILENT:
         yield problem(f"beat was last heard of {_ago(last)}", _START_BEAT)
     else:
         yield ok(f"beat was heard of {_ago(last)}")
@@ -55,14 +62,20 @@ def worker() -> Iterator[Finding]:
     """A wake for a lane that nobody owns: whoever takes it takes the lane's lease, and gives it back as nothing is due."""
     lanes = [lane_lease(lane) for lane in range(settings.JETRELAY_LANES)]
     owned = leases.live(lanes)
-    if owned:
+    held = _leases(owned)
+    # By what they do: a lease may be dated by a wrong clock, and have no owner.
+    if owned and _until(lambda: _leases(owned) != held, RENEWED_S):
         yield ok(f"{len(owned)} of {len(lanes)} lanes are being drained")
         return
-    before = _lease(lanes[0])
+    free = next((number for number, name in enumerate(lanes) if name not in owned), None)
+    if free is None:
+        yield problem(f"all {len(lanes)} lanes have owners, and none of them has renewed its lease within {RENEWED_S:.0f} s", _START_WORKER)
+        return
+    before = _leases([lanes[free]])
     # It expires soon, so that a broker without workers is left as it was.
-    current_app.send_task("delivery.drain", args=[0], queue="lanes", expires=2 * ANSWER_S, retry=False, ignore_result=True)
+    current_app.send_task("delivery.drain", args=[free], queue="lanes", expires=2 * ANSWER_S, retry=False, ignore_result=True)
     began = monotonic()
-    if _until(lambda: _lease(lanes[0]) != before, ANSWER_S):
+    if _until(lambda: _leases([lanes[free]]) != before, ANSWER_S):
         yield ok(f"a worker took a wake within {monotonic() - began:.1f} s")
     else:
         yield problem(f"no worker took a wake within {ANSWER_S:.0f} s", _START_WORKER)
@@ -77,6 +90,9 @@ def listener() -> Iterator[Finding]:
             since = f"since {lease.expires_at:%F %T} UTC" if lease else "and never did"
             yield problem(f"nobody listens to {source.name}, {since}", _START_LISTENER)
             continue
+        held = _leases([name])
+        if not _until(lambda name=name, held=held: _leases([name]) != held, RENEWED_S):  # type: ignore[misc]
+            yield problem(f"{lease.owner} listens to {source.name} by its lease, and has not renewed it within {RENEWED_S:.0f} s", _START_LISTENER)
         yield from _hosts(source, lease.owner)
     if not sources:
         yield skipped("no endpoint wants anything of a stream")
@@ -104,7 +120,7 @@ def _hosts(source: Source, owner: str) -> Iterator[Finding]:
 
 def machines() -> Iterator[Finding]:
     """Who holds leases now, by machine."""
-    live = Lease.objects.filter(expires_at__gt=timezone.now()).values_list("owner", flat=True)
+    live = leases.current().values_list("owner", flat=True)
     names = sorted({owner.rpartition(":")[0] for owner in live if owner})
     for_one = [
         what for what, is_so in (("SQLite", connection.vendor == "sqlite"), ("a broker of files", not settings.CELERY_BROKER_URL.startswith("redis"))) if is_so
@@ -137,8 +153,18 @@ def lanes() -> Iterator[Finding]:
         yield ok(f"the oldest delivery was due {_ago(oldest.due_at)}" if oldest else "nothing is due")
 
 
-def _lease(name: str) -> tuple[object, ...] | None:
-    return Lease.objects.filter(name=name).values_list("token", "owner", "expires_at").first()
+def dates() -> Iterator[Finding]:
+    """Leases that no owner can have dated so: their clock was ahead."""
+    found = list(leases.misdated().order_by("name"))
+    for lease in found:
+        told = f"the lease {lease.name} is dated until {lease.expires_at:%F %T} UTC by {lease.owner or 'somebody'}: that clock was ahead"
+        yield problem(told, "Keep clocks right (NTP). Whoever wants the lease cuts it to its term: start a worker and a listener if none runs.")
+    if not found:
+        yield ok("no lease is dated beyond its term")
+
+
+def _leases(names: Iterable[str]) -> list[tuple[object, ...]]:
+    return list(Lease.objects.filter(name__in=list(names)).order_by("name").values_list("token", "owner", "expires_at"))
 
 
 def _until(true: Callable[[], bool], most_s: float) -> bool:
@@ -160,8 +186,9 @@ def _ago(moment: datetime) -> str:
 
 CHECKS = (
     Check("beat", beat, needs=("database",)),
-    Check("worker", worker, needs=("database", "broker"), limit_s=ANSWER_S + 5),
-    Check("listener", listener, needs=("database",)),
+    Check("leases", dates, needs=("database",)),
+    Check("worker", worker, needs=("database", "broker"), limit_s=RENEWED_S + ANSWER_S + 5),
+    Check("listener", listener, needs=("database",), limit_s=RENEWED_S + 10),
     Check("machines", machines, needs=("database",)),
     Check("lanes", lanes, needs=("database",), limit_s=LOOK_AGAIN_S + 10),
 )

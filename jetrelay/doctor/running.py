@@ -6,8 +6,10 @@ helps nobody.
 
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 
 from jetrelay.doctor.finding import Finding, Level, problem, skipped
 from jetrelay.doctor.registry import Check
@@ -16,6 +18,7 @@ from jetrelay.doctor.registry import Check
 CONNECT_S, STATEMENT_S, LOCK_S = 3, 6, 2
 # Of all checks together, whatever hangs.
 WHOLE_S = 75.0
+_READ_ONLY = "-c default_transaction_read_only=on"
 
 
 def examine(checks: Iterable[Check]) -> Iterator[Finding]:
@@ -71,12 +74,29 @@ def bound(connection: object) -> None:
     settings: dict[str, object] = connection.settings_dict  # type: ignore[attr-defined]
     options = dict(settings["OPTIONS"])  # type: ignore[call-overload]
     if connection.vendor == "postgresql":  # type: ignore[attr-defined]
-        limits = f"-c statement_timeout={STATEMENT_S}s -c lock_timeout={LOCK_S}s -c default_transaction_read_only=on"
+        limits = f"-c statement_timeout={STATEMENT_S}s -c lock_timeout={LOCK_S}s {_READ_ONLY}"
         options |= {"connect_timeout": CONNECT_S, "options": f"{options.get('options', '')} {limits}".strip(), "application_name": "jetrelay doctor"}
     else:
         options |= {"timeout": LOCK_S}
     # A copy: the one that is there belongs to all threads.
     connection.settings_dict = settings | {"OPTIONS": options}  # type: ignore[attr-defined]
+
+
+@contextmanager
+def a_connection_that_writes() -> Iterator[Any]:
+    """A copy of this thread's connection without `bound`'s read-only default, in its place: for a trial that is rolled back."""
+    from django.db import DEFAULT_DB_ALIAS, connections
+
+    known = connections[DEFAULT_DB_ALIAS]
+    ours = known.copy()
+    options = ours.settings_dict["OPTIONS"]
+    ours.settings_dict["OPTIONS"] = options | {"options": str(options.get("options", "")).replace(_READ_ONLY, "").strip()}
+    connections[DEFAULT_DB_ALIAS] = ours
+    try:
+        yield ours
+    finally:
+        connections[DEFAULT_DB_ALIAS] = known
+        ours.close()
 
 
 def _failure(error: Exception) -> Finding:

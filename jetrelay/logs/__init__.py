@@ -4,6 +4,7 @@
     LOGGING_CONFIG            names `configure`, which Django calls with it
     jetrelay.logs.rendering   a record becomes a line
     jetrelay.logs.masking     what is hidden in it
+    jetrelay.logs.repeats     what is said again and again is counted instead
     jetrelay.logs.stream      where it goes
     jetrelay.logs.requests    the id of a request, and a line for each if that is wanted
     jetrelay.logs.tasks       the id of a task; what Celery prints
@@ -45,7 +46,7 @@ def configure(logging_settings: Mapping[str, Any]) -> None:
     )
     logging.captureWarnings(True)
     # Who has set hooks of their own, as test runners do, keeps them.
-    if sys.excepthook is sys.__excepthook__:
+    if sys.excepthook is sys.__excepthook__ or sys.excepthook.__module__ == "jetrelay.celery":
         sys.excepthook = _ended_by
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = _thread_ended_by

@@ -9,6 +9,8 @@ import os
 import select
 from time import monotonic
 
+from jetrelay.logs.repeats import Repeats
+
 PIECE = 4_096
 # How long a reader that has stopped reading is waited for; after that lines are left out until it reads again.
 PATIENCE_S = 1.0
@@ -24,8 +26,17 @@ class Handler(logging.StreamHandler):  # type: ignore[type-arg] # whatever stder
         # Lines that were left out because nobody read; and those of them of which the log does not say so yet.
         self.left_out = 0
         self._unsaid = 0
+        self._repeats = Repeats()
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            passed = list(self._repeats.passed(record, monotonic()))
+        except Exception:  # noqa: BLE001 - what a stranger's object does when it is compared must not cost the line
+            passed = [record]
+        for each in passed:
+            self._emit(each)
+
+    def _emit(self, record: logging.LogRecord) -> None:
         try:
             rendered = self.format(record) + self.terminator
             notice = self._notice() if self._unsaid else ""

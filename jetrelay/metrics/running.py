@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Sum
 from django.db.models.functions import Now
 
-from delivery.leases import lane_lease, listener_lease
+from delivery.leases import LONGEST_S, lane_lease, listener_lease
 from delivery.models import Lease, Replay, StreamGap
 from jetrelay.dashboard.overview.figures import bounded_count
 from jetrelay.dashboard.stream.hosts import Stream, streams
@@ -35,7 +35,7 @@ def _leases() -> Families:
     lanes = {lane_lease(lane): str(lane) for lane in range(settings.JETRELAY_LANES)}
     rows = Lease.objects.filter(name__in=[*lanes, *listeners]).annotate(left=left).values_list("name", "left")
     found: dict[str, timedelta] = dict(rows)
-    held = {name: float(found.get(name, timedelta()) > timedelta()) for name in (*lanes, *listeners)}
+    held = {name: float(timedelta() < found.get(name, timedelta()) <= timedelta(seconds=LONGEST_S)) for name in (*lanes, *listeners)}
     yield gauge(
         "lane_lease_held",
         "1 while a worker drains the lane. A lane without due work needs none.",

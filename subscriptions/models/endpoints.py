@@ -12,7 +12,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
 from django.utils import timezone
 
-from subscriptions import validation
+from subscriptions import ourselves, validation
 from subscriptions.fields import EncryptedTextField
 from subscriptions.models.config import ConfigModel, ConfigVersion
 from subscriptions.models.history import EndpointPastState
@@ -232,7 +232,7 @@ class Endpoint(ConfigModel):
         """Whether the operator's own environment names this URL now, for this endpoint: such a URL may be private."""
         if self.origin == self.Origin.ENVIRONMENT:
             return bool(settings.WEBHOOK_URL) and self.url == settings.WEBHOOK_URL
-        return self.origin == self.Origin.INBOX and self.url.startswith(f"http://127.0.0.1:{settings.PORT}/inbox/")
+        return self.origin == self.Origin.INBOX and self.url.startswith(f"{ourselves.url(settings.HOST, settings.PORT)}/inbox/")
 
     @property
     def retries(self) -> int:

@@ -12,6 +12,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from delivery import interpreter
 from delivery.listener import Listener
+from subscriptions import versions
 from subscriptions.models import Source
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ def _wait_for_source(stopped: threading.Event) -> Source | None:
     said = False
     while not stopped.is_set():
         try:
+            if why := versions.objection():
+                raise CommandError(why)
             source = Source.objects.filter(kind=Source.Kind.JETSTREAM, tenant=None).first()
         except (DatabaseError, InterfaceError) as error:
             if not said:

@@ -1,7 +1,7 @@
 """A brake on guessing passwords: so many tries in five minutes, for one name from one address, and for one address.
 
-Nobody is locked out by others: a right password goes through from any other address. The counts are in the cache, which
-is shared by all web processes where there is a Redis; else each counts for itself. While the cache is down nothing is braked.
+Nobody is locked out by others: a right password goes through from any other address. All web processes count together where
+there is a Redis; without it, and while it is away or takes nothing, each counts for itself (`jetrelay/counting.py`).
 """
 
 import unicodedata
@@ -12,10 +12,10 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from time import time
 from typing import Any
 
-from django.core.cache import cache
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
 
+from jetrelay import counting
 from jetrelay.dashboard.access import confined
 
 WINDOW_S = 300
@@ -34,7 +34,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 def take(request: HttpRequest, name: str) -> int:
     """Count one try, before it is known whether it is right: guesses that come together are braked too. Returns for how long to wait, in seconds."""
     by_name, by_address = _counters(request, name)
-    if _add(by_name) <= PER_NAME and _add(by_address) <= PER_ADDRESS:
+    if counting.add(by_name, 2 * WINDOW_S) <= PER_NAME and counting.add(by_address, 2 * WINDOW_S) <= PER_ADDRESS:
         return 0
     return WINDOW_S - int(time()) % WINDOW_S
 
@@ -42,11 +42,8 @@ def take(request: HttpRequest, name: str) -> int:
 def give_back(request: HttpRequest, name: str) -> None:
     """It was right: that was no guess, nor were the ones before."""
     by_name, by_address = _counters(request, name)
-    try:
-        cache.delete(by_name)
-        cache.decr(by_address)
-    except Exception:  # noqa: BLE001 - as in `_add`
-        return
+    counting.forget(by_name)
+    counting.take_back(by_address)
 
 
 def braked(view: View) -> View:
@@ -105,11 +102,3 @@ def _counters(request: HttpRequest, name: str) -> tuple[str, str]:
     # stranger's text takes a time that grows with the square of its length.
     spelled = sha256(unicodedata.normalize("NFKC", name[:_LONGEST_NAME]).strip().encode()).hexdigest()[:32]
     return f"jetrelay:tries:{window}:{of}:{spelled}", f"jetrelay:tries:{window}:{of}"
-
-
-def _add(counter: str) -> int:
-    try:
-        cache.add(counter, 0, timeout=2 * WINDOW_S)
-        return int(cache.incr(counter))
-    except Exception:  # noqa: BLE001 - whatever the cache's client raises, people are to get in
-        return 0

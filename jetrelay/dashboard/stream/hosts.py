@@ -109,7 +109,8 @@ def _stream(row: StreamHost, newest: datetime | None, now: datetime) -> Stream:
     seen_at = row.seen_at
     if newest is not None and (seen_at is None or newest - seen_at > ALIVE):
         return Stream(row, current=False, alive=False, connected=False, words=f"last listened to {ago(seen_at, now)}" if seen_at else "never listened to")
-    alive = seen_at is not None and now - seen_at <= ALIVE
+    # A sign of life from the future is that of a wrong clock.
+    alive = seen_at is not None and abs(now - seen_at) <= ALIVE
     problem = _problem(row, now, alive=alive)
     words = problem or f"connected for {ago(row.connected_since, now).removesuffix(' ago')}"
     return Stream(row, current=True, alive=alive, connected=not problem, words=words)

@@ -4,7 +4,6 @@ It makes missing secrets, prepares the database, and keeps web, listener, worker
 """
 
 import fcntl
-import http.client
 import logging
 import os
 import socket
@@ -19,12 +18,13 @@ import redis
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from jetrelay import environment, generated_secrets, own_files
+from jetrelay import environment, generated_secrets, own_files, writable
 from jetrelay.child_output import for_people, for_programs, print_line
 from jetrelay.intake import SERVER_THREADS
 from jetrelay.logs import masking
 from jetrelay.logs.rendering import BAR
 from jetrelay.supervisor import Child, Supervisor
+from subscriptions import ourselves
 from subscriptions.validation import V1_PATH, V2_PATH
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--port", type=port_number, default=settings.PORT, help="where the dashboard listens (PORT, else 8000)")
-        parser.add_argument("--host", default=settings.HOST, help="the address it listens on (JETRELAY_HOST, else 127.0.0.1)")
+        parser.add_argument("--host", type=own_host, default=settings.HOST, help="the address it listens on (JETRELAY_HOST, else 127.0.0.1)")
         parser.add_argument("--demo", action="store_true", help="play made-up events into a database of its own, in <data dir>/demo")
 
     def handle(self, *, host: str, port: int, demo: bool, **_: Any) -> None:
@@ -52,15 +52,17 @@ class Command(BaseCommand):
         env = child_environment(os.environ, settings.DATA_DIR, host, port, stream_port)
         try:
             masking.know(generated_secrets.ensure(Path(env["JETRELAY_DATA_DIR"])).values())
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise CommandError(f"The data directory cannot be used (JETRELAY_DATA_DIR): {error}") from error
+        except OSError as error:
+            raise CommandError(_unusable(Path(env["JETRELAY_DATA_DIR"]) / generated_secrets.FILE_NAME, error)) from error
         lock = only_one(Path(env["JETRELAY_DATA_DIR"]))
         check_broker(env.get("BROKER_URL", ""))
         try:
             prepare(env, as_json)
         except KeyboardInterrupt:
             raise CommandError("stopped while the database was being prepared; run it again to go on", returncode=130) from None
-        supervisor = Supervisor(children(env, host, port, stream_port), json=as_json)
+        supervisor = Supervisor(children(env, address_of(host), port, stream_port), json=as_json)
         supervisor.probe = announcement(supervisor.say, host, port, demo)
         code = supervisor.run()
         lock.close()
@@ -71,6 +73,13 @@ def port_number(value: str) -> int:
     if not (value.isascii() and value.isdecimal()) or not 1 <= int(value) <= 65535:
         raise ArgumentTypeError(f"{value!r} is not a port: use a whole number from 1 to 65535")
     return int(value)
+
+
+def own_host(value: str) -> str:
+    try:
+        return ourselves.bare(value)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{value!r} is not a host: {error}") from error
 
 
 def manage(*arguments: str) -> list[str]:
@@ -104,6 +113,14 @@ def granian(host: str, port: int, *, workers: int = 1, threads: int = SERVER_THR
     # The server itself logs before it has the application, and its settings.
     options += ["--log-config", str(settings.BASE_DIR / "jetrelay" / "logs" / "granian.json")]
     return [sys.executable, "-m", "granian", *options, application]
+
+
+def address_of(host: str) -> str:
+    """The server takes addresses and no names. Raises CommandError for a name that is not this machine's."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4][0])
+    except OSError as error:
+        raise CommandError(f"--host {host!r} is not an address of this machine: {error}") from error
 
 
 def child_environment(own: Mapping[str, str], data_dir: Path, host: str, port: int, stream_port: int | None) -> dict[str, str]:
@@ -167,7 +184,10 @@ def reason(output: str) -> str:
 
 def only_one(data_dir: Path) -> IO[str]:
     """Hold the data directory for this process; the lock ends with it, however it ends. Raises CommandError if it is taken."""
-    file = open(data_dir / "up.lock", "a+", opener=own_files.opener)  # noqa: SIM115 - held until this process ends
+    try:
+        file = open(data_dir / "up.lock", "a+", opener=own_files.opener)  # noqa: SIM115 - held until this process ends
+    except OSError as error:
+        raise CommandError(_unusable(data_dir / "up.lock", error)) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -177,19 +197,30 @@ def only_one(data_dir: Path) -> IO[str]:
         raise CommandError(
             f"Nothing was started: another `up` (process {holder}) uses {data_dir}. Stop it, or set JETRELAY_DATA_DIR to another directory."
         ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    try:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    except OSError as error:
+        raise CommandError(_unusable(data_dir / "up.lock", error)) from error
     return file
 
 
+def _unusable(path: Path, error: OSError) -> str:
+    advice = "Make room, or set JETRELAY_DATA_DIR to a folder that the user who runs this may write to"
+    return f"Nothing was started: {path} cannot be written to: {error.strerror}. {advice}."
+
+
 def check_broker(url: str) -> None:
-    """Raise CommandError if a Redis is configured and does not answer."""
+    """Raise CommandError if a Redis is configured that does not answer, or takes nothing."""
     if url:
         try:
             with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
-                client.ping()
+                writable.try_redis(client)
         except redis.RedisError as error:
+            if writable.is_refusal(error):
+                what, do = writable.why_redis(error)
+                raise CommandError(f"BROKER_URL: Redis takes no writes: {what}. {do}") from error
             raise CommandError(f"BROKER_URL: Redis does not answer ({error}). Is it running, and is the URL right?") from error
 
 
@@ -216,29 +247,14 @@ def free_port() -> int:
 
 def announcement(say: Callable[[str], None], host: str, port: int, demo: bool) -> Callable[[], bool]:
     """A probe that says where the dashboard is as soon as it answers."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    shown = f"[{local}]" if ":" in local else local
 
     def probe() -> bool:
-        if not answers(local, port):
+        if not ourselves.answers(host, port):
             return False
         say("")
-        say(f"Jetrelay is running: http://{shown}:{port}/" + (" with made-up events" if demo else ""))
+        say(f"Jetrelay is running: {ourselves.url(host, port)}/" + (" with made-up events" if demo else ""))
         say("Ctrl-C stops it.")
         say("")
         return True
 
     return probe
-
-
-def answers(host: str, port: int) -> bool:
-    """Whether the web process is up and well. Takes a second at most."""
-    connection = http.client.HTTPConnection(host, port, timeout=1)
-    try:
-        # Named so that it is allowed, whatever address the web process listens on.
-        connection.request("GET", "/health", headers={"Host": "localhost"})
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
