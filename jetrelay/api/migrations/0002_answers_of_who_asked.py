@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("api", "0001_idempotent_requests"),
-        ("subscriptions", "0010_tenant_quotas_and_replaced_keys"),
+        ("subscriptions", "0006_tenant_quotas_and_replaced_keys"),
     ]
 
     operations = [

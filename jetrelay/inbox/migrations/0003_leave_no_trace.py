@@ -36,8 +36,8 @@ class Migration(migrations.Migration):
     # VACUUM is no part of a transaction.
     atomic = False
     dependencies = [
-        ("inbox", "0010_token_as_digest"),
-        ("api", "0020_end_readable_sessions"),
+        ("inbox", "0002_token_as_digest"),
+        ("api", "0003_end_readable_sessions"),
         ("auth", "0012_alter_user_first_name_max_length"),
     ]
 

@@ -20,7 +20,7 @@ def end_sessions(apps: Any, schema_editor: Any) -> None:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("api", "0001_idempotent_requests"),
+        ("api", "0002_answers_of_who_asked"),
         ("sessions", "0001_initial"),
     ]
 
