@@ -43,8 +43,11 @@ def known() -> frozenset[tuple[str, str]]:
     return frozenset(MigrationLoader(None, ignore_no_migrations=True).disk_migrations)
 
 
-def objection() -> str | None:
-    """Why a process must not start on this database, and what to do; None where it may, or where the database cannot be asked now."""
+def objection(being_made: bool = False) -> str | None:
+    """Why a process must not start on this database, and what to do; None where it may, or where the database cannot be asked now.
+
+    `being_made`: it was not there a moment ago, so that somebody may be migrating it.
+    """
     try:
         found = gap()
     except (DatabaseError, InterfaceError):
@@ -58,7 +61,7 @@ def objection() -> str | None:
             f"A newer Jetrelay than {settings.VERSION} has migrated this database: {_some(found.unknown)}. Start that version, or restore the backup"
             " from before it. If you know that this one works on it all the same, set JETRELAY_ACCEPT_NEWER_DATABASE=true."
         )
-    if found.missing:
+    if found.missing and not being_made:
         return f"This database is not that of Jetrelay {settings.VERSION}: not applied: {_some(found.missing)}. Make a backup and run: python manage.py migrate"
     return None
 

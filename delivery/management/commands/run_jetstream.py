@@ -57,7 +57,7 @@ def _wait_for_source(stopped: threading.Event) -> Source | None:
     said = False
     while not stopped.is_set():
         try:
-            if why := versions.objection():
+            if why := versions.objection(being_made=said):
                 raise CommandError(why)
             source = Source.objects.filter(kind=Source.Kind.JETSTREAM, tenant=None).first()
         except (DatabaseError, InterfaceError) as error:
