@@ -16,7 +16,7 @@ from django.template import loader
 from django.views import defaults
 
 from jetrelay.api import problems
-from jetrelay.away import is_away
+from jetrelay.away import is_away, is_held, took_too_long
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def when_database_is_away(get_response: Answer) -> Answer:
         return get_response(request)
 
     def of_view(request: HttpRequest, error: Exception) -> HttpResponse | None:
-        return _unavailable(request, error) if is_away(error) else None
+        return _unavailable(request, error) if _is_of_database(error) else None
 
     middleware.process_exception = of_view  # type: ignore[attr-defined] # where Django looks for it
     return middleware
@@ -49,7 +49,7 @@ def when_database_is_away(get_response: Answer) -> Answer:
 def went_wrong(request: HttpRequest) -> HttpResponseBase:
     """Django's handler for whatever no view has caught: other middleware, and error pages that ask who is signed in."""
     error = sys.exception()
-    return _unavailable(request, error) if is_away(error) else defaults.server_error(request)
+    return _unavailable(request, error) if _is_of_database(error) else defaults.server_error(request)
 
 
 def refused(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -64,10 +64,20 @@ def _unknown_host(request: HttpRequest) -> tuple[str, str]:
     return "unknown_host", _UNKNOWN_NAME.format(name=name) if name else _NO_NAME
 
 
+def _is_of_database(error: BaseException | None) -> bool:
+    return is_away(error) or took_too_long(error) or is_held(error)
+
+
 def _unavailable(request: HttpRequest, error: BaseException | None) -> HttpResponse:
-    logger.warning("%s could not be answered, because the database does not answer: %s", request.method, str(error).strip())
-    problem = problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The database does not answer: try again.")
-    response = _told(request, problem, {"retry_after_s": RETRY_AFTER_S})
+    if took_too_long(error):
+        code, told, why = "took_too_long", problems.TOO_LONG, "the database took too long"
+    elif is_held(error):
+        code, told, why = "held", problems.HELD, "somebody else held what it was to change"
+    else:
+        code, told, why = "unavailable", "The database does not answer: try again.", "the database does not answer"
+    logger.warning("%s could not be answered, because %s: %s", request.method, why, str(error).strip())
+    problem = problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, code, told)
+    response = _told(request, problem, {"retry_after_s": RETRY_AFTER_S, "why": "" if code == "unavailable" else told})
     # One line is enough, and Django's would name the path, which of an inbox is its secret.
     response._has_been_logged = True  # type: ignore[attr-defined]
     response.headers["Retry-After"] = str(RETRY_AFTER_S)
