@@ -40,11 +40,13 @@ class _Request(threading.local):
     left_s = 0.0
     # On the monotonic clock, of the statement that runs.
     until = 0.0
-    # The connection that has the limits already, for as long as it lives.
-    bound: Any = None
+    # The connection that has a limit already, and which.
+    bound: tuple[Any, float] | None = None
 
 
 _request = _Request()
+# Whether threads that answer requests do nothing else, so that their connections may keep the limits: see `wsgi.py`.
+keeps = False
 
 
 def patient_for(get_response: Answer) -> Answer:
@@ -60,18 +62,15 @@ def patient_for(get_response: Answer) -> Answer:
 @contextmanager
 def patience(limit_s: float) -> Iterator[None]:
     """Bound what the database does for this thread: a statement to so long, all of them together to a little more."""
-    found = connection.connection
-    ours = found is not None and found is not _request.bound
     _request.limit_s, _request.left_s = limit_s, limit_s * IN_ALL
     try:
-        if ours:
+        if connection.connection is not None and _request.bound != (connection.connection, limit_s):
             _bind()
         with connection.execute_wrapper(_counted):
             yield
     finally:
         _request.limit_s = _request.until = 0.0
-        # A connection that was there before belongs to whoever made it.
-        if ours and connection.connection is found:
+        if not keeps and connection.connection is not None:
             _release()
 
 
@@ -83,19 +82,21 @@ def bind_new(**made: Any) -> None:
         _tell(f"SET idle_in_transaction_session_timeout = '{IDLE_S}s'")
     if _request.limit_s:
         _bind()
-        _request.bound = connection.connection
 
 
 def _bind() -> None:
-    limit_ms, lock_ms = int(_request.limit_s * 1000), int(min(LOCK_S, _request.limit_s) * 1000)
+    # 0 would be no limit at all.
+    limit_ms, lock_ms = max(1, int(_request.limit_s * 1000)), max(1, int(min(LOCK_S, _request.limit_s) * 1000))
     if connection.vendor == "postgresql":
         _tell(f"SET statement_timeout = {limit_ms}; SET lock_timeout = {lock_ms}")
     else:
         connection.connection.set_progress_handler(_is_over, _STEPS)
         connection.connection.execute(f"PRAGMA busy_timeout = {limit_ms}")
+    _request.bound = connection.connection, _request.limit_s
 
 
 def _release() -> None:
+    _request.bound = None
     with suppress(DatabaseError, InterfaceError):
         if connection.vendor == "postgresql":
             _tell("RESET statement_timeout; RESET lock_timeout")
