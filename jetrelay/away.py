@@ -8,8 +8,6 @@ import sqlite3
 import psycopg
 from django.db import InterfaceError, OperationalError, ProgrammingError
 
-from jetrelay.patience import TookTooLong
-
 # PostgreSQL's classes and codes (Appendix A of its manual): connection exceptions; no more connections; shutting down, crashed, starting.
 _AWAY = ("08", "53300", "57P01", "57P02", "57P03")
 # Rolled back for the sake of others.
@@ -20,6 +18,10 @@ _TOO_LONG, _HELD = "57014", "55P03"
 _UNMADE = ("does not exist", "no such table", "no such column")
 # SQLite's primary result codes: held by others for too long, or out of reach.
 _OF_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
+
+
+class TookTooLong(OperationalError):
+    """The statements of a request took too long together: see `patience.py`."""
 
 
 def is_away(error: BaseException | None) -> bool:

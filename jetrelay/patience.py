@@ -14,8 +14,10 @@ from time import monotonic
 from typing import Any
 
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, OperationalError, connection, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connection, connections
 from django.http import HttpRequest, HttpResponseBase
+
+from jetrelay.away import TookTooLong
 
 Answer = Callable[[HttpRequest], HttpResponseBase]
 
@@ -27,10 +29,6 @@ LOCK_S = 3.0
 IDLE_S = 300
 # SQLite's steps between two looks at the clock: a millisecond's work or less.
 _STEPS = 20_000
-
-
-class TookTooLong(OperationalError):
-    """The statements of a request took too long together."""
 
 
 class _Request(threading.local):

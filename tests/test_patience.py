@@ -12,8 +12,7 @@ from django.test import Client
 
 from jetrelay import patience
 from jetrelay.api import problems
-from jetrelay.away import is_away, is_held, is_passing, took_too_long
-from jetrelay.patience import TookTooLong
+from jetrelay.away import TookTooLong, is_away, is_held, is_passing, took_too_long
 from subscriptions.models import Endpoint
 from tests.builders import make_api_key, make_endpoint, make_member, make_tenant
 

@@ -106,7 +106,6 @@ def test_what_lanes_do_reads_what_it_is_about(endpoints: list[Endpoint]) -> None
         "claim runs": lambda: engine().claim_runs(Head(first, BEFORE_ALL, 50, 10)),
         "claim subjects": lambda: engine().claim_subjects(Subjects(first, tuple(range(0, 500, 10)), 10)),
         "find the newest dead": lambda: engine().newest([each.pk for each in endpoints], None, 50, Delivery.State.DEAD),
-        "find the newest pending": lambda: engine().newest([each.pk for each in endpoints], None, 50, Delivery.State.PENDING),
         "put dead ones back": lambda: moves.replay(dead),
         "put pending ones back": lambda: moves.replay([row.id for row in pending]),
         "dismiss": lambda: moves.dismiss(dead),

@@ -133,7 +133,7 @@ class Deliveries(Walk):
     def matching(self, ids: Sequence[UUID]) -> set[UUID]:
         # By id alone: to a planner that does not know yet how much is dead, an index of all that is would look like the shorter way.
         rows = among(Delivery.objects.order_by(), ids).values_list("pk", "event_id", "endpoint_id", "state", "created_at")
-        found = {id: event for id, event, *row in rows if self._is_wanted(*row)}
+        found = {id: event for id, event, endpoint, state, created_at in rows if self._is_wanted(endpoint, state, created_at)}
         if not self.wish.collections:
             return set(found)
         named = set(self._named(set(found.values())))
