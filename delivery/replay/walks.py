@@ -20,6 +20,7 @@ from time import monotonic
 from typing import ClassVar, NamedTuple
 from uuid import UUID
 
+from django.db import models
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Left
 from django.db.models.lookups import Exact
@@ -130,6 +131,47 @@ class Deliveries(Walk):
             found = [Position(at.endpoint, id) for id in here[:most]]
             return found + [Position(*row) for row in self._beyond(at.endpoint)[: most - len(found)]] if len(found) < most else found
 
+    def count(self, at: Position, most: int, now: datetime) -> Count:
+        if self.wish.event_id or self.wish.collections:
+            return super().count(at, most, now)
+        number, looked, until = 0, 0, monotonic() + COUNT_S
+        with engine().walking():
+            for rows in self._parts():
+                after, asked = at.id, 1
+                while asked:
+                    ahead = rows.filter(pk__gt=after).order_by("id")
+                    asked = min(CHUNK, most - looked) if not looked or monotonic() < until else 0
+                    if not asked and ahead.exists():
+                        return Count(number, more=True)
+                    found = ahead[:asked].aggregate(looked=models.Count("pk"), number=models.Count("pk", filter=self._condition)) if asked else {}
+                    looked, number = looked + found.get("looked", 0), number + found.get("number", 0)
+                    if found.get("looked", 0) < asked:
+                        break
+                    after = ahead.values_list("pk", flat=True)[asked - 1] if asked else after
+        return Count(number)
+
+    def _parts(self) -> "Iterator[QuerySet[Delivery]]":
+        """What the walk goes along, each in the order of ids."""
+        if not self._by_endpoint:
+            yield self._all()
+            return
+        endpoints = self._of_tenant if self.wish.tenant_id else Endpoint.objects.order_by().values_list("pk", flat=True)
+        for id in sorted(endpoints):
+            yield self._all().filter(endpoint=id)
+
+    @property
+    def _condition(self) -> Q:
+        """As `_is_wanted`, of rows that were chosen before this is asked: in a subquery with a limit."""
+        wish = self.wish
+        found = ~Q(state=Delivery.State.PENDING) if wish.delivery_state is None else Q(state=wish.delivery_state)
+        if wish.since:
+            found &= Q(created_at__gte=wish.since)
+        if wish.until:
+            found &= Q(created_at__lt=wish.until)
+        if wish.endpoint_id:
+            return found & Q(endpoint=wish.endpoint_id)
+        return found & Q(endpoint__in=self._of_tenant) if wish.tenant_id else found
+
     def matching(self, ids: Sequence[UUID]) -> set[UUID]:
         # By id alone: to a planner that does not know yet how much is dead, an index of all that is would look like the shorter way.
         rows = among(Delivery.objects.order_by(), ids).values_list("pk", "event_id", "endpoint_id", "state", "created_at")
@@ -225,7 +267,7 @@ class Missed(Walk):
     def _matching(self, rows: "QuerySet[Event]") -> Iterator[UUID]:
         """Those of these events that the endpoint wants and is not owed."""
         # A scalar, for which no planner reads all that the endpoint was ever owed: one look at the index for each event.
-        owed = Subquery(Delivery.objects.filter(event=OuterRef("pk"), endpoint=self._endpoint_id).values("pk")[:1])
+        owed = Subquery(Delivery.objects.filter(event=OuterRef("pk"), endpoint=self._endpoint_id).order_by().values("pk")[:1])
         columns = rows.values_list("pk", "source_id", "kind", "type", "operation", "subject", "received_at", owed)
         since, until, patterns = self.wish.since, self.wish.until, set(self.wish.collections)
         for id, source, kind, type, operation, subject, received_at, delivery in columns:
