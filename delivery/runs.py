@@ -26,8 +26,8 @@ SUBJECTS = 256
 MIN_RUN, MAX_RUN = 16, 512
 # Deliveries that are asked who has news, in one go; and subjects that may wait to be looked at.
 NEWS, MOST_LEADS = 1000, 1000
-# After a look at subjects in turn, rest for so many times as long as that took: thousands that wait for a retry cost a tenth of a core at most.
-REST_FACTOR = 10
+# After a look at subjects in turn, rest for so many times as long as that took: thousands that wait for a retry cost a twentieth of the time at most.
+REST_FACTOR = 20
 # The least rest after all of them, and what a look at some may take at about.
 ROUND_S, LOOK_S = 1.0, 0.05
 _NARROWEST = (LAST_KEY - BEFORE_ALL) >> 20

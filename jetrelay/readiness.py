@@ -26,7 +26,7 @@ from delivery import leases
 from delivery.lanes import lanes_due
 from delivery.leases import lane_lease, listener_lease
 from delivery.models import Lease, StreamHost
-from jetrelay import away, writable
+from jetrelay import away, horizon, writable
 from jetrelay.metrics import owed
 from subscriptions import versions
 from subscriptions.models import Subscription
@@ -50,7 +50,13 @@ class Problem(NamedTuple):
     do: str
 
 
-Part = Callable[[], Problem | None]
+class Note(NamedTuple):
+    """What somebody should know, although everything works."""
+
+    note: str
+
+
+Part = Callable[[], Problem | Note | None]
 
 
 class Standstill:
@@ -72,7 +78,7 @@ class Standstill:
 _standstill = Standstill()
 
 
-def database() -> Problem | None:
+def database() -> Problem | Note | None:
     try:
         writable.try_database(connection)
     except (Error, OSError) as error:
@@ -80,7 +86,8 @@ def database() -> Problem | None:
             raise
         log.warning("ready: the database takes no writes: %s", str(error).strip())
         return Problem(f"takes no writes: {refusal[0]}", refusal[1])
-    return None
+    found = horizon.holders()
+    return Note(f"nothing that was settled since can be cleaned up: {found[0].kind}. Run: python manage.py doctor") if found else None
 
 
 def migrations() -> Problem | None:
@@ -159,7 +166,7 @@ _DATABASE = Problem("does not answer", "Check DATABASE_URL and whether the datab
 _UNKNOWN = Problem("cannot be told: the database does not answer, or has not been migrated", "Mend the database and the migrations first.")
 
 
-def look() -> dict[str, Problem | None]:
+def look() -> dict[str, Problem | Note | None]:
     """Each part and its problem, if it has one."""
     return {name: _asked(name, part) for name, part in PARTS.items()}
 
@@ -169,10 +176,10 @@ class _Shared:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: dict[str, Problem | None] = {}
+        self._found: dict[str, Problem | Note | None] = {}
         self._looked_at = float("-inf")
 
-    def look(self) -> dict[str, Problem | None]:
+    def look(self) -> dict[str, Problem | Note | None]:
         with self._lock:
             if monotonic() - self._looked_at >= SHARED_S:
                 self._found = look()
@@ -191,12 +198,12 @@ shared = _Shared()
 @never_cache
 def ready(request: HttpRequest) -> JsonResponse:
     found = shared.look()
-    well = not any(found.values())
-    parts = {name: {"status": "problem", **problem._asdict()} if problem else {"status": "ok"} for name, problem in found.items()}
+    well = not any(isinstance(said, Problem) for said in found.values())
+    parts = {name: {"status": "problem" if isinstance(said, Problem) else "ok", **(said._asdict() if said else {})} for name, said in found.items()}
     return JsonResponse({"status": "ok" if well else "unavailable", "version": settings.VERSION, "parts": parts}, status=200 if well else 503)
 
 
-def _asked(name: str, part: Part) -> Problem | None:
+def _asked(name: str, part: Part) -> Problem | Note | None:
     try:
         return part()
     except Error as error:

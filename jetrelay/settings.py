@@ -120,6 +120,9 @@ JETRELAY_METRICS_NETWORKS = env.items("JETRELAY_METRICS_NETWORKS", env.network, 
 # A delivery that has been due for longer, for no reason of its endpoint's, makes /health/ready say so.
 JETRELAY_READY_MAX_LAG_S = env.integer("JETRELAY_READY_MAX_LAG_S", 300, 1, 86_400)
 
+# How long the database works for one statement of a page or of a call of the API.
+JETRELAY_REQUEST_LIMIT_S = env.integer("JETRELAY_REQUEST_LIMIT_S", 5, 1, 300)
+
 # Requests per second that one key may make to the API, unless it has a limit of its own.
 JETRELAY_API_RATE_LIMIT = env.integer("JETRELAY_API_RATE_LIMIT", 200, 1, 1_000_000)
 
@@ -231,6 +234,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # First, so that every answer has its id, and every line that is logged meanwhile.
     "jetrelay.logs.requests.identified",
+    # Around everything that may ask the database.
+    "jetrelay.patience.patient_for",
     # Then these, which see what the others answer themselves.
     "jetrelay.safety.with_safety_headers",
     # Before anybody reads what stands above the body.

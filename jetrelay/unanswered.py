@@ -17,7 +17,7 @@ from django.template import loader
 from django.views import defaults
 
 from jetrelay.api import problems
-from jetrelay.away import is_away, refusal
+from jetrelay.away import is_away, is_held, refusal, took_too_long
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ def went_wrong(request: HttpRequest) -> HttpResponseBase:
 
 
 def _is_database(error: BaseException | None) -> bool:
-    """Whether the database is away or takes no writes."""
-    return isinstance(error, Error) and (is_away(error) or refusal(error) is not None)
+    """Whether the database is away or takes no writes, took too long, or somebody else held what was to be changed."""
+    return isinstance(error, Error) and (is_away(error) or took_too_long(error) or is_held(error) or refusal(error) is not None)
 
 
 def refused(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -72,9 +72,15 @@ def _unknown_host(request: HttpRequest) -> tuple[str, str]:
 
 def _unavailable(request: HttpRequest, error: BaseException | None) -> HttpResponse:
     what = "takes no writes" if refusal(error) else "does not answer"
-    logger.warning("%s could not be answered, because the database %s: %s", request.method, what, str(error).strip())
-    problem = problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", f"The database {what}: try again.")
-    response = _told(request, problem, {"retry_after_s": RETRY_AFTER_S, "what": what})
+    if took_too_long(error):
+        code, told, why = "took_too_long", problems.TOO_LONG, "the database took too long"
+    elif is_held(error):
+        code, told, why = "held", problems.HELD, "somebody else held what it was to change"
+    else:
+        code, told, why = "unavailable", f"The database {what}: try again.", f"the database {what}"
+    logger.warning("%s could not be answered, because %s: %s", request.method, why, str(error).strip())
+    problem = problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, code, told)
+    response = _told(request, problem, {"retry_after_s": RETRY_AFTER_S, "what": what, "why": "" if code == "unavailable" else told})
     # One line is enough, and Django's would name the path, which of an inbox is its secret.
     response._has_been_logged = True  # type: ignore[attr-defined]
     response.headers["Retry-After"] = str(RETRY_AFTER_S)

@@ -23,6 +23,7 @@ from subscriptions import versions  # noqa: E402 - what these import needs Djang
 versions.check()
 
 from delivery import interpreter  # noqa: E402
+from jetrelay import patience  # noqa: E402
 from jetrelay.api.express import Express  # noqa: E402
 from jetrelay.intake import READERS, TakenIn  # noqa: E402
 from jetrelay.logs.requests import logged  # noqa: E402
@@ -46,3 +47,4 @@ def on_few_threads(site: Wsgi, threads: int) -> Wsgi:
 _whole = Express(on_few_threads(_site, SITE_THREADS))
 application = TakenIn(logged(_whole) if settings.JETRELAY_LOG_REQUESTS else _whole, READERS, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 interpreter.collect_rarely()
+patience.keeps = True

@@ -24,7 +24,7 @@ from tests.test_members import METHODS
 from tests.whole import ROOT, engines
 
 EVENTS = 500
-UNITS = ("_queries", "_per_s", "_s", "_ms", "_bytes", "_percent", "_blocks")
+UNITS = ("_per_delivery", "_queries", "_per_s", "_s", "_ms", "_bytes", "_percent", "_blocks")
 COUNTS = {"baseline_ratio", "ratio", "events", "requests", "delivered", "attempts", "owed", "drained", "endpoints", "subscriptions"}
 COUNTS |= {
     *("unaccounted", "lost", "duplicates", "metrics_differ", "pruned", "pages_failed", "gaps", "dead", "samples"),
@@ -170,6 +170,15 @@ def test_it_measures_a_well_behaved_tenant_beside_a_greedy_one(tmp_path: Path) -
     assert 0 < row["beside_p50_ms"] <= row["beside_p95_ms"]
     assert min(row[what] for what in ("stored_p95_ms", "health_ms", "page_ms")) > 0
     assert min(row["web_mb"], row["worker_mb"]) > 10
+
+
+@pytest.mark.parametrize("ordered", ["0", "1"])
+def test_it_measures_deliveries_beside_a_session_that_is_idle_in_a_transaction(ordered: str, tmp_path: Path) -> None:
+    with engines("postgres+redis", tmp_path / "data") as env:
+        found = bench(env, "bystander", tmp_path / "tmp", "--per-s", "40", "--endpoints", "2", "--seconds", "2", "--idle", "1", "--ordered", ordered)
+    assert found["ratio"] == pytest.approx(found["beside_p95_ms"] / found["alone_p95_ms"], rel=0.05)
+    assert found["delivered"] > 0
+    assert found["beside_entries_per_delivery"] > 0
 
 
 @pytest.mark.whole

@@ -23,7 +23,7 @@ from pytest_django import Settings
 
 from delivery.leases import Holding, lane_lease
 from delivery.models import AttemptTally, Delivery, Event, EventTally, Lease, StreamGap
-from jetrelay import environment
+from jetrelay import environment, horizon
 from jetrelay.bench.processes import free_port
 from jetrelay.doctor import broker, clock, configuration, database, destinations, disk, processes, programs, report, running, schema, stored
 from jetrelay.doctor.finding import Finding, Level, ok, problem, warning
@@ -225,7 +225,8 @@ def whoever_was_here_before(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_database_that_is_well() -> None:
     told = levels(database.database)
     assert (told[-1], PROBLEM in told) == (OK, False)
-    for check in (database.connections, database.transactions, database.vacuum, database.indexes):
+    assert level(database.transactions) == OK
+    for check in (database.connections, database.vacuum, database.indexes):
         assert level(check) == (OK if connection.vendor == "postgresql" else SKIPPED)
     assert level(schema.migrations) == OK
 
@@ -310,11 +311,22 @@ def test_an_index_whose_building_was_cut_off(beside: "psycopg.Connection[Any]") 
 @pytest.mark.postgresql
 @pytest.mark.django_db
 def test_a_transaction_that_stays_open(beside: "psycopg.Connection[Any]", monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "LONG_TRANSACTION_S", 0)
+    monkeypatch.setattr(horizon, "LONG_S", 0)
     with beside.transaction():
         beside.execute("SELECT 1")
         told = only(database.transactions)
     assert (told[0], "idle in transaction" in told[1]) == (WARNING, True)
+    assert "nothing that was settled since can be cleaned up: process" in told[1]
+
+
+@pytest.mark.django_db
+def test_a_log_that_cannot_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("PostgreSQL has no such file")
+    monkeypatch.setattr(horizon, "LARGE_WAL", -1)
+    (found,) = list(database.transactions())
+    assert found.level == WARNING
+    assert "reader that never ends" in found.advice
 
 
 @pytest.mark.postgresql

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.utils import timezone
@@ -22,7 +23,7 @@ from jetrelay import readiness
 from jetrelay.readiness import PARTS, shared
 from subscriptions import versions
 from subscriptions.models import Source
-from tests.builders import make_delivery, make_endpoint, make_health, make_source, make_subscription
+from tests.builders import make_delivery, make_endpoint, make_health, make_source, make_subscription, make_tenant
 
 pytestmark = pytest.mark.django_db
 
@@ -233,3 +234,28 @@ def test_live_is_told_apart_from_ready(settings: Any, free_port: int) -> None:
 def test_it_knows_every_migration_of_this_version() -> None:
     call_command("migrate", "--check", verbosity=0)
     assert ("delivery", "0009_totals") in versions.known()
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_it_names_a_session_that_holds_back_cleaning_up_and_is_ready_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jetrelay.horizon.LONG_S", 0)
+    there, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            make_tenant()
+            there.set()
+            over.wait(60)
+            transaction.set_rollback(True)
+        connection.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert there.wait(30)
+    shared.forget()
+    answer = Client().get("/health/ready").json()
+    over.set()
+    holder.join()
+    assert answer["parts"]["database"]["status"] == "ok"
+    assert "nothing that was settled since can be cleaned up: a session's transaction" in answer["parts"]["database"]["note"]

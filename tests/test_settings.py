@@ -78,7 +78,7 @@ def test_it_needs_nothing(tmp_path: Path) -> None:
     assert (found["JETRELAY_RETENTION_DAYS"], found["JETRELAY_DEAD_LETTER_DAYS"], found["JETRELAY_AUDIT_DAYS"]) == (7, 30, 365)
     assert found["JETRELAY_VERIFY_ENDPOINTS"] is True
     assert (found["JETRELAY_METRICS_TOKEN"], found["JETRELAY_METRICS_NETWORKS"]) == ("", ["127.0.0.0/8", "::1/128"])
-    assert found["JETRELAY_READY_MAX_LAG_S"] == 300
+    assert (found["JETRELAY_READY_MAX_LAG_S"], found["JETRELAY_REQUEST_LIMIT_S"]) == (300, 5)
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
 
 
@@ -100,6 +100,7 @@ def test_it_takes_an_empty_variable_for_none(tmp_path: Path) -> None:
         "JETRELAY_METRICS_TOKEN",
         "JETRELAY_METRICS_NETWORKS",
         "JETRELAY_READY_MAX_LAG_S",
+        "JETRELAY_REQUEST_LIMIT_S",
         "JETRELAY_DEBUG",
     )
     default, empty, blank = read(tmp_path, {}, dict.fromkeys(names, ""), dict.fromkeys(names, " "))
@@ -229,6 +230,7 @@ def test_it_refuses_wrong_values_by_name(tmp_path: Path) -> None:
             ({"JETRELAY_DEAD_LETTER_DAYS": "3651"}, "JETRELAY_DEAD_LETTER_DAYS is '3651': use a whole number from 1 to 3650."),
             ({"JETRELAY_DEAD_LETTER_DAYS": "0"}, "JETRELAY_DEAD_LETTER_DAYS is '0'"),
             ({"JETRELAY_AUDIT_DAYS": "3651"}, "JETRELAY_AUDIT_DAYS is '3651': use a whole number from 1 to 3650."),
+            ({"JETRELAY_REQUEST_LIMIT_S": "0"}, "JETRELAY_REQUEST_LIMIT_S is '0': use a whole number from 1 to 300."),
             ({"JETRELAY_READY_MAX_LAG_S": "0"}, "JETRELAY_READY_MAX_LAG_S is '0': use a whole number from 1 to 86400."),
             ({"JETRELAY_METRICS_NETWORKS": "10.0.0.1/8"}, "JETRELAY_METRICS_NETWORKS: '10.0.0.1/8' is not valid"),
             ({"JETRELAY_METRICS_TOKEN": "two words"}, "JETRELAY_METRICS_TOKEN: A bearer token is at most"),

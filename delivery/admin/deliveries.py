@@ -18,6 +18,7 @@ from delivery.admin.noting import note_moved
 from delivery.admin.replays import PERMISSION, confirm, endpoints_of
 from delivery.engines import engine
 from delivery.models import Attempt, Delivery, Event
+from delivery.models.flow import in_state
 from delivery.replay.moves import among
 from subscriptions.confirming import ask, confirmed, counted
 from subscriptions.ids import from_public
@@ -125,7 +126,7 @@ class DeliveryAdmin(BigTable):
             return ask(self, request, "Dismiss dead deliveries", lines, queryset, possible=bool(dead), happens=happens, button="Dismiss")
         with transaction.atomic():
             # Those of the tenants that lose one by it, as they are before.
-            were_dead = list(among(Delivery.objects.filter(state=State.DEAD).order_by(), ids).values_list("pk", flat=True))
+            were_dead = list(among(Delivery.objects.filter(in_state(State.DEAD)).order_by(), ids).values_list("pk", flat=True))
             count = replay.dismiss(ids)
             if count:
                 note_moved(request.user, "delivery.dismiss", were_dead, "in the admin")

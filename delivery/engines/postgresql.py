@@ -62,6 +62,19 @@ CLAIM_SUBJECTS = """
     ) AS run ORDER BY subject.place, run.event_id
 """
 
+_NEWEST = "SELECT id FROM delivery_delivery WHERE endpoint_id = wanted.id AND id < %(before)s{in_state} ORDER BY id DESC LIMIT %(most)s"
+# Few may be pending among very many, or very many: of those that are due longest so many are sorted, and the newest of all are looked at.
+_NEWEST_PENDING = """
+    SELECT id FROM (
+        SELECT id FROM (
+            SELECT id FROM delivery_delivery WHERE endpoint_id = wanted.id AND state = 0 ORDER BY due_at, id LIMIT 10000
+        ) AS oldest WHERE id < %(before)s
+        UNION SELECT last.id FROM (
+            SELECT id, state FROM delivery_delivery WHERE endpoint_id = wanted.id AND id < %(before)s ORDER BY id DESC LIMIT %(most)s
+        ) AS last WHERE last.state = 0
+    ) AS pending ORDER BY id DESC LIMIT %(most)s
+"""
+
 
 class _Ids(tuple[UUID, ...]):
     """An array of ids on its way to the server. psycopg's own dumper of lists asks every item what it is, which costs seven times as much."""
@@ -169,16 +182,16 @@ class PostgreSQL(Engine):
         with _cursor(binary=True) as cursor:
             # A number in the text: a parameter would keep the planner from the index of dead ones.
             in_state = "" if state is None else f" AND state = {state:d}"
-            sql = (
-                "SELECT wanted.id, newest.id FROM unnest(%s::uuid[]) AS wanted (id) CROSS JOIN LATERAL ("
-                f"SELECT id FROM delivery_delivery WHERE endpoint_id = wanted.id AND id < %s{in_state} ORDER BY id DESC LIMIT %s"
-                ") AS newest"
-            )
-            values: list[Any] = [list(endpoints), before or LAST_ID, most]
+            each = _NEWEST_PENDING if state == Delivery.State.PENDING else _NEWEST.format(in_state=in_state)
+            sql = f"SELECT wanted.id, newest.id FROM unnest(%(of)s::uuid[]) AS wanted (id) CROSS JOIN LATERAL ({each}) AS newest"
+            values = {"of": list(endpoints), "before": before or LAST_ID, "most": most}
             if together:
-                sql, values = f"{sql} ORDER BY newest.id DESC LIMIT %s", [*values, most]
+                sql = f"{sql} ORDER BY newest.id DESC LIMIT %(most)s"
             cursor.execute(sql, values, prepare=True)
             return cursor.fetchall()
+
+    # Below, `state + 0`: rows are found by their ids. The index of what is pending would look like the shorter way to a planner that
+    # does not know yet how much that is.
 
     def settle(self, state: int, rows: Sequence[Settlement], now: datetime) -> int:
         settled = 0
@@ -189,7 +202,7 @@ class PostgreSQL(Engine):
             for (status, error, attempts, tries), ids in groups.items():
                 cursor.execute(
                     "UPDATE delivery_delivery SET state = %s, settled_at = %s, attempt_count = attempt_count + 1, tries = tries + 1,"
-                    " last_status = %s, last_error = %s WHERE id = ANY(%s) AND state = 0"
+                    " last_status = %s, last_error = %s WHERE id = ANY(%s) AND state + 0 = 0"
                     " AND attempt_count = COALESCE(%s, attempt_count) AND tries = COALESCE(%s, tries)",
                     [state, now, status, error, _Ids(ids), attempts, tries],
                 )
@@ -206,7 +219,7 @@ class PostgreSQL(Engine):
                 " attempt_count = owed.attempt_count + 1, tries = owed.tries + news.counted::int"
                 " FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::text[], %s::timestamptz[], %s::bool[])"
                 " AS news (id, attempt_count, status, error, due_at, counted)"
-                " WHERE owed.id = news.id AND owed.state = 0 AND owed.attempt_count = news.attempt_count",
+                " WHERE owed.id = news.id AND owed.state + 0 = 0 AND owed.attempt_count = news.attempt_count",
                 [list(column) for column in columns],
             )
             return cursor.rowcount

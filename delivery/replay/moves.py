@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from delivery.engines import engine
 from delivery.models import Delivery, Event
+from delivery.models.flow import in_state
 from delivery.order import keyed, order_key
 from delivery.wakes import waker
 from subscriptions.models import Endpoint
@@ -76,7 +77,7 @@ def put_back(deliveries: "QuerySet[Delivery]", now: datetime) -> Moved:
 
 def set_aside(deliveries: "QuerySet[Delivery]", now: datetime) -> Moved:
     """Cancel those that are dead, in the caller's transaction."""
-    rows = list(_locked(deliveries.filter(state=Delivery.State.DEAD)).values_list("pk", "endpoint_id"))
+    rows = list(_locked(deliveries.filter(in_state(Delivery.State.DEAD))).values_list("pk", "endpoint_id"))
     among(Delivery.objects.all(), [id for id, _ in rows]).update(state=Delivery.State.CANCELLED, settled_at=now)
     counts = Counter(endpoint for _, endpoint in rows)
     engine().add_attempt_tallies(now.replace(second=0, microsecond=0), {(endpoint, _CANCELLED): {"attempts": count} for endpoint, count in counts.items()})

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from delivery.engines import engine
 from delivery.explain import explain
 from delivery.models import Attempt, Delivery, Event
+from delivery.models.flow import in_state
 from delivery.replay import dismiss, replay
 from jetrelay.api.fields import Moment, Nothing, id_of
 from jetrelay.api.filters import id_range, moments, prefix_or_exact
@@ -175,7 +176,7 @@ def _conditions(wanted: Any) -> Q:
     if (text := wanted.get("state")) is not None:
         if text not in STATES:
             raise bad_query("state", f"use one of {', '.join(STATES)}.")
-        found &= Q(state=STATES[text])
+        found &= in_state(STATES[text])
     if (text := wanted.get("status")) is not None:
         if not (text.isascii() and text.isdecimal() and len(text) == 3):
             raise bad_query("status", "write an HTTP status such as 503.")

@@ -15,10 +15,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from delivery.ingest import NotStored
-from jetrelay.away import is_passing, refusal
+from jetrelay.away import is_held, is_passing, refusal, took_too_long
 from subscriptions.allowance import CODE, Exceeded
 
 logger = logging.getLogger(__name__)
+
+# Where the database was told to stop, or somebody else is at work on the same rows. Nothing was changed.
+TOO_LONG = (
+    "The database took longer for this than it may for one request, and was told to stop: ask for less, such as a shorter time or one endpoint, or try again."
+)
+HELD = "Somebody else is changing the same at this moment, and this did not wait for longer: nothing was changed, try again."
 
 MEDIA_TYPE = "application/problem+json"
 # Of what is wrong so much is told: a body can hold a million mistakes, and nobody reads more than the first of them.
@@ -116,6 +122,10 @@ def of(error: Exception) -> Problem:
             return Problem(422, "invalid", _sum(errors), errors)
         case NotStored():
             return Problem(503, "not_stored", f"{error} Send it again, with the same id: it is then stored once.", headers={"Retry-After": "1"})
+        case OperationalError() if took_too_long(error):
+            return Problem(503, "took_too_long", TOO_LONG, headers={"Retry-After": "5"})
+        case OperationalError() if is_held(error):
+            return Problem(503, "held", HELD, headers={"Retry-After": "1"})
         case OperationalError() | InterfaceError() if is_passing(error):
             return Problem(503, "unavailable", "The database does not answer: try again.", headers={"Retry-After": "1"})
         case DatabaseError() if refusal(error):

@@ -7,18 +7,15 @@ from typing import Any
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
-from jetrelay import away, writable
+from jetrelay import away, horizon, writable
 from jetrelay.doctor import running
 from jetrelay.doctor.finding import Finding, ok, problem, skipped, warning
 from jetrelay.doctor.registry import Check
 
 # Of all connections that ordinary roles may have.
 FEW_CONNECTIONS, NO_CONNECTIONS = 10, 3
-# Vacuum removes nothing that is newer than the oldest transaction.
-LONG_TRANSACTION_S = 300
 # Fewer dead rows than this are no matter, whatever their share.
 MANY_DEAD = 100_000
-LARGE_WAL = 1 << 30
 
 
 def database() -> Iterator[Finding]:
@@ -85,11 +82,6 @@ def _sqlite() -> Iterator[Finding]:
         yield warning(f"the journal's mode is {mode}", "Readers and the writer hold each other up. WAL needs a local disk and a folder that can be written to.")
     if row("PRAGMA synchronous")[0] < 2:
         yield warning("synchronous is not FULL", "A power cut may lose events that were answered with 202.")
-    wal = Path(f"{file}-wal")
-    if wal.exists() and wal.stat().st_size > LARGE_WAL:
-        yield warning(
-            f"{wal.name} has {wal.stat().st_size >> 20:,} MB", "A reader that never ends keeps it from being folded in: restart what has been running for long."
-        )
     yield ok(f"SQLite {sqlite3.sqlite_version} at {file}, {file.stat().st_size >> 20:,} MB, answers")
 
 
@@ -108,23 +100,14 @@ def connections() -> Iterator[Finding]:
 
 
 def transactions() -> Iterator[Finding]:
-    if connection.vendor != "postgresql":
-        yield skipped("SQLite does not tell")
-        return
-    found = rows(
-        "SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::int, state, application_name FROM pg_stat_activity"
-        " WHERE datname = current_database() AND xact_start < clock_timestamp() - %s * interval '1 second' AND pid <> pg_backend_pid()"
-        " AND backend_type = 'client backend' ORDER BY xact_start",
-        LONG_TRANSACTION_S,
-    )
-    if found:
-        pid, seconds, state, program = found[0]
-        advice = f"Vacuum cannot clean up behind it. If nobody needs it: SELECT pg_terminate_backend({pid})"
-        yield warning(
-            f"{len(found)} open for over {LONG_TRANSACTION_S // 60} minutes; the oldest for {seconds // 60}, {state}, by {program or 'somebody'}", advice
-        )
-    else:
-        yield ok(f"none is open for over {LONG_TRANSACTION_S // 60} minutes")
+    """Who keeps the database from cleaning up."""
+    found = horizon.holders()
+    for each in found:
+        yield warning(f"nothing that was settled since can be cleaned up: {each.who}", each.advice)
+    if not found and connection.vendor == "postgresql":
+        yield ok(f"none is open for over {horizon.LONG_S // 60} minutes")
+    elif not found:
+        yield ok(f"the log has no more than {horizon.LARGE_WAL >> 20} MB")
 
 
 def vacuum() -> Iterator[Finding]:

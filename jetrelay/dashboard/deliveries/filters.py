@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Exists, OuterRef, Q
 
 from delivery.models import Delivery, Event
+from delivery.models.flow import in_state
 from delivery.replay.form import TIME_FORMATS
 from delivery.replay.walks import named
 from jetrelay.dashboard.deliveries import outcomes
@@ -152,7 +153,7 @@ class Filters:
         """Those that no index serves."""
         found = Q()
         if self.state is not None and not self.dead:
-            found &= Q(state=self.state)
+            found &= in_state(self.state)
         if self.outcome:
             found &= self.outcome.condition
         if self.since:
