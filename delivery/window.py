@@ -91,7 +91,7 @@ class Window:
         ordered.sort(key=lambda each: each[0].turn)
         first = ordered[0][0].turn
         places: dict[object, int] = {}
-        numbered = []
+        numbered: list[tuple[int, int, Wanted]] = []
         for each in ordered:
             place = places[each[0].gate.tenant] = places.get(each[0].gate.tenant, -1) + 1
             numbered.append((place, len(numbered), each))

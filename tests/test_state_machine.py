@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from delivery import crew, order, runs
+from delivery import order, runs, window
 from delivery.models import Attempt, AttemptTally, Delivery, EndpointHealth, Event, EventTally, Lease
 from delivery.outbox import Outbox
 from subscriptions.models import Endpoint, EndpointPastState, Subscription
@@ -79,7 +79,8 @@ class Deliveries(RuleBasedStateMachine):
     @initialize(beginnings=st.tuples(beginnings, beginnings, beginnings), moods=moods, narrow=st.booleans(), latency_s=st.sampled_from([0, 0.002, 0.01]))
     def begin(self, beginnings: tuple[dict[str, Any], ...], moods: list[tuple[str, int]], narrow: bool, latency_s: float) -> None:
         """Three endpoints of one lane, one in trouble. `narrow` makes the lane see a few deliveries at a time, as if there were millions."""
-        crew.WINDOW, runs.SUBJECTS, order.CHUNK = (3, 2, 4) if narrow else (2000, 256, 1000)
+        window.WAITING, window.FEW, window.LEAST = (6, 1, 1) if narrow else (4000, 4, 32)
+        runs.SUBJECTS, order.CHUNK = (2, 4) if narrow else (256, 1000)
         runs.NEWS, runs.MOST_LEADS = (3, 2) if narrow else (1000, 1000)
         self.play.counterpart.latency_s = latency_s
         for beginning in beginnings:
@@ -172,7 +173,7 @@ class Deliveries(RuleBasedStateMachine):
 @pytest.fixture
 def nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nursery]:
     # What an example sets anew is as it was afterwards.
-    for module, name in ((crew, "WINDOW"), (runs, "SUBJECTS"), (runs, "NEWS"), (runs, "MOST_LEADS"), (order, "CHUNK")):
+    for module, name in ((window, "WAITING"), (window, "FEW"), (window, "LEAST"), (runs, "SUBJECTS"), (runs, "NEWS"), (runs, "MOST_LEADS"), (order, "CHUNK")):
         monkeypatch.setattr(module, name, getattr(module, name))
     running = Nursery()
     yield running

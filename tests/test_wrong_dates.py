@@ -185,7 +185,7 @@ def test_doctor_does_not_believe_that_beat_ran_in_the_future(sweep: PeriodicTask
 
 
 def unwell() -> dict[str, str]:
-    return {name: problem.problem for name, problem in readiness.look().items() if problem}
+    return {name: problem.problem for name, problem in readiness.look().items() if isinstance(problem, readiness.Problem)}
 
 
 @pytest.mark.django_db

@@ -81,10 +81,11 @@ def run_for_a_while(rest: Rest) -> bool:
 
 
 def _run(rest: Rest, until: float, holding: Holding) -> bool:
-    for turn in count():
+    turns = count()
+    while True:
         now = timezone.now()
         Replay.objects.running().filter(next_at__gt=now + _LONGEST).update(next_at=now)
-        due = _one_of_each_tenant(turn, now)
+        due = _one_of_each_tenant(next(turns), now)
         for id in due:
             started = monotonic()
             _step_or_set_back(id)
