@@ -156,6 +156,8 @@ _DOES_SOMETHING = re.compile(r"\A(?:jetrelay\.bench|jetrelay\.wsgi)|__main__|\.m
 
 def modules_of(*packages: str) -> Iterator[ModuleType]:
     """These, and all that is in them, but for what does something when it is imported."""
+    # It registers what the routes of others need.
+    importlib.import_module("jetrelay.urls")
     for name in packages:
         root = importlib.import_module(name)
         yield root
