@@ -64,13 +64,17 @@ class Publisher(Protocol):
         ...
 
 
+# Told what became of the events, or why they were not stored, by the committer: it must neither wait nor raise.
+Then = Callable[[list[Accepted], Exception | None], None]
+
+
 class _Order:
     """What one caller publishes, and what came of it. Its lock is held until then: an Event costs three times as much to wake."""
 
-    __slots__ = ("_under_way", "accepted", "error", "events", "source")
+    __slots__ = ("_then", "_under_way", "accepted", "error", "events", "source")
 
-    def __init__(self, source: Source, events: Sequence[Posted]) -> None:
-        self.source, self.events = source, events
+    def __init__(self, source: Source, events: Sequence[Posted], then: Then | None = None) -> None:
+        self.source, self.events, self._then = source, events, then
         self.accepted: list[Accepted] = []
         self.error: Exception | None = None
         self._under_way = threading.Lock()
@@ -78,6 +82,8 @@ class _Order:
 
     def end(self, accepted: list[Accepted], error: Exception | None = None) -> None:
         self.accepted, self.error = accepted, error
+        if self._then:
+            self._then(accepted, error)
         self._under_way.release()
 
     def wait(self, timeout_s: float) -> bool:
@@ -97,6 +103,18 @@ class GroupCommit:
 
     def publish(self, source: Source, events: Sequence[Posted]) -> list[Accepted]:
         order = _Order(source, events)
+        self._take(order)
+        if not order.wait(PATIENCE_S):
+            raise NotStored(f"The database has not answered within {PATIENCE_S:.0f} s.")
+        if order.error:
+            raise NotStored("The database did not take the events.") from order.error
+        return order.accepted
+
+    def submit(self, source: Source, events: Sequence[Posted], then: Then) -> None:
+        """`publish` for who has no thread that could wait: `then` is called from the committer's."""
+        self._take(_Order(source, events, then))
+
+    def _take(self, order: _Order) -> None:
         with self._something:
             self._orders.append(order)
             if self._thread is None:
@@ -104,11 +122,6 @@ class GroupCommit:
                 self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
                 self._thread.start()
             self._something.notify()
-        if not order.wait(PATIENCE_S):
-            raise NotStored(f"The database has not answered within {PATIENCE_S:.0f} s.")
-        if order.error:
-            raise NotStored("The database did not take the events.") from order.error
-        return order.accepted
 
     def _run(self) -> None:
         while True:

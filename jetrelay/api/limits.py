@@ -73,6 +73,12 @@ def take(bearer: Bearer) -> Quota:
         return Quota(limit, max(0, limit - window.total) + window.granted - window.used, reset_s)
 
 
+def has_part(bearer: Bearer) -> bool:
+    """Whether this process can count a request of this key without asking for another part of what is left."""
+    window = _windows.get(bearer.key_id)
+    return window is not None and window.number == int(time() // WINDOW_S) and window.used < window.granted
+
+
 def _take_part(key: UUID, window: _Window, limit: int) -> None:
     part = max(1, limit // _PART)
     if window.total >= limit:
