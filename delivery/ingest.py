@@ -72,13 +72,17 @@ class Publisher(Protocol):
         ...
 
 
+# Told what became of the events, or why they were not stored, by the committer: it must neither wait nor raise.
+Then = Callable[[list[Accepted], Exception | None], None]
+
+
 class _Order:
     """What one caller publishes, and what came of it. Its lock is held until then: an Event costs three times as much to wake."""
 
-    __slots__ = ("_under_way", "abandoned", "accepted", "error", "events", "source", "taken")
+    __slots__ = ("_then", "_under_way", "abandoned", "accepted", "error", "events", "source", "taken")
 
-    def __init__(self, source: Source, events: Sequence[Posted]) -> None:
-        self.source, self.events = source, events
+    def __init__(self, source: Source, events: Sequence[Posted], then: Then | None = None) -> None:
+        self.source, self.events, self._then = source, events, then
         # How many of the events are stored or under way.
         self.taken = 0
         self.accepted: list[Accepted] = []
@@ -95,12 +99,17 @@ class _Order:
     def note(self, accepted: Sequence[Accepted]) -> None:
         self.accepted += accepted
         if len(self.accepted) == len(self.events):
-            self._under_way.release()
+            self._end()
 
     def fail(self, error: Exception) -> None:
         if self.error is None:
             self.error = error
-            self._under_way.release()
+            self._end()
+
+    def _end(self) -> None:
+        if self._then:
+            self._then(self.accepted, self.error)
+        self._under_way.release()
 
     def wait(self, timeout_s: float) -> bool:
         return self._under_way.acquire(timeout=timeout_s)
@@ -129,19 +138,26 @@ class GroupCommit:
         if not events:
             return []
         order = _Order(source, events)
-        with self._something:
-            self._queues.setdefault(source.pk, deque()).append(order)
-            if self._thread is None:
-                # Here and not before: a process that forks has none of its parent's threads.
-                self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
-                self._thread.start()
-            self._something.notify()
+        self._add(order)
         if not order.wait(PATIENCE_S):
             order.abandoned = True
             raise NotStored(f"The database has not answered within {PATIENCE_S:.0f} s.")
         if order.error:
             raise NotStored("The database did not take the events.") from order.error
         return order.accepted
+
+    def submit(self, source: Source, events: Sequence[Posted], then: Then) -> None:
+        """`publish` for who has no thread that could wait: `then` is called from the committer's."""
+        self._add(_Order(source, events, then))
+
+    def _add(self, order: _Order) -> None:
+        with self._something:
+            self._queues.setdefault(order.source.pk, deque()).append(order)
+            if self._thread is None:
+                # Here and not before: a process that forks has none of its parent's threads.
+                self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+                self._thread.start()
+            self._something.notify()
 
     def _run(self) -> None:
         while True:

@@ -296,6 +296,9 @@ WHITENOISE_USE_FINDERS = True
 
 SESSION_ENGINE = "jetrelay.sessions"
 SESSION_COOKIE_HTTPONLY = True
+# Pages of JETRELAY_DEBUG show settings and variables, but no passwords.
+DEFAULT_EXCEPTION_REPORTER = "jetrelay.error_pages.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "jetrelay.error_pages.Filter"
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"

@@ -1,12 +1,14 @@
-"""The WSGI application that granian serves, on many threads that do next to nothing.
+"""The site as a WSGI application, and its parts for `jetrelay.rsgi`, which is what is served.
 
-Who posts an event waits for the transaction that it shares with others: the more of them can wait, the larger it is. All
-other requests are work, and each thread that does it holds a connection to the database: that is done by a few threads.
+`application` here is for servers that know WSGI alone. Nothing of what `jetrelay.front` does is
+done for it: such a server has to bound bodies and connections by itself, and to leave out header
+lines whose name has an underscore.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 from django.conf import settings
@@ -25,26 +27,84 @@ versions.check()
 from delivery import interpreter  # noqa: E402
 from jetrelay import patience  # noqa: E402
 from jetrelay.api.express import Express  # noqa: E402
-from jetrelay.intake import READERS, TakenIn  # noqa: E402
+from jetrelay.front.threads import Threads  # noqa: E402
 from jetrelay.logs.requests import logged  # noqa: E402
 
 # Requests take milliseconds: more threads would only hold more connections open.
 SITE_THREADS = min(8, 2 * (os.cpu_count() or 1) + 1)
+PROBED = "/health"
+
+logger = logging.getLogger(__name__)
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-def on_few_threads(site: Wsgi, threads: int) -> Wsgi:
-    """The same application on threads of its own. What it answers is read by the caller's."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="site")
+def on(threads: Threads, site: Wsgi) -> Wsgi:
+    """The same application on these threads. What it answers is read by the caller's."""
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        return pool.submit(site, environ, start_response).result()
+        answer: SimpleQueue[tuple[Iterable[bytes], BaseException | None]] = SimpleQueue()
+
+        def work() -> None:
+            try:
+                answer.put((site(environ, start_response), None))
+            except BaseException as error:  # noqa: BLE001 - it is the caller's
+                answer.put(((), error))
+
+        threads.do(work)
+        parts, error = answer.get()
+        if error:
+            raise error
+        return parts
 
     return application
 
 
-_whole = Express(on_few_threads(_site, SITE_THREADS))
-application = TakenIn(logged(_whole) if settings.JETRELAY_LOG_REQUESTS else _whole, READERS, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+def express(threads: Threads) -> Wsgi:
+    """The lane for posted events. What is not plain is worked on by these threads."""
+    return _logged(Express(on(threads, _site)))
+
+
+def _logged(site: Wsgi) -> Wsgi:
+    return logged(site) if settings.JETRELAY_LOG_REQUESTS else site
+
+
+def for_others(site: Wsgi) -> Wsgi:
+    """The same application, which does not see the process's environment.
+
+    Some servers put it into every request, passwords included.
+    """
+    own = {name: value for name, value in os.environ.items() if name not in _OF_REQUESTS}
+    told: list[str] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if not told and environ.get("SERVER_SOFTWARE") == "Granian":
+            told.append("once")
+            logger.warning(_NOT_LIKE_THIS)
+        return site(
+            {name: value for name, value in environ.items() if own.get(name) != value},
+            start_response,
+        )
+
+    return application
+
+
+_NOT_LIKE_THIS = """granian serves jetrelay.wsgi, which has no limits for strangers.
+Start it with --interface rsgi jetrelay.rsgi:application, as the README says."""
+_OF_REQUESTS = frozenset(
+    (
+        "REQUEST_METHOD",
+        "SCRIPT_NAME",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "CONTENT_TYPE",
+        "CONTENT_LENGTH",
+        "SERVER_NAME",
+        "SERVER_PORT",
+    )
+)
+
+site = _logged(_site)
+application = for_others(express(Threads(SITE_THREADS, "site")))
 interpreter.collect_rarely()
 patience.keeps = True

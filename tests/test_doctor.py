@@ -1,6 +1,7 @@
 """What `manage.py doctor` finds, check by check, each with a real cause. `test_doctor_at_work.py` runs the whole of it."""
 
 import json
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,7 @@ from jetrelay.bench.processes import free_port
 from jetrelay.doctor import broker, clock, configuration, database, destinations, disk, processes, programs, report, running, schema, stored
 from jetrelay.doctor.finding import Finding, Level, ok, problem, warning
 from jetrelay.doctor.registry import Check, checks
+from jetrelay.front.served import FILES
 from jetrelay.inbox.models import Inbox
 from subscriptions.models import Endpoint
 from tests.builders import make_api_source, make_delivery, make_endpoint, make_event, make_gap, make_health, make_host, make_source, make_subscription
@@ -150,6 +152,13 @@ def test_it_compares_what_is_installed_with_the_pins(tmp_path: Path, monkeypatch
     assert only(programs.packages) == (OK, "1 packages, as pinned")
 
 
+def test_it_judges_how_many_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert level(programs.files) == (WARNING if 0 <= hard < FILES else OK)
+    monkeypatch.setattr(programs, "FILES", hard + 1 if hard > 0 else FILES)
+    assert level(programs.files) == (WARNING if hard > 0 else OK)
+
+
 def test_it_judges_keys_and_shows_none(settings: Settings) -> None:
     settings.SECRET_KEY = "sekret"
     assert levels(configuration.keys) == [WARNING, OK]
@@ -171,7 +180,9 @@ PUBLIC = {"PUBLIC_URL": "https://relay.example", "ALLOWED_HOSTS": ["relay.exampl
         (PUBLIC, [OK]),
         ({"DEBUG": True}, [WARNING, OK]),
         (PUBLIC | {"DEBUG": True}, [PROBLEM, OK]),
-        ({"HOST": "0.0.0.0"}, [WARNING, OK]),
+        ({"HOST": "0.0.0.0"}, [WARNING, WARNING, OK]),
+        (PUBLIC | {"HOST": "0.0.0.0"}, [OK]),
+        (PUBLIC | {"HOST": "::", "JETRELAY_TRUSTED_PROXIES": []}, [WARNING, WARNING, OK]),
         ({"PUBLIC_URL": "http://relay.example"}, [WARNING, OK]),
         ({"PUBLIC_URL": "http://localhost:8000"}, [OK]),
         (PUBLIC | {"JETRELAY_TRUSTED_PROXIES": []}, [WARNING, OK]),

@@ -8,12 +8,12 @@ done here is what the view does, by the same functions, and nothing that needs a
 import io
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.utils import timezone
 
 from delivery import ingest, owing
-from delivery.ingest import NotStored
+from delivery.ingest import Accepted, NotStored, Posted
 from delivery.sources import api, strict_json
 from jetrelay.api import limits, problems
 from jetrelay.api.events import (
@@ -30,6 +30,7 @@ from jetrelay.logs import requests
 from jetrelay.safety import HEADER_LINES
 from subscriptions import keys
 from subscriptions.keys import Bearer
+from subscriptions.models import Source
 
 PATH = "/api/v1/events"
 
@@ -44,11 +45,9 @@ class Express:
         self.site = site
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        if environ["PATH_INFO"] != PATH or environ["REQUEST_METHOD"] != "POST" or environ.get("QUERY_STRING"):
-            return self.site(environ, start_response)
-        bearer = _bearer(environ.get("HTTP_AUTHORIZATION", ""))
+        bearer = bearer_of(environ)
         length = environ.get("CONTENT_LENGTH") or ""
-        if bearer is None or not _is_json(environ.get("CONTENT_TYPE", "")) or not _is_short(length):
+        if bearer is None or not _is_short(length):
             return self.site(environ, start_response)
         body = environ["wsgi.input"].read(int(length))
         answer = _answer(environ, bearer, body) if len(body) == int(length) else None
@@ -58,6 +57,43 @@ class Express:
         status, headers, text = answer
         start_response(status, headers)
         return [text]
+
+
+class Plain(NamedTuple):
+    """A post that is as plain as can be: the event, and what the answer takes."""
+
+    bearer: Bearer
+    source: Source
+    event: Posted
+    id: str | None
+    request_id: str
+    headers: list[tuple[str, str]]
+
+    def answer(self, found: Accepted | NotStored) -> "Answer":
+        """What became of it, as status, headers and body."""
+        headers = [*_HEADERS, ("X-Request-Id", self.request_id), *self.headers]
+        if isinstance(found, NotStored):
+            # It may have been stored: the view must not do it again under another id.
+            problem = problems.of(found)
+        elif found.refused:
+            problem = problems.over_quota(too_wide(found, self.bearer))
+        elif found.same:
+            owing.added(self.bearer.tenant_id, found.deliveries)
+            return "202 Accepted", [("Content-Type", "application/json"), *headers], json.dumps(accepted_as(found), separators=(",", ":")).encode()
+        else:
+            problem = another(self.id or "")
+        document = json.dumps(problems.document(problem, self.request_id), separators=(",", ":")).encode()
+        return problems.status_line(problem), [("Content-Type", problems.MEDIA_TYPE), *headers, *problem.headers.items()], document
+
+
+Answer = tuple[str, list[tuple[str, str]], bytes]
+
+
+def bearer_of(environ: Environ) -> Bearer | None:
+    """Whoever posts an event here, where that is known and they may; else the view looks, and has words for those who may not."""
+    if environ["PATH_INFO"] != PATH or environ["REQUEST_METHOD"] != "POST" or environ.get("QUERY_STRING") or not _is_json(environ.get("CONTENT_TYPE", "")):
+        return None
+    return _bearer(environ.get("HTTP_AUTHORIZATION", ""))
 
 
 def _bearer(header: str) -> Bearer | None:
@@ -76,8 +112,19 @@ def _is_json(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
-def _answer(environ: Environ, bearer: Bearer, body: bytes) -> tuple[str, list[tuple[str, str]], bytes] | None:
+def _answer(environ: Environ, bearer: Bearer, body: bytes) -> Answer | None:
     """Status, headers and body; None where the view has to answer."""
+    plain = plainly(environ, bearer, body)
+    if plain is None:
+        return None
+    try:
+        return plain.answer(ingest.publisher.publish(plain.source, [plain.event])[0])
+    except NotStored as error:
+        return plain.answer(error)
+
+
+def plainly(environ: Environ, bearer: Bearer, body: bytes) -> Plain | None:
+    """The event that this posts, counted among the key's requests; None where the view has to answer."""
     given = environ.get("HTTP_IDEMPOTENCY_KEY")
     source = remembered_source(bearer.tenant_id)
     if owing.known(bearer.tenant_id, most_pending(bearer)) is None:
@@ -92,19 +139,7 @@ def _answer(environ: Environ, bearer: Bearer, body: bytes) -> tuple[str, list[tu
     quota = limits.take(bearer)
     if quota.remaining < 0:
         return None
-    request_id = requests.request_id(environ.get("HTTP_X_REQUEST_ID"))
-    headers = [*_HEADERS, ("X-Request-Id", request_id), *limits.headers(quota)]
-    try:
-        accepted = ingest.publisher.publish(source, [event])[0]
-        owing.added(bearer.tenant_id, accepted.deliveries)
-        if accepted.same and not accepted.refused:
-            return "202 Accepted", [("Content-Type", "application/json"), *headers], json.dumps(accepted_as(accepted), separators=(",", ":")).encode()
-        problem = problems.over_quota(too_wide(accepted, bearer)) if accepted.refused else another(given or value["id"])
-    except NotStored as error:
-        # It may have been stored: the view must not do it again under another id.
-        problem = problems.of(error)
-    document = json.dumps(problems.document(problem, request_id), separators=(",", ":")).encode()
-    return problems.status_line(problem), [("Content-Type", problems.MEDIA_TYPE), *headers, *problem.headers.items()], document
+    return Plain(bearer, source, event, given or value.get("id"), requests.request_id(environ.get("HTTP_X_REQUEST_ID")), limits.headers(quota))
 
 
 _HEADERS = [("Cache-Control", "no-store"), *HEADER_LINES]

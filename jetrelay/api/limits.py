@@ -88,6 +88,13 @@ def _count(whose: UUID, number: int, limit: int) -> int:
     return max(0, limit - window.total) + window.granted - window.used
 
 
+def has_part(bearer: Bearer) -> bool:
+    """Whether this process can count a request of this key and its tenant without asking for another part of what is left."""
+    number = int(time() // WINDOW_S)
+    windows = [_windows.get(each) for each in (bearer.key_id, bearer.tenant_id)]
+    return all(window is not None and window.number == number and window.used < window.granted for window in windows)
+
+
 def _take_part(key: UUID, window: _Window, limit: int) -> None:
     part = max(1, limit // _PART)
     if window.total >= limit:

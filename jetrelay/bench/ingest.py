@@ -14,10 +14,8 @@ from jetrelay.bench.scratch import scratch
 from jetrelay.bench.sink import sink
 from jetrelay.bench.stage import LOOPBACK
 from jetrelay.bench.web import APPLICATION, BODY, build, serving
-from jetrelay.intake import SERVER_THREADS
 
 WARM_UP_S = 2.0
-FEW_THREADS = 5
 ONE_BY_ONE = "jetrelay.bench.one_by_one:application"
 
 
@@ -32,9 +30,8 @@ def measure(
         env |= LOOPBACK
         key = build(env, url, "paused")
         ledger, stored, found = Ledger(env["DATABASE_URL"]), 0, dict[str, Posting]()
-        # Transactions of their own go best on few threads: more would wait for each other.
-        for name, application, threads in (("single", ONE_BY_ONE, FEW_THREADS), ("ingest", APPLICATION, SERVER_THREADS)):
-            with serving(env, folder / "web.log", workers, application, threads) as target:
+        for name, application in (("single", ONE_BY_ONE), ("ingest", APPLICATION)):
+            with serving(env, folder / "web.log", workers, application) as target:
                 post(folder, target, key, BODY, connections, WARM_UP_S)
                 before = _stored(ledger)
                 say(f"{name}: {connections} clients post for {seconds:g} s")

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jetrelay.bench.processes import MANAGE, django, free_port, python, run, running, wait_for_port
-from jetrelay.intake import SERVER_THREADS
+from jetrelay.front import served
 from jetrelay.management.commands.up import granian
 
 TYPE = "example.order.paid"
 _TEXT = "The kettle is singing again, and the rain on the tin roof has not stopped since four. " * 4
 # About as long as an event of the stream.
 BODY = f'{{"type":"{TYPE}","data":{{"order":"A-1001","total":12.5,"note":"{_TEXT}"}}}}'
-APPLICATION = "jetrelay.wsgi:application"
+APPLICATION = served.APPLICATION
 # No key of a benchmark runs into a limit.
 RATE_LIMIT = "1000000"
 
@@ -32,10 +32,10 @@ def build(env: Mapping[str, str], url: str, state: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(env: Mapping[str, str], log: Path, workers: int = 1, application: str = APPLICATION, threads: int = SERVER_THREADS) -> Iterator[str]:
+def serving(env: Mapping[str, str], log: Path, workers: int = 1, application: str = APPLICATION) -> Iterator[str]:
     """The URL that events are posted to, while it runs."""
     port = free_port()
-    argv = granian("127.0.0.1", port, workers=workers, threads=threads, application=application)
+    argv = granian("127.0.0.1", port, workers=workers, application=application)
     with running(argv, env, log) as process:
         wait_for_port(port, process, log)
         yield f"http://127.0.0.1:{port}/api/v1/events"

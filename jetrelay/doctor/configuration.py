@@ -49,6 +49,12 @@ def addresses() -> Iterator[Finding]:
     if public.startswith("https://") and not settings.JETRELAY_TRUSTED_PROXIES:
         advice = "Name the network of the proxy that ends TLS. Until then everybody has the proxy's address, and plain HTTP is not led to https here."
         yield warning("JETRELAY_PUBLIC_URL is https, and JETRELAY_TRUSTED_PROXIES names no proxy", advice)
+    if not is_local(settings.HOST) and not settings.JETRELAY_TRUSTED_PROXIES:
+        advice = (
+            "A proxy in front of it bounds what strangers may hold (docs/operation.md), and its network belongs in"
+            " JETRELAY_TRUSTED_PROXIES. Without one, listen on 127.0.0.1."
+        )
+        yield warning(f"it listens on {settings.HOST}, and JETRELAY_TRUSTED_PROXIES names no proxy", advice)
     everybody = [str(network) for network in settings.JETRELAY_TRUSTED_PROXIES if network.prefixlen == 0]
     if everybody:
         yield problem(f"JETRELAY_TRUSTED_PROXIES has {', '.join(everybody)}: anybody may say who they are", "Name the proxy's own network alone.")

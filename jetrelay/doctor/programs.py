@@ -1,6 +1,7 @@
 """What is installed. Needs no settings."""
 
 import platform
+import resource
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from packaging.requirements import Requirement
 
 from jetrelay.doctor.finding import Finding, ok, problem, warning
 from jetrelay.doctor.registry import Check
+from jetrelay.front.served import FILES
 
 OLDEST_PYTHON = (3, 11)
 # Before this, what CURLOPT_RESOLVE is told could not be forgotten again (`delivery/destinations/names.py`).
@@ -68,6 +70,19 @@ def packages() -> Iterator[Finding]:
         yield ok(f"{len(pins)} packages, as pinned")
 
 
+def files() -> Iterator[Finding]:
+    """The web process raises its limit as far as it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FILES:
+        advice = (
+            f"Allow {FILES:,} (`ulimit -Hn`, LimitNOFILE= of the unit, `ulimits` of the container):"
+            " with no file left the web process takes no more connections, until it is restarted."
+        )
+        yield warning(f"a process may open {hard:,} files", advice)
+    else:
+        yield ok(f"a process may open {FILES:,} files, as the web process needs")
+
+
 def pinned(text: str) -> Iterator[Requirement]:
     """The requirements that are for this Python and system. Comments, options and hashes are passed over."""
     for line in text.replace("\\\n", " ").splitlines():
@@ -90,4 +105,4 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-CHECKS = (Check("python", python), Check("libcurl", libcurl), Check("packages", packages))
+CHECKS = (Check("python", python), Check("libcurl", libcurl), Check("packages", packages), Check("files", files))

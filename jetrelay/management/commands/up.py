@@ -20,7 +20,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from jetrelay import environment, generated_secrets, own_files, writable
 from jetrelay.child_output import for_people, for_programs, print_line
-from jetrelay.intake import SERVER_THREADS
+from jetrelay.front import served
 from jetrelay.logs import masking
 from jetrelay.logs.rendering import BAR
 from jetrelay.supervisor import Child, Supervisor
@@ -105,11 +105,10 @@ def children(env: Mapping[str, str], host: str, port: int, stream_port: int | No
     return found
 
 
-def granian(host: str, port: int, *, workers: int = 1, threads: int = SERVER_THREADS, application: str = "jetrelay.wsgi:application") -> list[str]:
-    # Nearly all of its threads wait, and granian warns of more than it takes for work: only its errors are shown.
-    options = ["--interface", "wsgi", "--host", host, "--port", str(port), "--workers", str(workers), "--no-ws"]
+def granian(host: str, port: int, *, workers: int = 1, application: str = served.APPLICATION) -> list[str]:
+    options = ["--interface", "rsgi", "--host", host, "--port", str(port), "--workers", str(workers), "--no-ws", *served.LIMITS]
     # Shorter than the supervisor's grace, so that a request that hangs is not what makes a stop look unclean.
-    options += ["--blocking-threads", str(threads), "--workers-kill-timeout", "10", "--log-level", "error", "--no-access-log"]
+    options += ["--workers-kill-timeout", "10", "--log-level", "error", "--no-access-log"]
     # The server itself logs before it has the application, and its settings.
     options += ["--log-config", str(settings.BASE_DIR / "jetrelay" / "logs" / "granian.json")]
     return [sys.executable, "-m", "granian", *options, application]

@@ -1,0 +1,154 @@
+"""Bodies that are under way.
+
+How many at once, for how long, and how much memory they may take together.
+
+All of it happens on the event loop's thread, so nothing here is locked.
+
+- **Places.** Each address has some, and all together have more. Where there is none left, the body
+  that has been under way longest gives up its own: one that is on its way takes milliseconds, so
+  that is one that dawdles, and of whoever holds the most.
+- **Time.** A body has to come at `SLOWEST_BYTES_PER_S`, after a start.
+- **Room.** What is longer than a stranger may send takes room of a budget until it is answered. No
+  owner gets more than half.
+"""
+
+from asyncio import AbstractEventLoop, Future, Task
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import Any
+
+PLACES = 1024
+PLACES_OF_ONE = 64
+START_S = 10.0
+SLOWEST_BYTES_PER_S = 64 * 1024
+ROOM = 64 * 1024 * 1024
+ROOM_OF_ONE = ROOM // 2
+# So many may wait for room, and so long.
+WAITING = 256
+PATIENCE_S = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class Body:
+    """One that is being read by this task."""
+
+    task: "Task[Any]"
+    address: str
+    deadline: float
+    # Told why, before its task is cancelled.
+    give_up: Callable[[str], None]
+
+
+class Places:
+    """Who may have bodies under way."""
+
+    def __init__(self, total: int = PLACES, of_one: int = PLACES_OF_ONE) -> None:
+        self._total, self._of_one = total, of_one
+        self._taken: dict[str, dict[Body, None]] = {}
+        self.count = 0
+
+    def take(self, body: Body) -> None:
+        own = self._taken.setdefault(body.address, {})
+        own[body] = None
+        self.count += 1
+        if len(own) > self._of_one:
+            self._end(next(iter(own)), "too many bodies from this address are under way")
+        elif self.count > self._total:
+            most = max(self._taken.values(), key=len)
+            self._end(next(iter(most)), "too many bodies are under way")
+
+    def leave(self, body: Body) -> None:
+        own = self._taken.get(body.address)
+        if own and body in own:
+            del own[body]
+            self.count -= 1
+            if not own:
+                del self._taken[body.address]
+
+    def look(self, now: float) -> None:
+        """End those that are late."""
+        if self.count:
+            under_way = [body for own in self._taken.values() for body in own]
+            for body in (body for body in under_way if body.deadline < now):
+                self._end(body, "it came too slowly")
+
+    def _end(self, body: Body, why: str) -> None:
+        self.leave(body)
+        body.give_up(why)
+        body.task.cancel()
+
+
+class Room:
+    """Memory for long bodies, in bytes."""
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        total: int = ROOM,
+        of_one: int = ROOM_OF_ONE,
+    ) -> None:
+        self._loop, self._free, self._of_one = loop, total, of_one
+        self._held: dict[str, int] = {}
+        self._waiting: deque[tuple[str, int, Future[bool]]] = deque()
+
+    async def take(self, owner: str, size: int) -> bool:
+        """Wait for as much; False where it does not come free in time.
+
+        A longer body than one may hold takes all that one may.
+        """
+        size = min(size, self._of_one)
+        if self._fits(owner, size):
+            self._give(owner, size)
+            return True
+        if len(self._waiting) >= WAITING:
+            return False
+        future: Future[bool] = self._loop.create_future()
+        self._waiting.append((owner, size, future))
+        timer = self._loop.call_later(PATIENCE_S, _settle, future, False)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def leave(self, owner: str, size: int) -> None:
+        size = min(size, self._of_one)
+        self._free += size
+        self._held[owner] -= size
+        if not self._held[owner]:
+            del self._held[owner]
+        for _ in range(len(self._waiting)):
+            waits = self._waiting.popleft()
+            if waits[2].done():
+                continue
+            if self._fits(waits[0], waits[1]):
+                self._give(waits[0], waits[1])
+                waits[2].set_result(True)
+            else:
+                self._waiting.append(waits)
+
+    def _fits(self, owner: str, size: int) -> bool:
+        return size <= self._free and self._held.get(owner, 0) + size <= self._of_one
+
+    def _give(self, owner: str, size: int) -> None:
+        self._free -= size
+        self._held[owner] = self._held.get(owner, 0) + size
+
+
+def network_of(address: str) -> str:
+    """Whom an address stands for: one who has an IPv6 address has a network of them (RFC 6177)."""
+    if ":" not in address:
+        return address
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
+    return address
+
+
+def _settle(future: "Future[bool]", value: bool) -> None:
+    if not future.done():
+        future.set_result(value)
