@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from jetrelay.bench.processes import MANAGE, free_port, python, run
 from jetrelay.front import served
-from jetrelay.management.commands.up import answers, granian
+from jetrelay.management.commands.up import granian
+from subscriptions.ourselves import answers
 from tests.whole import PATIENCE_S, Program
 
 
