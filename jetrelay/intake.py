@@ -12,15 +12,15 @@ from io import BytesIO
 from threading import BoundedSemaphore
 from typing import Any
 
+from jetrelay import places
 from jetrelay.api import problems
 from jetrelay.safety import HEADER_LINES
 from subscriptions.ids import new_id, to_public
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-# The server's threads, as `manage.py up`, the README and docker-compose.yml start it; and how many of them may wait for bodies.
-SERVER_THREADS = 64
-READERS = SERVER_THREADS - 8
+# How many of the server's threads may wait for bodies.
+READERS = places.BODIES
 # A body that has arrived is read in no time: whoever waits so long for leave to read one waits behind those that dawdle.
 _PATIENCE_S = 1.0
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import requests
 
-from jetrelay.intake import READERS, SERVER_THREADS, TakenIn
+from jetrelay.intake import READERS, TakenIn
+from jetrelay.places import SERVER_THREADS
 from tests.whole import ROOT, engines, up
 
 MOST = 1000

@@ -11,13 +11,14 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from delivery import ingest
 from delivery.ingest import Accepted, Posted
 from delivery.models import Delivery, Event
 from delivery.replay import replay
 from delivery.sources import api, strict_json
 from delivery.why import Why, why
-from jetrelay.api import deliveries
+from jetrelay import posting
+from jetrelay.api import batches, deliveries
+from jetrelay.api.batches import BatchParser, value_of
 from jetrelay.api.fields import Moment, PublicId, Strict, id_of
 from jetrelay.api.filters import moments, prefix_or_exact
 from jetrelay.api.idempotency import HEADER
@@ -99,7 +100,8 @@ class EventList(ApiView):
         text = request._request.body
         given = _given(request)
         event = posted(text, value, timezone.now(), self.bearer.key_id, given)
-        accepted = ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), [event])[0]
+        source = source_of(self.tenant.pk, request.query_params.get("source"))
+        accepted = posting.publish(self.tenant.pk, source, [event])[0]
         if not accepted.same:
             raise another(given or cast(dict[str, str], value)["id"])
         return Response(accepted_as(accepted), 202)
@@ -111,14 +113,19 @@ class EventBatch(ApiView):
     atomic = False
     has_own_idempotency = True
     max_body = MAX_BATCH_BYTES
+    parser_classes = (BatchParser,)
 
     def post(self, request: Request) -> Response:
         """202 if all of them are stored; 207 if some are not, each with what to change. What can be stored is."""
-        values, given = _items(request.data), _given(request)
-        texts, now = api.split(request._request.body), timezone.now()
+        texts, given, now = _texts(request.data), _given(request), timezone.now()
         results: list[dict[str, Any] | None] = []
         good: list[Posted] = []
-        for number, (text, value) in enumerate(zip(texts, values, strict=True)):
+        for number, text in enumerate(texts):
+            if len(text) > api.MAX_EVENT:
+                # It is not even read.
+                results.append({"status": "invalid", "errors": [api.too_large(text)._asdict()]})
+                continue
+            value = value_of(text, number)
             # An event that has an id keeps it; the others have the request's and their place in it.
             own = given and not (isinstance(value, dict) and "id" in value)
             try:
@@ -126,7 +133,8 @@ class EventBatch(ApiView):
                 results.append(None)
             except Problem as problem:
                 results.append({"status": "invalid", "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors]})
-        accepted = iter(ingest.publisher.publish(source_of(self.tenant.pk, request.query_params.get("source")), good) if good else ())
+        source = source_of(self.tenant.pk, request.query_params.get("source")) if good else None
+        accepted = iter(posting.publish(self.tenant.pk, source, good) if source else ())
         answers = [result or _in_batch(next(accepted)) for result in results]
         whole = all(each["status"] in _TAKEN for each in answers)
         return Response({"data": [{"index": index, **each} for index, each in enumerate(answers)]}, 202 if whole else 207)
@@ -174,12 +182,11 @@ def posted(text: bytes, value: Any, now: datetime, key: UUID, given: str | None 
     return Posted(event, "timestamp" in value)
 
 
-def _items(value: Any) -> list[Any]:
-    if not isinstance(value, dict) or not isinstance(value.get("events"), list) or len(value) > 1:
-        raise invalid(("/events", 'Send {"events": […]}, each written as for POST /events.'))
-    if not 1 <= len(value["events"]) <= api.MAX_ITEMS:
-        raise invalid(("/events", f"A batch holds 1 to {api.MAX_ITEMS:,} events: this one has {len(value['events']):,}."))
-    return list(value["events"])
+def _texts(data: Any) -> list[bytes]:
+    """What the parser found. An empty body is no batch."""
+    if not isinstance(data, list):
+        raise invalid(("/events", batches.WORDS))
+    return data
 
 
 # "unmatched": nobody wants it, and its source keeps no such events.

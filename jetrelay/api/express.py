@@ -12,9 +12,9 @@ from typing import Any
 
 from django.utils import timezone
 
-from delivery import ingest
 from delivery.ingest import NotStored
 from delivery.sources import api, strict_json
+from jetrelay import posting
 from jetrelay.api import limits, problems
 from jetrelay.api.events import MAX_KEY, SCOPE, accepted_as, another, posted, remembered_source
 from jetrelay.logs import requests
@@ -79,13 +79,15 @@ def _answer(environ: Environ, bearer: Bearer, body: bytes) -> tuple[str, list[tu
     request_id = requests.request_id(environ.get("HTTP_X_REQUEST_ID"))
     headers = [*_HEADERS, ("X-Request-Id", request_id), *limits.headers(quota)]
     try:
-        accepted = ingest.publisher.publish(source, [event])[0]
+        accepted = posting.publish(bearer.tenant_id, source, [event])[0]
         if accepted.same:
             return "202 Accepted", [("Content-Type", "application/json"), *headers], json.dumps(accepted_as(accepted), separators=(",", ":")).encode()
         problem = another(given or value["id"])
     except NotStored as error:
         # It may have been stored: the view must not do it again under another id.
         problem = problems.of(error)
+    except problems.Problem as busy:
+        problem = busy
     document = json.dumps(problems.document(problem, request_id), separators=(",", ":")).encode()
     return problems.status_line(problem), [("Content-Type", problems.MEDIA_TYPE), *headers, *problem.headers.items()], document
 

@@ -62,8 +62,10 @@ def take(bearer: Bearer) -> Quota:
     with _lock:
         window = _windows.get(bearer.key_id)
         if window is None or window.number != number:
+            # At the end, so that the first is the one that began first. What others have left stays theirs.
+            _windows.pop(bearer.key_id, None)
             if len(_windows) >= _MAX_KEYS:
-                _windows.clear()
+                del _windows[next(iter(_windows))]
             window = _windows[bearer.key_id] = _Window(number)
         if window.used >= window.granted:
             _take_part(bearer.key_id, window, limit)

@@ -14,7 +14,7 @@ from jetrelay.bench.scratch import scratch
 from jetrelay.bench.sink import sink
 from jetrelay.bench.stage import LOOPBACK
 from jetrelay.bench.web import APPLICATION, BODY, build, serving
-from jetrelay.intake import SERVER_THREADS
+from jetrelay.places import SERVER_THREADS
 
 WARM_UP_S = 2.0
 FEW_THREADS = 5

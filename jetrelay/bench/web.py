@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jetrelay.bench.processes import MANAGE, django, free_port, python, run, running, wait_for_port
-from jetrelay.intake import SERVER_THREADS
 from jetrelay.management.commands.up import granian
+from jetrelay.places import SERVER_THREADS
 
 TYPE = "example.order.paid"
 _TEXT = "The kettle is singing again, and the rain on the tin roof has not stopped since four. " * 4

@@ -4,7 +4,7 @@ from time import time
 from typing import Any
 
 from django import forms
-from django.core.cache import cache
+from django.core.cache import caches
 from django.core.exceptions import ValidationError
 
 # Tries of one user in one minute, over all web processes that share a Redis; otherwise in each process.
@@ -32,7 +32,7 @@ class PasswordForm(forms.Form):
             if not self._user.has_usable_password():
                 raise ValidationError("Your account has no password here: whoever runs this Jetrelay can set one, in the admin.")
             raise ValidationError("This is not your password.")
-        cache.delete(_name(self._user.pk))
+        caches["tries"].delete(_name(self._user.pk))
         # Nobody needs it any more.
         return ""
 
@@ -41,8 +41,8 @@ def _may_guess(user: Any) -> bool:
     """Count one try. While nobody can count them, there are none."""
     name = _name(user)
     try:
-        cache.add(name, 0, timeout=2 * WINDOW_S)
-        return int(cache.incr(name)) <= GUESSES
+        caches["tries"].add(name, 0, timeout=2 * WINDOW_S)
+        return int(caches["tries"].incr(name)) <= GUESSES
     except Exception as error:  # whatever the cache's client raises
         raise ValidationError("Passwords cannot be checked now, because tries cannot be counted: Redis does not answer. Try again later.") from error
 

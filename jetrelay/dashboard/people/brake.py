@@ -12,7 +12,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from time import time
 from typing import Any
 
-from django.core.cache import cache
+from django.core.cache import caches
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
 
@@ -32,7 +32,8 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 def take(request: HttpRequest, name: str) -> int:
     """Count one try, before it is known whether it is right: guesses that come together are braked too. Returns for how long to wait, in seconds."""
     by_name, by_address = _counters(request, name)
-    if _add(by_name) <= PER_NAME and _add(by_address) <= PER_ADDRESS:
+    # An address that may not try any more names adds none to what is counted: many names would push out the counts of others.
+    if not _is_spent(by_address) and _add(by_name) <= PER_NAME and _add(by_address) <= PER_ADDRESS:
         return 0
     return WINDOW_S - int(time()) % WINDOW_S
 
@@ -41,8 +42,8 @@ def give_back(request: HttpRequest, name: str) -> None:
     """It was right: that was no guess, nor were the ones before."""
     by_name, by_address = _counters(request, name)
     try:
-        cache.delete(by_name)
-        cache.decr(by_address)
+        caches["tries"].delete(by_name)
+        caches["tries"].decr(by_address)
     except Exception:  # noqa: BLE001 - as in `_add`
         return
 
@@ -104,9 +105,16 @@ def _counters(request: HttpRequest, name: str) -> tuple[str, str]:
     return f"jetrelay:tries:{window}:{of}:{spelled}", f"jetrelay:tries:{window}:{of}"
 
 
+def _is_spent(by_address: str) -> bool:
+    try:
+        return int(caches["tries"].get(by_address) or 0) >= PER_ADDRESS
+    except Exception:  # noqa: BLE001 - as in `_add`
+        return False
+
+
 def _add(counter: str) -> int:
     try:
-        cache.add(counter, 0, timeout=2 * WINDOW_S)
-        return int(cache.incr(counter))
+        caches["tries"].add(counter, 0, timeout=2 * WINDOW_S)
+        return int(caches["tries"].incr(counter))
     except Exception:  # noqa: BLE001 - whatever the cache's client raises, people are to get in
         return 0

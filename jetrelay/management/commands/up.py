@@ -21,9 +21,9 @@ from django.core.management.base import BaseCommand, CommandError
 
 from jetrelay import environment, generated_secrets
 from jetrelay.child_output import for_programs, print_line
-from jetrelay.intake import SERVER_THREADS
 from jetrelay.logs import masking
 from jetrelay.logs.rendering import BAR
+from jetrelay.places import SERVER_THREADS
 from jetrelay.supervisor import Child, Supervisor
 from subscriptions.validation import V1_PATH, V2_PATH
 
