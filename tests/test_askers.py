@@ -1,6 +1,7 @@
 """Whose share a request uses: only what was found to be true a moment ago counts, and else the address."""
 
 from ipaddress import ip_network
+from time import monotonic
 
 import pytest
 from django.conf import settings as django_settings
@@ -34,7 +35,7 @@ def cookie(value: str) -> str:
 
 
 def test_nobody_gets_a_share_by_inventing_somebody() -> None:
-    invented = ({"HTTP_AUTHORIZATION": "Bearer jr_x"}, {"HTTP_AUTHORIZATION": "Basic x"}, {"HTTP_COOKIE": cookie("x" * 32)}, {"HTTP_COOKIE": "\udcff;="}, {})
+    invented: tuple[dict[str, str], ...] = ({"HTTP_AUTHORIZATION": "Bearer jr_x"}, {"HTTP_AUTHORIZATION": "Basic x"}, {"HTTP_COOKIE": cookie("x" * 32)}, {"HTTP_COOKIE": "\udcff;="}, {})
     for headers in invented:
         for number in range(3):
             assert asked(**{name: value + str(number) for name, value in headers.items()}) == ADDRESS
@@ -111,6 +112,6 @@ def test_what_is_known_is_bounded_and_the_oldest_goes(monkeypatch: pytest.Monkey
     for _ in range(100):
         assert known.find("made up") is None
     assert len(known) == 3
-    now = askers.monotonic()
+    now = monotonic()
     monkeypatch.setattr(askers, "monotonic", lambda: now + askers.BELIEVED_S + 1)
     assert known.find("a") is None
