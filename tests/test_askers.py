@@ -35,7 +35,13 @@ def cookie(value: str) -> str:
 
 
 def test_nobody_gets_a_share_by_inventing_somebody() -> None:
-    invented: tuple[dict[str, str], ...] = ({"HTTP_AUTHORIZATION": "Bearer jr_x"}, {"HTTP_AUTHORIZATION": "Basic x"}, {"HTTP_COOKIE": cookie("x" * 32)}, {"HTTP_COOKIE": "\udcff;="}, {})
+    invented: tuple[dict[str, str], ...] = (
+        {"HTTP_AUTHORIZATION": "Bearer jr_x"},
+        {"HTTP_AUTHORIZATION": "Basic x"},
+        {"HTTP_COOKIE": cookie("x" * 32)},
+        {"HTTP_COOKIE": "\udcff;="},
+        {},
+    )
     for headers in invented:
         for number in range(3):
             assert asked(**{name: value + str(number) for name, value in headers.items()}) == ADDRESS
