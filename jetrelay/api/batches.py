@@ -1,7 +1,7 @@
 """The body of a batch, taken apart before it is read: an event is a value in Python's memory for as long as it is looked at, and no longer.
 
-A body of 10 MB can be three million values, which are some 600 MB, and held the interpreter, and with it every other request, for
-seconds. Cut into events by a parser that makes no values, no piece that is read is larger than an event may be.
+A body of 10 MB can be three million values, which are some 270 MB, and held the interpreter, and with it every other request, for
+a third of a second. Cut into events by a parser that makes no values, no piece that is read is larger than an event may be.
 """
 
 import threading
