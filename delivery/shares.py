@@ -26,12 +26,8 @@ class Shares:
         return self._held.get(who, 0)
 
     def may_take(self, who: Hashable, amount: float = 1) -> bool:
-        """Whether `who` may have so much more. Somebody who holds nothing may have all that is free.
-
-        Of an amount the last part counts: with it taken, they hold no more than is free but for one.
-        """
-        held = self._held.get(who, 0)
-        return amount <= self.free and (not held or held + 2 * amount <= self.free + 1)
+        """Whether `who` may have so much more: with it they hold no more than is free now. Who holds nothing may have all of that."""
+        return self._held.get(who, 0) + amount <= self.free
 
     def room(self, who: Hashable) -> int:
         """How many more `who` may take one by one: half of what is free, if they hold nothing."""

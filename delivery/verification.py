@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from time import time
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from django.conf import settings
 from django.utils import timezone
@@ -25,6 +26,7 @@ from delivery.destinations.exchange import Error, Inbox, Request, Result, Timing
 from delivery.destinations.http import sender
 from delivery.envelope import Envelope
 from delivery.explain import explain
+from delivery.shares import Shares
 from subscriptions.ids import new_id, to_public
 from subscriptions.models import Endpoint
 
@@ -34,9 +36,13 @@ MAX_WAIT_S = 10.0
 _GRACE_S = 5.0
 # Characters of an answer that are shown.
 SHOWN = 200
-# Tests at once in one process: each keeps one of the web server's few threads waiting.
-AT_ONCE = 2
-_slots = threading.BoundedSemaphore(AT_ONCE)
+# Tests at once in one process: each keeps one of the web server's few threads waiting. One tenant may have two of them, and
+# there is one for the next, because nobody takes one more who has as many as are free.
+AT_ONCE = 4
+# When to try again where there is none, in seconds: a receiver that answers at all does so in less.
+RETRY_AFTER_S = 5
+_under_way = Shares(AT_ONCE)
+_lock = threading.Lock()
 
 _EXPECTED = 'Expected a 2xx answer with the challenge as its body, or as {"challenge": "…"} in JSON.'
 
@@ -50,6 +56,8 @@ class Outcome(NamedTuple):
     error: str = ""
     timings: Timings | None = None
     answer: str = ""
+    # Nothing was sent, because others wait for their answers: it may be tried again in `RETRY_AFTER_S`.
+    busy: bool = False
 
 
 def needs_verification() -> bool:
@@ -74,6 +82,10 @@ class NotAnswered(NotMovable):
     """Nobody at the new URL answered the challenge."""
 
 
+class NotAsked(NotMovable):
+    """Too many challenges wait for their answers: it may be tried again in `RETRY_AFTER_S`."""
+
+
 def check_move(before: Endpoint, after: Endpoint) -> None:
     """Raise NotMovable unless the endpoint may take the URL of `after`, which is the endpoint as it is wished for, not saved.
 
@@ -86,6 +98,8 @@ def check_move(before: Endpoint, after: Endpoint) -> None:
     if before.state == Endpoint.State.UNVERIFIED or not needs_verification():
         return
     outcome = challenge(after)
+    if outcome.busy:
+        raise NotAsked(f"The old URL stays. {outcome.words}")
     if not outcome.passed:
         raise NotAnswered(f"The new URL did not answer the challenge, so the old one stays. {outcome.words}")
 
@@ -136,12 +150,25 @@ def _send(endpoint: Endpoint, prefix: str, payload: dict[str, Any]) -> Result | 
         envelope = Envelope(endpoint)
     except ValueError as error:
         return Outcome(False, f"Nothing was sent: {error}.")
-    if not _slots.acquire(blocking=False):
-        return Outcome(False, "Nothing was sent: other tests are waiting for their answers. Try again in some seconds.")
+    if not _take(endpoint.tenant_id):
+        return Outcome(False, "Nothing was sent: other tests are waiting for their answers. Try again in some seconds.", busy=True)
     try:
         return _exchange(endpoint, envelope, prefix, payload)
     finally:
-        _slots.release()
+        _give_back(endpoint.tenant_id)
+
+
+def _take(tenant: UUID) -> bool:
+    with _lock:
+        if not _under_way.may_take(tenant):
+            return False
+        _under_way.take(tenant)
+        return True
+
+
+def _give_back(tenant: UUID) -> None:
+    with _lock:
+        _under_way.give_back(tenant)
 
 
 def _exchange(endpoint: Endpoint, envelope: Envelope, prefix: str, payload: dict[str, Any]) -> Result:

@@ -11,10 +11,12 @@ import threading
 from time import monotonic
 from typing import NamedTuple
 
-from django.core.cache import cache
+from django.core.cache import caches
 
 logger = logging.getLogger(__name__)
 
+# Apart from what pages remember, which must not push the counts out.
+CACHE = "tries"
 # Names that a process counts at a time; the oldest go first. Each takes about 200 bytes.
 MOST = 50_000
 # While the shared count is silent, nobody waits for it again and again.
@@ -51,6 +53,13 @@ def add(name: str, timeout_s: int) -> int:
         return known.number
 
 
+def peek(name: str) -> int:
+    """The count so far, as far as this process knows without asking others. Counts nothing."""
+    with _lock:
+        known = _counts.get(name)
+        return known.number if known and known.until > monotonic() else 0
+
+
 def take_back(name: str) -> None:
     """It was no try after all."""
     with _lock:
@@ -59,7 +68,7 @@ def take_back(name: str) -> None:
             _counts[name] = known._replace(number=known.number - 1)
     if monotonic() >= _alone_until:
         try:
-            cache.decr(name)
+            caches[CACHE].decr(name)
         except Exception:  # noqa: BLE001 - gone by itself, or the cache is: then nobody asks it
             return
 
@@ -70,7 +79,7 @@ def forget(name: str) -> None:
         _counts.pop(name, None)
     if monotonic() >= _alone_until:
         try:
-            cache.delete(name)
+            caches[CACHE].delete(name)
         except Exception:  # noqa: BLE001 - as above
             return
 
@@ -89,8 +98,8 @@ def _shared(name: str, timeout_s: int) -> int | None:
     if monotonic() < _alone_until:
         return None
     try:
-        cache.add(name, 0, timeout=timeout_s)
-        return int(cache.incr(name))
+        caches[CACHE].add(name, 0, timeout=timeout_s)
+        return int(caches[CACHE].incr(name))
     except Exception as error:  # noqa: BLE001 - whatever the cache's client raises, tries are counted here
         _alone_until = monotonic() + ALONE_S
         logger.warning("Tries cannot be counted together with other processes, so each counts for itself: %s. Check Redis.", error)

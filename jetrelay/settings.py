@@ -249,6 +249,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "jetrelay.askers.learned",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -303,17 +304,18 @@ SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
-# Shared by all processes where there is a Redis; else each has its own.
+# Shared by all processes where there is a Redis; else each has its own. The counts of who guesses passwords are kept apart from what pages
+# remember for each endpoint, so that nobody pushes them out by looking at pages.
 CACHES = {
-    "default": {
+    name: {
         "BACKEND": "jetrelay.caching.Forgetful",
         "LOCATION": CELERY_BROKER_URL,
         "KEY_PREFIX": "jetrelay",
         "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},
     }
     if CELERY_BROKER_URL.startswith("redis")
-    # More than it would keep by itself: pages remember sums for each endpoint, and must not push out the counts of who guesses passwords.
-    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 50_000}}
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": name, "OPTIONS": {"MAX_ENTRIES": 50_000}}
+    for name in ("default", "tries")
 }
 
 # The largest body that the API takes is a batch of events.

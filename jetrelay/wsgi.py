@@ -25,22 +25,19 @@ from subscriptions import versions  # noqa: E402 - what these import needs Djang
 versions.check()
 
 from delivery import interpreter  # noqa: E402
-from jetrelay import patience  # noqa: E402
+from jetrelay import askers, busy, patience  # noqa: E402
 from jetrelay.api.express import Express  # noqa: E402
-from jetrelay.front.threads import Threads  # noqa: E402
+from jetrelay.front import places  # noqa: E402
+from jetrelay.front.threads import FairThreads  # noqa: E402
 from jetrelay.logs.requests import logged  # noqa: E402
-
-# Requests take milliseconds: more threads would only hold more connections open.
-SITE_THREADS = min(8, 2 * (os.cpu_count() or 1) + 1)
-PROBED = "/health"
 
 logger = logging.getLogger(__name__)
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-def on(threads: Threads, site: Wsgi) -> Wsgi:
-    """The same application on these threads. What it answers is read by the caller's."""
+def on(threads: FairThreads, site: Wsgi) -> Wsgi:
+    """The same application on these threads, in fair turns. What it answers is read by the caller's."""
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         answer: SimpleQueue[tuple[Iterable[bytes], BaseException | None]] = SimpleQueue()
@@ -51,7 +48,11 @@ def on(threads: Threads, site: Wsgi) -> Wsgi:
             except BaseException as error:  # noqa: BLE001 - it is the caller's
                 answer.put(((), error))
 
-        threads.do(work)
+        def refuse() -> None:
+            answer.put((busy.refuse(environ, start_response, busy.CALLS), None))
+
+        if not threads.do(askers.asker_of(environ), work, refuse):
+            refuse()
         parts, error = answer.get()
         if error:
             raise error
@@ -60,7 +61,7 @@ def on(threads: Threads, site: Wsgi) -> Wsgi:
     return application
 
 
-def express(threads: Threads) -> Wsgi:
+def express(threads: FairThreads) -> Wsgi:
     """The lane for posted events. What is not plain is worked on by these threads."""
     return _logged(Express(on(threads, _site)))
 
@@ -105,6 +106,6 @@ _OF_REQUESTS = frozenset(
 )
 
 site = _logged(_site)
-application = for_others(express(Threads(SITE_THREADS, "site")))
+application = for_others(express(FairThreads(places.SITE_THREADS, places.CALLS, places.TURN_WITHIN_S, "site")))
 interpreter.collect_rarely()
 patience.keeps = True

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import time_machine
-from django.core.cache import cache
+from django.core.cache import cache, caches
 from django.db import connection
 from django.utils import timezone
 
 from delivery import crew, ingest, owing, tenure
 from delivery.destinations import http
-from jetrelay import counting
+from jetrelay import askers, counting
 from jetrelay.api import events, idempotency, limits
 from subscriptions import keys
 from tests.draining import when
@@ -38,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("postgresql"):
                 item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_has_tried() -> None:
+    """No test pays for passwords that another one tried."""
+    caches["tries"].clear()
 
 
 @pytest.fixture
@@ -92,6 +98,7 @@ def fresh_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def forget() -> None:
         keys.forget()
+        askers.keys.clear()
         limits._windows.clear()
         idempotency._held.clear()
         owing.forget()

@@ -67,7 +67,7 @@ def test_a_body_that_is_late_is_not_waited_for() -> None:
 
 def test_nobody_gets_more_than_half_of_the_room() -> None:
     async def run() -> None:
-        room = Room(asyncio.get_running_loop(), total=100, of_one=50)
+        room = Room(asyncio.get_running_loop(), total=100)
         assert await room.take("a", 50)
         waits = asyncio.ensure_future(room.take("a", 10))
         assert await room.take("b", 50)
@@ -81,16 +81,18 @@ def test_nobody_gets_more_than_half_of_the_room() -> None:
 
 def test_room_goes_to_the_first_that_it_is_enough_for() -> None:
     async def run() -> None:
-        room = Room(asyncio.get_running_loop(), total=100, of_one=100)
+        room = Room(asyncio.get_running_loop(), total=200)
+        assert await room.take("x", 100)
         assert await room.take("a", 90)
         large, small = (asyncio.ensure_future(room.take(*wish)) for wish in (("b", 50), ("c", 20)))
         await asyncio.sleep(0)
         room.leave("a", 90)
         assert await large
         assert await small
-        # A longer one than fits at all takes everything.
+        # A longer one than a share takes as much as that.
         room.leave("b", 50)
         room.leave("c", 20)
+        room.leave("x", 100)
         assert await room.take("d", 1000)
         room.leave("d", 1000)
         assert await room.take("e", 100)
@@ -102,8 +104,9 @@ def test_it_says_no_where_room_does_not_come_free(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(reading, "PATIENCE_S", 0.01)
 
     async def run() -> None:
-        room = Room(asyncio.get_running_loop(), total=100, of_one=100)
+        room = Room(asyncio.get_running_loop(), total=200)
         assert await room.take("a", 100)
+        assert await room.take("z", 100)
         assert not await room.take("b", 1)
         # And what was given up is not given any more.
         room.leave("a", 100)

@@ -43,3 +43,21 @@ def test_it_is_bounded_and_can_be_cleared(clock: list[float]) -> None:
     assert sum(values.known(number) is not None for number in range(10)) <= 3
     values.clear()
     assert values.known(9) is None
+
+
+def test_nothing_is_kept_for_those_who_ask_for_what_is_not_there(clock: list[float]) -> None:
+    values: Remembered[str, int] = Remembered(2)
+    values.keep("a", 1)
+    for number in range(1000):
+        assert values.known(f"made up {number}") is None
+    assert sum(len(held) for held in vars(values).values() if isinstance(held, dict)) == 1
+
+
+def test_one_too_many_costs_the_oldest_its_place_and_nobody_else(clock: list[float]) -> None:
+    values: Remembered[int, int] = Remembered(2, most=3)
+    for number in range(3):
+        values.keep(number, number)
+    # Kept again, it is no longer the oldest.
+    values.keep(0, 0)
+    values.keep(3, 3)
+    assert [values.known(number) for number in range(4)] == [0, None, 2, 3]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delivery.shares import Shares
+from jetrelay.shares import Asker, GuardedShares
 
 
 def fill(shares: Shares, *greedy: str) -> Counter[str]:
@@ -47,8 +48,8 @@ def test_somebody_who_holds_nothing_may_have_all_that_is_free() -> None:
 def test_it_counts_by_amount() -> None:
     shares = Shares(100)
     shares.take("a", 30)
-    assert shares.may_take("a", 20)
-    assert not shares.may_take("a", 21)
+    assert shares.may_take("a", 40)
+    assert not shares.may_take("a", 41)
 
 
 def test_it_forgets_those_who_hold_nothing() -> None:
@@ -74,3 +75,26 @@ def test_whoever_holds_nothing_gets_a_place_unless_more_hold_some_than_there_is_
         # One who has more than one place took the last while as many were free: others may have come since.
         if held.total() and len(+held) == 1:
             assert shares.free >= held.total() - 1
+
+
+# --- those who come from outside ------------------------------------------------------------------------------------
+
+
+def test_strangers_are_one_of_those_who_ask_however_many_they_are() -> None:
+    shares = GuardedShares(40)
+    strangers = [Asker("address", str(number), stranger=True) for number in range(100)]
+    taken = [who for who in strangers * 20 if shares.take(who)]
+    assert shares.free >= 20
+    # A tenant has as much as if there were one other.
+    tenant = Asker("tenant", "t")
+    assert sum(shares.take(tenant) for _ in range(40)) == 10
+    for who in taken:
+        shares.give_back(who)
+    assert shares.free == 30
+
+
+def test_among_strangers_one_address_has_half_of_their_half() -> None:
+    shares = GuardedShares(40)
+    greedy, other = Asker("address", "a", stranger=True), Asker("address", "b", stranger=True)
+    assert sum(shares.take(greedy) for _ in range(40)) == 10
+    assert shares.take(other)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.cache import cache
+from django.core.cache import cache, caches
 from django.test import Client
 
 from jetrelay.dashboard.people.brake import PER_ADDRESS, PER_NAME, WINDOW_S
@@ -160,7 +160,8 @@ def test_a_network_of_addresses_is_one(client: Client, one_window: Any) -> None:
 
 def test_people_get_in_while_the_cache_is_down(client: Client, settings: Any) -> None:
     # Nobody listens on this port.
-    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
+    away = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}
+    settings.CACHES = {"default": away, "tries": away}
     assert guess(client, password=PASSWORD).status_code == 302
 
 
@@ -170,3 +171,20 @@ def test_what_pages_remember_does_not_push_out_the_counts_of_guesses(client: Cli
     for number in range(1000):
         cache.set(f"trend.{number}", [], 60)
     assert client.post("/login/", {"username": "grace", "password": "wrong"}).status_code == 429
+
+
+@pytest.mark.django_db
+def test_many_names_from_one_address_push_no_counts_out(client: Client, cheap_passwords: None, one_window: Any) -> None:
+    """What is counted for others is pushed out by what is new: one address adds no more than it may try."""
+    for number in range(PER_ADDRESS + 50):
+        client.post("/login/", {"username": f"made up {number}", "password": "x"})
+    counts: Any = caches["tries"]
+    assert len(counts._cache) <= PER_ADDRESS + 1
+
+
+def test_what_pages_remember_pushes_no_counts_out() -> None:
+    caches["tries"].set("jetrelay:tries:1:203.0.113.1", 100)
+    for number in range(200):
+        caches["default"].set(f"trend.{number}", 1)
+    caches["default"].clear()
+    assert caches["tries"].get("jetrelay:tries:1:203.0.113.1") == 100

@@ -1,6 +1,9 @@
 """Challenges and test events, against a real receiver."""
 
+import copy
 import json
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,10 +11,12 @@ from pytest_django import Settings
 
 from delivery import signing, verification
 from delivery.models import Attempt, Delivery
-from delivery.verification import challenge, needs_verification, send_test, verify
-from subscriptions.models import Endpoint
-from tests.builders import make_endpoint
+from delivery.verification import RETRY_AFTER_S, NotAsked, challenge, check_move, needs_verification, send_test, verify
+from subscriptions.models import AuditEntry, Endpoint
+from tests.api import api_of
+from tests.builders import make_endpoint, make_tenant
 from tests.receiver import Handler, Received, Receiver
+from tests.threads import Elsewhere
 
 pytestmark = pytest.mark.django_db
 
@@ -201,3 +206,43 @@ def test_it_takes_tokens_out_of_answers_that_echo_them(send: Any, receiver: Rece
 def test_the_operator_decides_whether_others_have_to_answer(required: bool, settings: Settings) -> None:
     settings.JETRELAY_VERIFY_ENDPOINTS = required
     assert needs_verification() is required
+
+
+# --- a share for each tenant -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting(hanging: Receiver) -> Iterator[Endpoint]:
+    """An endpoint of one tenant, whose tests wait for their answers: as many as one may have."""
+    endpoint = make_endpoint(url=hanging.url, state=UNVERIFIED, tenant=make_tenant(slug="greedy"))
+    endpoint.tenant  # noqa: B018 - read here, for the threads have connections of their own
+    tests = [Elsewhere(lambda: challenge(endpoint)) for _ in range(10)]
+    while sum(test.running for test in tests) > 2:
+        threading.Event().wait(0.001)
+    yield endpoint
+    hanging.closing.set()
+    found = [test.result() for test in tests]
+    assert sum(outcome.busy for outcome in found) == 8
+
+
+def test_one_tenant_has_a_part_of_the_tests_that_wait_and_hears_of_it(waiting: Endpoint, receiver: Receiver) -> None:
+    refused = challenge(waiting)
+    assert (refused.passed, refused.busy) == (False, True)
+    assert "Nothing was sent" in refused.words
+    moved = copy.copy(waiting)
+    moved.url, waiting.state = receiver.url, ACTIVE
+    with pytest.raises(NotAsked):
+        check_move(waiting, moved)
+    receiver.answer = echo_word
+    assert challenge(make_unverified(receiver, tenant=make_tenant(slug="modest"))).passed
+
+
+def test_the_api_says_when_to_try_again(waiting: Endpoint, fresh_api: None) -> None:
+    api = api_of(waiting.tenant)
+    for act in ("verify", "test"):
+        answer = api.post(f"endpoints/{waiting.public_id}/{act}")
+        assert (answer.problem, answer.headers["Retry-After"]) == ((503, "busy"), str(RETRY_AFTER_S))
+    Endpoint.objects.filter(pk=waiting.pk).update(state=ACTIVE)
+    answer = api.request("PATCH", f"endpoints/{waiting.public_id}", {"url": "http://127.0.0.1:9/other"})
+    assert (answer.problem, answer.headers["Retry-After"]) == ((503, "busy"), str(RETRY_AFTER_S))
+    assert not AuditEntry.objects.exists()

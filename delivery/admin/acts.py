@@ -117,6 +117,9 @@ def log(user: Any, endpoint: Endpoint, message: str, flag: int = CHANGE, *, acti
 
 
 def _logged(user: Any, endpoint: Endpoint, action: str, what: str, outcome: verification.Outcome) -> verification.Outcome:
+    if outcome.busy:
+        # Nothing was done.
+        return outcome
     came = "passed" if outcome.passed else "failed"
     log(user, endpoint, f"{what}: {came}.", action=action, detail=came)
     return outcome

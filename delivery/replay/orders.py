@@ -76,7 +76,20 @@ def check(wish: Replay) -> None:
 
 def wake() -> None:
     """Have some worker look after replays now. On a thread of its own: a slow broker holds nobody up, and the beat looks anyway."""
-    threading.Thread(target=try_send, name="replay-waker", daemon=True).start()
+    # One that is under way reaches whoever it reaches after this was stored.
+    if _waking.acquire(blocking=False):
+        threading.Thread(target=_send_one, name="replay-waker", daemon=True).start()
+
+
+# A broker that does not answer keeps one thread waiting, and not one for each replay.
+_waking = threading.Lock()
+
+
+def _send_one() -> None:
+    try:
+        try_send()
+    finally:
+        _waking.release()
 
 
 def try_send() -> bool:

@@ -115,7 +115,7 @@ def _problems(text: bytes, value: Any) -> list[Problem]:
     unknown = islice((name for name in value if name not in FIELDS), MOST_UNKNOWN)
     problems = [Problem(_pointer(name[:_LONGEST_NAME]), f"Unknown field: an event has {', '.join(FIELDS)}.") for name in unknown]
     if len(text) > MAX_EVENT:
-        problems.append(Problem("", f"The event has {len(text):,} bytes: at most {MAX_EVENT:,} are taken. Send a reference to what is larger."))
+        problems.append(too_large(text))
     if "type" not in value:
         problems.append(Problem("/type", "Required: a dotted name such as order.paid."))
     elif not (isinstance(value["type"], str) and len(value["type"]) <= MAX_TYPE and _TYPE.match(value["type"])):
@@ -129,6 +129,10 @@ def _problems(text: bytes, value: Any) -> list[Problem]:
     if "timestamp" in value and _moment(value["timestamp"]) is None:
         problems.append(Problem("/timestamp", "Write a time with its zone as RFC 3339 has it, such as 2026-11-28T12:00:00Z, or leave it out."))
     return problems
+
+
+def too_large(text: bytes) -> Problem:
+    return Problem("", f"The event has {len(text):,} bytes: at most {MAX_EVENT:,} are taken. Send a reference to what is larger.")
 
 
 def is_id(text: str) -> bool:

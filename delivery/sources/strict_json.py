@@ -29,20 +29,20 @@ def loads(text: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise InvalidJson(f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from error
     except RecursionError as error:
-        raise InvalidJson(_TOO_DEEP) from error
+        raise InvalidJson(TOO_DEEP) from error
     except InvalidJson:
         raise
     except ValueError as error:
         # A whole number with more digits than Python reads.
         raise InvalidJson("The body holds a number with too many digits: write it as a string.") from error
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deep(text):
-        raise InvalidJson(_TOO_DEEP)
+        raise InvalidJson(TOO_DEEP)
     if _SURROGATE.search(text):
         _check_surrogates(value)
     return value
 
 
-_TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels: make it flatter."
+TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels: make it flatter."
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

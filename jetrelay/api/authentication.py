@@ -7,6 +7,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from jetrelay import askers
 from jetrelay.api.problems import Problem
 from subscriptions import keys
 from subscriptions.keys import Bearer
@@ -22,9 +23,12 @@ class KeyAuthentication(BaseAuthentication):
         scheme, _, text = header.partition(" ")
         if scheme.lower() != "bearer":
             raise AuthenticationFailed("Write the header as Authorization: Bearer jr_…")
-        bearer = keys.find(text.strip())
+        text = text.strip()
+        bearer = keys.find(text)
         if bearer is None:
+            askers.keys.forget(text)
             raise AuthenticationFailed("This key opens nothing: it was never made, has expired or was revoked.")
+        askers.keys.learn(text, askers.tenant(bearer.tenant_id))
         return bearer, bearer
 
     def authenticate_header(self, request: Request) -> str:

@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from delivery import endpoints, rotation, verification
+from jetrelay import busy
 from jetrelay.api.endpoints import STATES, Endpoints, tried
 from jetrelay.api.fields import Moment, Nothing, Strict, Text, Whole
 from jetrelay.api.problems import Problem
@@ -100,6 +101,8 @@ class _Try(_Act):
         self.body(Nothing)
         endpoint = self.mine(id)
         outcome = self.how(endpoint)
+        if outcome.busy:
+            raise busy.problem(outcome.words, verification.RETRY_AFTER_S)
         self.note(f"endpoint.{self.action}", endpoint.public_id, "passed" if outcome.passed else "failed")
         return Response(tried(outcome))
 

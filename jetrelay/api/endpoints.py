@@ -14,6 +14,7 @@ from rest_framework.response import Response
 
 from delivery import endpoints, verification
 from delivery.standing import standing
+from jetrelay import busy
 from jetrelay.api import subscriptions
 from jetrelay.api.fields import Checked, Choice, Flag, Items, Moment, Named, Number, Strict, Text, Whole
 from jetrelay.api.pages import PARAMETERS, page
@@ -302,5 +303,7 @@ class EndpointDetail(Endpoints):
             verification.check_move(endpoint, put(wish, self.mine(endpoint.public_id)))
         except verification.OperatorsUrl as refusal:
             raise Problem(409, "operators_url", str(refusal), [("/url", str(refusal))]) from refusal
+        except verification.NotAsked as refusal:
+            raise busy.problem(str(refusal), verification.RETRY_AFTER_S) from refusal
         except verification.NotAnswered as refusal:
             raise Problem(422, "not_verified", str(refusal), [("/url", str(refusal))]) from refusal

@@ -17,7 +17,8 @@ from delivery.models import Delivery, Event
 from delivery.replay import replay
 from delivery.sources import api, strict_json
 from delivery.why import Why, why
-from jetrelay.api import deliveries
+from jetrelay.api import batches, deliveries
+from jetrelay.api.batches import BatchParser, value_of
 from jetrelay.api.fields import Moment, PublicId, Strict, id_of
 from jetrelay.api.filters import moments, prefix_or_exact
 from jetrelay.api.idempotency import HEADER
@@ -122,14 +123,19 @@ class EventBatch(ApiView):
     noted = False
     has_own_idempotency = True
     max_body = MAX_BATCH_BYTES
+    parser_classes = (BatchParser,)
 
     def post(self, request: Request) -> Response:
         """202 if all of them are stored; 207 if some are not, each with what to change. What can be stored is."""
-        values, given = _items(request.data), _given(request)
-        texts, now = api.split(request._request.body), timezone.now()
+        texts, given, now = _texts(request.data), _given(request), timezone.now()
         results: list[dict[str, Any] | None] = []
         good: list[Posted] = []
-        for number, (text, value) in enumerate(zip(texts, values, strict=True)):
+        for number, text in enumerate(texts):
+            if len(text) > api.MAX_EVENT:
+                # It is not even read.
+                results.append({"status": "invalid", "errors": [api.too_large(text)._asdict()]})
+                continue
+            value = value_of(text, number)
             # An event that has an id keeps it; the others have the request's and their place in it.
             own = given and not (isinstance(value, dict) and "id" in value)
             try:
@@ -190,12 +196,11 @@ def posted(text: bytes, value: Any, now: datetime, key: UUID, given: str | None 
     return Posted(event, "timestamp" in value)
 
 
-def _items(value: Any) -> list[Any]:
-    if not isinstance(value, dict) or not isinstance(value.get("events"), list) or len(value) > 1:
-        raise invalid(("/events", 'Send {"events": […]}, each written as for POST /events.'))
-    if not 1 <= len(value["events"]) <= api.MAX_ITEMS:
-        raise invalid(("/events", f"A batch holds 1 to {api.MAX_ITEMS:,} events: this one has {len(value['events']):,}."))
-    return list(value["events"])
+def _texts(data: Any) -> list[bytes]:
+    """What the parser found. An empty body is no batch."""
+    if not isinstance(data, list):
+        raise invalid(("/events", batches.WORDS))
+    return data
 
 
 # "unmatched": nobody wants it, and its source keeps no such events.

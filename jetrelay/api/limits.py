@@ -77,8 +77,10 @@ def _count(whose: UUID, number: int, limit: int) -> int:
     """How many are left after this one, of this window; below zero if there was none for it."""
     window = _windows.get(whose)
     if window is None or window.number != number:
+        # At the end, so that the first is the one that began first. What others have left stays theirs.
+        _windows.pop(whose, None)
         if len(_windows) >= _MAX_KEYS:
-            _windows.clear()
+            del _windows[next(iter(_windows))]
         window = _windows[whose] = _Window(number)
     if window.used >= window.granted:
         _take_part(whose, window, limit)

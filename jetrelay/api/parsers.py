@@ -21,6 +21,10 @@ class StrictJsonParser(BaseParser):
         if not body:
             return {}
         try:
-            return strict_json.loads(body)
+            return self.read(body)
         except strict_json.InvalidJson as error:
             raise Problem(400, "invalid_json", str(error)) from error
+
+    def read(self, body: bytes) -> Any:
+        """Raises InvalidJson."""
+        return strict_json.loads(body)

@@ -17,19 +17,20 @@ from http import HTTPStatus
 from io import BufferedReader, BytesIO
 from typing import Any, TypeGuard
 
+from jetrelay import askers, busy
 from jetrelay.api import problems
 from jetrelay.front import caps
 from jetrelay.front.heads import BadHead, Environ, environ_of
 from jetrelay.front.lane import Lane
 from jetrelay.front.reading import SLOWEST_BYTES_PER_S, START_S, Body, Places, Room, network_of
-from jetrelay.front.threads import Threads
+from jetrelay.front.threads import FairThreads
 from jetrelay.proxies import asker_of
 from jetrelay.safety import HEADER_LINES
 from subscriptions.ids import new_id, to_public
 
 Wsgi = Callable[[Environ, Any], Iterable[bytes]]
 # Which threads work on a request, and by which application.
-Route = tuple[Threads, Wsgi]
+Route = tuple[FairThreads, Wsgi]
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Front:
     def __init__(
         self,
         route: Callable[[Environ], Route],
-        looking: Threads,
+        looking: FairThreads,
         *,
         has_lane: bool = True,
     ) -> None:
@@ -99,7 +100,17 @@ class Front:
             done = self._loop.create_future()
             threads, application = self._route(environ)
             was_read = room is not None
-            threads.do(lambda: self._work(application, environ, protocol, was_read, done))
+            asker = environ[askers.NAME] = askers.asker_of(environ)
+
+            def refuse() -> None:
+                self._work(_busy, environ, protocol, was_read, done)
+
+            if not threads.do(
+                asker,
+                lambda: self._work(application, environ, protocol, was_read, done),
+                refuse,
+            ):
+                refuse()
             if self._finished:
                 self._wake()
             await done
@@ -145,7 +156,7 @@ class Front:
         return shown.owner, length
 
     async def _looked_up(self, environ: Environ) -> caps.Shown | None:
-        found: asyncio.Future[caps.Shown | None] = self._loop.create_future()
+        found: asyncio.Future[caps.Shown | Refused | None] = self._loop.create_future()
 
         def look() -> None:
             try:
@@ -154,8 +165,15 @@ class Front:
                 shown = None
             self._loop.call_soon_threadsafe(_settle, found, shown)
 
-        self._looking.do(look)
-        return await found
+        def late() -> None:
+            self._loop.call_soon_threadsafe(_settle, found, Refused(*_BUSY))
+
+        if not self._looking.do(askers.asker_of(environ), look, late):
+            raise Refused(*_BUSY)
+        shown = await found
+        if isinstance(shown, Refused):
+            raise shown
+        return shown
 
     async def _read(self, protocol: Any, environ: Environ, length: int) -> bytes:
         task = asyncio.current_task()
@@ -235,6 +253,12 @@ class Front:
 
 
 _MOST_PIECES = 256
+_BUSY = HTTPStatus.SERVICE_UNAVAILABLE, busy.CALLS
+
+
+def _busy(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """What answers where there is no place for a request."""
+    return busy.refuse(environ, start_response, busy.CALLS)
 
 
 class _File:

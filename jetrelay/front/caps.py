@@ -7,18 +7,20 @@ What is too long for anybody is refused by its Content-Length, unread. What is t
 stranger waits unread until a thread has looked at the key, the session or the inbox.
 """
 
+from importlib import import_module
 from typing import NamedTuple
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
-from django.contrib.sessions.backends.db import SessionStore
 from django.http import parse_cookie
 
 from jetrelay.api.events import MAX_BATCH_BYTES
 from jetrelay.front.heads import Environ
-from jetrelay.inbox.models import Inbox
+from jetrelay.inbox.models import Inbox, digest_of
 from jetrelay.inbox.views import MAX_BODY as MAX_INBOX
 from subscriptions import keys
+from subscriptions.ids import from_public
+from subscriptions.keys import Bearer
 
 # Signing in takes 1 KB at most, a new endpoint or an event 2 KB.
 STRANGERS = 16 * 1024
@@ -48,22 +50,37 @@ def most(path: str) -> int:
 def known(environ: Environ) -> Shown | None:
     """What is shown, if that is known without a look into the database."""
     bearer = keys.remembered(text) if (text := _key(environ)) else None
-    return Shown(f"key {bearer.key_id}") if bearer else None
+    return _tenant(bearer)
+
+
+def _tenant(bearer: Bearer | None) -> Shown | None:
+    """All keys of a tenant are one owner."""
+    return Shown(f"tenant {bearer.tenant_id}") if bearer else None
 
 
 def looked_up(environ: Environ) -> Shown | None:
     """What is shown, by the database."""
     path = environ["PATH_INFO"]
     if path.startswith(_API):
-        bearer = keys.find(text) if (text := _key(environ)) else None
-        return Shown(f"key {bearer.key_id}") if bearer else None
+        return _tenant(keys.find(text)) if (text := _key(environ)) else None
     if path.startswith(_INBOX):
-        token = path.removeprefix(_INBOX).strip("/")
-        is_one = "\0" not in token and Inbox.objects.filter(token=token).exists()
-        return Shown(f"inbox {token}") if is_one else None
+        found = _inbox(path.removeprefix(_INBOX).strip("/"))
+        return Shown(f"inbox {found}") if found else None
     name = parse_cookie(environ.get("HTTP_COOKIE", "")).get(settings.SESSION_COOKIE_NAME, "")
-    user = SessionStore(name).get(SESSION_KEY) if name and "\0" not in name else None
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    user = store(name).get(SESSION_KEY) if name and "\0" not in name else None
     return Shown(f"user {user}") if user else None
+
+
+def _inbox(shown: str) -> int | None:
+    """The inbox of a token, or of an endpoint."""
+    if shown.startswith("of/"):
+        endpoint = from_public(shown.removeprefix("of/"))
+        inboxes = Inbox.objects.present().filter(endpoint=endpoint) if endpoint else Inbox.objects.none()
+    else:
+        inboxes = Inbox.objects.present().filter(token_digest=digest_of(shown))
+    found: int | None = inboxes.values_list("pk", flat=True).first()
+    return found
 
 
 def of_api(path: str) -> bool:

@@ -14,11 +14,10 @@ from typing import Any
 
 from delivery import ingest
 from delivery.ingest import PATIENCE_S, Accepted, GroupCommit, NotStored
+from delivery.shares import Shares
 from jetrelay.api import express, limits
+from jetrelay.front import places
 from jetrelay.front.heads import Environ
-
-# So many may wait for the committer here.
-MOST = 1000
 
 Found = Accepted | NotStored
 
@@ -32,19 +31,23 @@ class Lane:
         self._under_way: dict[asyncio.Future[Found], float] = {}
         self._stored: deque[tuple[asyncio.Future[Found], Found]] = deque()
         self._is_woken = False
+        # By tenant: one whose posts wait leaves places for those of others.
+        self._places = Shares(places.PLAIN_POSTS)
 
     async def answered(self, environ: Environ, protocol: Any) -> bool:
         """Store the event and answer, if this is a plain post of one."""
         bearer, publisher = express.bearer_of(environ), ingest.publisher
         if bearer is None or not isinstance(publisher, GroupCommit):
             return False
-        if len(self._under_way) >= MOST or not limits.has_part(bearer):
+        tenant = bearer.tenant_id
+        if not self._places.may_take(tenant) or not limits.has_part(bearer):
             return False
         plain = express.plainly(environ, bearer, environ["wsgi.input"].getvalue())
         if plain is None:
             return False
         future: asyncio.Future[Found] = self._loop.create_future()
         self._under_way[future] = self._loop.time() + PATIENCE_S
+        self._places.take(tenant)
 
         def then(accepted: list[Accepted], error: Exception | None) -> None:
             self._stored.append((future, accepted[0] if error is None else _not_stored(error)))
@@ -59,6 +62,7 @@ class Lane:
             status, headers, text = plain.answer(await future)
         finally:
             self._under_way.pop(future, None)
+            self._places.give_back(tenant)
         protocol.response_bytes(int(status[:3]), headers, text)
         return True
 

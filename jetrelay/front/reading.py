@@ -8,8 +8,8 @@ All of it happens on the event loop's thread, so nothing here is locked.
   that has been under way longest gives up its own: one that is on its way takes milliseconds, so
   that is one that dawdles, and of whoever holds the most.
 - **Time.** A body has to come at `SLOWEST_BYTES_PER_S`, after a start.
-- **Room.** What is longer than a stranger may send takes room of a budget until it is answered. No
-  owner gets more than half.
+- **Room.** What is longer than a stranger may send takes room of a budget until it is answered, of
+  which each owner has a share (`delivery/shares.py`).
 """
 
 from asyncio import AbstractEventLoop, Future, Task
@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
+from delivery.shares import Shares
+
 PLACES = 1024
 PLACES_OF_ONE = 64
 START_S = 10.0
 SLOWEST_BYTES_PER_S = 64 * 1024
 ROOM = 64 * 1024 * 1024
-ROOM_OF_ONE = ROOM // 2
 # So many may wait for room, and so long.
 WAITING = 256
 PATIENCE_S = 10.0
@@ -83,24 +84,19 @@ class Places:
 class Room:
     """Memory for long bodies, in bytes."""
 
-    def __init__(
-        self,
-        loop: AbstractEventLoop,
-        total: int = ROOM,
-        of_one: int = ROOM_OF_ONE,
-    ) -> None:
-        self._loop, self._free, self._of_one = loop, total, of_one
-        self._held: dict[str, int] = {}
+    def __init__(self, loop: AbstractEventLoop, total: int = ROOM) -> None:
+        self._loop, self._most = loop, total // 2
+        self._shares = Shares(total)
         self._waiting: deque[tuple[str, int, Future[bool]]] = deque()
 
     async def take(self, owner: str, size: int) -> bool:
         """Wait for as much; False where it does not come free in time.
 
-        A longer body than one may hold takes all that one may.
+        A longer body than half of all counts as that.
         """
-        size = min(size, self._of_one)
-        if self._fits(owner, size):
-            self._give(owner, size)
+        size = min(size, self._most)
+        if self._shares.may_take(owner, size):
+            self._shares.take(owner, size)
             return True
         if len(self._waiting) >= WAITING:
             return False
@@ -113,27 +109,16 @@ class Room:
             timer.cancel()
 
     def leave(self, owner: str, size: int) -> None:
-        size = min(size, self._of_one)
-        self._free += size
-        self._held[owner] -= size
-        if not self._held[owner]:
-            del self._held[owner]
+        self._shares.give_back(owner, min(size, self._most))
         for _ in range(len(self._waiting)):
             waits = self._waiting.popleft()
             if waits[2].done():
                 continue
-            if self._fits(waits[0], waits[1]):
-                self._give(waits[0], waits[1])
+            if self._shares.may_take(waits[0], waits[1]):
+                self._shares.take(waits[0], waits[1])
                 waits[2].set_result(True)
             else:
                 self._waiting.append(waits)
-
-    def _fits(self, owner: str, size: int) -> bool:
-        return size <= self._free and self._held.get(owner, 0) + size <= self._of_one
-
-    def _give(self, owner: str, size: int) -> None:
-        self._free -= size
-        self._held[owner] = self._held.get(owner, 0) + size
 
 
 def network_of(address: str) -> str:

@@ -6,7 +6,7 @@ from delivery.sources import api
 from delivery.trial import MOST
 from jetrelay.api.events import MAX_BATCH_BYTES
 from jetrelay.bench.greedy.tenant import MANY, TYPE, Greedy, Load, batch, largest, local
-from jetrelay.intake import SERVER_THREADS
+from jetrelay.front.places import CALLS
 
 # Clients at once: more than there are threads for pages.
 _DOZENS = 48
@@ -48,14 +48,14 @@ class Posters(Greedy):
         self._lines = self.reach.keys(self.keys)
 
     def loads(self) -> Sequence[Load]:
-        return [self.posting(batch(api.MAX_ITEMS, _PADDING), SERVER_THREADS, self._lines)]
+        return [self.posting(batch(api.MAX_ITEMS, _PADDING), CALLS, self._lines)]
 
 
 class ManyKeys(Posters):
     """The same with a key for each of them."""
 
     name = "many-keys"
-    keys = SERVER_THREADS
+    keys = CALLS
 
 
 class _WithHistory(Greedy):

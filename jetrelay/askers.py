@@ -1,0 +1,125 @@
+"""Who asks, before anybody has worked on the request: it decides whose share of threads and memory is used.
+
+What a request says of itself is believed only as far as it was found to be true a moment ago: the tenant of a key that opened the API,
+the people of a tenant whose session was verified. A key that was made up, or a cookie that opens nothing, is its address's, so nobody gets
+a share by inventing somebody. Nothing is decided here but whose share it is: what a key opens is looked up as ever.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address, ip_network
+from time import monotonic
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase, parse_cookie
+
+from jetrelay import proxies
+from jetrelay.shares import Asker
+
+Answer = Callable[[HttpRequest], HttpResponseBase]
+Environ = dict[str, Any]
+
+# What a key or a session was found to be is believed for so long after it was last seen to be true, and of so many of them.
+BELIEVED_S = 600.0
+MOST = 20_000
+# In a request's environ. No header can be called so.
+NAME = "jetrelay.asker"
+
+
+class Known:
+    """Who holds a key or a session, by its digest. Beyond the most, what was not seen for longest is forgotten."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._askers: OrderedDict[bytes, tuple[float, Asker]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def learn(self, secret: str, asker: Asker) -> None:
+        digest = _digest(secret)
+        with self._lock:
+            self._askers[digest] = monotonic(), asker
+            self._askers.move_to_end(digest)
+            if len(self._askers) > self._most:
+                self._askers.popitem(last=False)
+
+    def forget(self, secret: str) -> None:
+        with self._lock:
+            self._askers.pop(_digest(secret), None)
+
+    def find(self, secret: str) -> Asker | None:
+        at, asker = self._askers.get(_digest(secret), (0.0, None))
+        return asker if monotonic() - at < BELIEVED_S else None
+
+    def clear(self) -> None:
+        with self._lock:
+            self._askers.clear()
+
+    def __len__(self) -> int:
+        return len(self._askers)
+
+
+keys, sessions = Known(), Known()
+
+
+def tenant(id: object) -> Asker:
+    """The programs of a tenant: all of its keys together."""
+    return Asker("tenant", str(id))
+
+
+def asker_of(environ: Environ) -> Asker:
+    """Whose share this request uses."""
+    scheme, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() == "bearer" and (known := keys.find(text.strip())):
+        return known
+    # A browser's session opens no call of the API.
+    cookies = "" if environ.get("PATH_INFO", "").startswith("/api/v1") else environ.get("HTTP_COOKIE", "")
+    if settings.SESSION_COOKIE_NAME in cookies:
+        session = parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME, "")
+        if session and (known := sessions.find(session)):
+            return known
+    return _stranger(proxies.asker_of(environ))
+
+
+def of_request(request: HttpRequest) -> Asker:
+    """Of a request that did not come through the front, as in a test, its address's."""
+    found = request.META.get(NAME)
+    return found if isinstance(found, Asker) else _stranger(request.META.get("REMOTE_ADDR", ""))
+
+
+def learned(get_response: Answer) -> Answer:
+    """Middleware, after authentication: whose sessions they are that were verified, for their next requests."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        session = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
+        # Only where somebody has looked (Django keeps it so): a request that needs no user costs no query.
+        if session and hasattr(request, "_cached_user"):
+            if request.user.is_authenticated:
+                sessions.learn(session, _people(request, request.user))
+            else:
+                sessions.forget(session)
+        return response
+
+    return middleware
+
+
+def _people(request: HttpRequest, user: Any) -> Asker:
+    """A tenant's people are one, apart from its programs: however many members it makes, and however busy a script of theirs is."""
+    sees = getattr(getattr(request, "access", None), "sees", None)
+    return Asker("people", str(sees[0].pk)) if sees is not None and len(sees) == 1 else Asker("user", str(user.pk))
+
+
+def _stranger(address: str) -> Asker:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return Asker("address", "none", stranger=True)
+    # Whoever has one IPv6 address has a whole network of them.
+    return Asker("address", str(ip_network((found, 64), strict=False) if isinstance(found, IPv6Address) else found), stranger=True)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
