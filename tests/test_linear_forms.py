@@ -69,9 +69,9 @@ def made(form: type[forms.BaseForm], data: Any) -> Any:
     if form in MADE:
         return MADE[form](data)
     if issubclass(form, PasswordForm):
-        return form(data, make_member(password="a"))  # type: ignore[call-arg]
+        return form(data, make_member(password="a"))
     if issubclass(form, Wish):
-        return form([], data)  # type: ignore[arg-type, call-arg]
+        return form([], data)
     if issubclass(form, OfATenant):
         return form([make_tenant()], data)
     return form(data)
@@ -208,7 +208,7 @@ READERS: dict[str, tuple[Callable[[str], Any], int]] = {
     "an id": (ids.from_public, SIZE),
     "addresses of proxies": (lambda text: proxies.asker("127.0.0.1", text), MOST_HEADER),
     **{
-        f"{filters.__module__}: {name}": (lambda text, filters=filters, name=name: filters.read({name: text}), MOST_TARGET)  # type: ignore[attr-defined, misc]
+        f"{filters.__module__}: {name}": (lambda text, filters=filters, name=name: filters.read({name: text}), MOST_TARGET)  # type: ignore[misc]
         for filters in (EventFilters, DeliveryFilters, AuditFilters, Cursor)
         for name in ("q", "type", "subject", "since", "until", "from", "before", "after", "seen", "outcome", "endpoint", "actor")
     },
