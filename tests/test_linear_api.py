@@ -129,7 +129,8 @@ def test_it_looks_at_no_value_for_longer_than_its_length_asks_for(api: Api, ids:
             assert found.seconds < 1.5 or cost(lambda text=text: api.request(method.upper(), address, text)).seconds < 1.5, where  # type: ignore[misc]
             assert found.answer.status < 500, where
             assert found.answer.status != 429, where
-            assert len(found.answer.content) < 100_000, where
+            # What was taken is shown as it was sent.
+            assert found.answer.status < 300 or len(found.answer.content) < 100_000, where
 
 
 @pytest.mark.parametrize(("path", "name"), _QUERIES)
