@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection, connections
 
-from delivery import ingest
+from delivery import ingest, owing
 from delivery.ingest import PATIENCE_S, GroupCommit
 from delivery.models import Event
 from jetrelay.api import events, limits
@@ -49,6 +49,8 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     assert bearer
     limits.take(bearer)
     events.source_of(bearer.tenant_id, None)
+    monkeypatch.setattr(owing, "GOOD_S", 1000.0)
+    owing.check(bearer.tenant_id, events.most_pending(bearer))
     yield made
     # Its thread cannot be ended: that it holds no connection any more has to do.
     for each in committer.connections:

@@ -21,8 +21,9 @@ from typing import Any
 
 from delivery.shares import Shares
 
-PLACES = 1024
-PLACES_OF_ONE = 64
+# As many as there may be connections, and connections of one address: short bodies take no more than 64 MB together.
+PLACES = 4096
+PLACES_OF_ONE = 512
 START_S = 10.0
 SLOWEST_BYTES_PER_S = 64 * 1024
 ROOM = 64 * 1024 * 1024
