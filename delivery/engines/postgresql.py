@@ -219,8 +219,8 @@ class PostgreSQL(Engine):
                 " attempt_count = owed.attempt_count + 1, tries = owed.tries + news.counted::int"
                 " FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::text[], %s::timestamptz[], %s::bool[])"
                 " AS news (id, attempt_count, status, error, due_at, counted)"
-                " WHERE owed.id = news.id AND owed.state + 0 = 0 AND owed.attempt_count = news.attempt_count",
-                [list(column) for column in columns],
+                " WHERE owed.id = ANY(%s) AND owed.id = news.id AND owed.state + 0 = 0 AND owed.attempt_count = news.attempt_count",
+                [*(list(column) for column in columns), _Ids(row.id for row in rows)],
             )
             return cursor.rowcount
 
