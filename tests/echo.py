@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from jetrelay.wsgi import SITE_THREADS  # isort: skip - it sets Django up
+import jetrelay.wsgi  # noqa: F401 - it sets Django up
 from jetrelay.front.application import Front, Route
-from jetrelay.front.threads import Threads
+from jetrelay.front.threads import FairThreads
 
 
 def echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -15,6 +15,6 @@ def echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return [json.dumps(told | {"body": environ["wsgi.input"].read().decode()}).encode()]
 
 
-_threads = Threads(SITE_THREADS, "echo")
+_threads = FairThreads(10, 224, 20.0, "echo")
 _route: Route = (_threads, echo)
 application = Front(lambda environ: _route, _threads, has_lane=False)

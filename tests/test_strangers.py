@@ -15,7 +15,6 @@ import pytest
 import requests
 
 from jetrelay.front.connections import OF_ONE
-from jetrelay.front.reading import PLACES_OF_ONE
 from tests.web import Web, allow_files, is_open, site
 from tests.whole import PATIENCE_S, engines
 
@@ -72,10 +71,9 @@ def test_300_half_bodies_keep_nobody_waiting(web: Web) -> None:
         # Whoever goes on before others of that address came is answered as ever.
         clients[-1].sendall(b"x" * (5000 - len(b"username=")))
         assert clients[-1].recv(65536).startswith(b"HTTP/1.1 4")
-        waiting = [client for client in clients if is_open(client)]
-        assert len(waiting) <= PLACES_OF_ONE
-        told = [client.recv(65536) for client in clients[: 300 - PLACES_OF_ONE - 1]]
-        assert all(each.startswith(b"HTTP/1.1 408") for each in told)
+        # They have no end of time for it either.
+        told = {client.recv(65536)[:12] for client in clients[:-1]}
+        assert told == {b"HTTP/1.1 408"}
 
 
 def test_2000_half_heads_keep_nobody_waiting(web: Web) -> None:

@@ -9,6 +9,7 @@ a queue of their own. Whoever comes next finds a thread, or is the next but few 
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 
@@ -84,7 +85,7 @@ class FairThreads:
                     # A round for each: who was served goes to the end.
                     turn = self._queues[asker].popleft()
                     self._put_back(asker)
-                    self._threads.do(lambda asker=asker, turn=turn: self._work(asker, *turn))
+                    self._threads.do(partial(self._work, asker, *turn))
                     again = True
 
     def _put_back(self, asker: Asker) -> None:
