@@ -82,6 +82,8 @@ def _makes(node: ast.AST) -> bool:
 
 def _named(value: ast.expr) -> str:
     """The name of a thread, up to what differs from one to the next."""
+    if isinstance(value, ast.Name):
+        return value.id
     parts = value.values if isinstance(value, ast.JoinedStr) else [value]
     return str(parts[0].value).strip(" ,") if isinstance(parts[0], ast.Constant) else ""
 
