@@ -26,10 +26,10 @@ SUBJECTS = 256
 MIN_RUN, MAX_RUN = 16, 512
 # Deliveries that are asked who has news, in one go; and subjects that may wait to be looked at.
 NEWS, MOST_LEADS = 1000, 1000
-# After a look at subjects in turn, rest for so many times as long as that took: thousands that wait for a retry cost a twentieth of the time at most.
-REST_FACTOR = 20
+# After a look at subjects in turn, rest for so many times as long as that took: thousands that wait for a retry cost a fiftieth of the time at most.
+REST_FACTOR = 50
 # The least rest after all of them, and what a look at some may take at about.
-ROUND_S, LOOK_S = 1.0, 0.05
+ROUND_S, LOOK_S = 1.0, 0.02
 _NARROWEST = (LAST_KEY - BEFORE_ALL) >> 20
 
 
