@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase, parse_cookie
+from django.http import HttpRequest, HttpResponseBase
 
 from jetrelay import proxies
 from jetrelay.shares import Asker
@@ -75,12 +75,18 @@ def asker_of(environ: Environ) -> Asker:
     if scheme.lower() == "bearer" and (known := keys.find(text.strip())):
         return known
     # A browser's session opens no call of the API.
-    cookies = "" if environ.get("PATH_INFO", "").startswith("/api/v1") else environ.get("HTTP_COOKIE", "")
-    if settings.SESSION_COOKIE_NAME in cookies:
-        session = parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME, "")
-        if session and (known := sessions.find(session)):
-            return known
+    session = "" if environ.get("PATH_INFO", "").startswith("/api/v1") else session_of(environ)
+    if session and (known := sessions.find(session)):
+        return known
     return _stranger(proxies.asker_of(environ))
+
+
+def session_of(environ: Environ) -> str:
+    """The session that a request shows. Ours needs no quotes: what Python makes of a quoted cookie takes the square of its backslashes."""
+    start = f"{settings.SESSION_COOKIE_NAME}="
+    cookies = [each.strip() for each in environ.get("HTTP_COOKIE", "").split(";") if start in each]
+    # Of two with one name Django takes the last.
+    return next((each.removeprefix(start) for each in reversed(cookies) if each.startswith(start)), "")
 
 
 def of_request(request: HttpRequest) -> Asker:

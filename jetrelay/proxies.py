@@ -22,6 +22,9 @@ from jetrelay import forwarded
 
 Answer = Callable[[HttpRequest], HttpResponseBase]
 
+# Far more than there are proxies on any way: what a stranger wrote before them is not read.
+MOST_HOPS = 32
+
 _FOR, _PROTO, _FORWARDED = "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_FORWARDED"
 _CONTRADICTORY = (
     "Forwarded and X-Forwarded-{} say different things of this request, so neither is believed."
@@ -80,7 +83,7 @@ def asker(peer: str, forwarded_for: str) -> str:
     X-Forwarded-For): read from the end, what a stranger has written stands behind the stranger's
     own address.
     """
-    hops = [each for each in forwarded_for.split(",") if each.strip()]
+    hops = [each for each in forwarded_for.rsplit(",", MOST_HOPS)[-MOST_HOPS:] if each.strip()]
     return _nearest(peer, [forwarded.address(each) for each in hops])[0]
 
 

@@ -1,7 +1,7 @@
 """Whose share a request uses: only what was found to be true a moment ago counts, and else the address."""
 
 from ipaddress import ip_network
-from time import monotonic
+from time import monotonic, process_time
 
 import pytest
 from django.conf import settings as django_settings
@@ -121,3 +121,26 @@ def test_what_is_known_is_bounded_and_the_oldest_goes(monkeypatch: pytest.Monkey
     now = monotonic()
     monkeypatch.setattr(askers, "monotonic", lambda: now + askers.BELIEVED_S + 1)
     assert known.find("a") is None
+
+
+@pytest.mark.parametrize(
+    ("cookies", "session"),
+    [
+        ("", ""),
+        ("sessionid=abc", "abc"),
+        ("a=b; sessionid=abc; c=d", "abc"),
+        ("xsessionid=abc", ""),
+        ("sessionid=first; sessionid=second", "second"),
+        ("sessionid", ""),
+    ],
+)
+def test_it_finds_the_session_among_the_cookies(cookies: str, session: str) -> None:
+    assert askers.session_of({"HTTP_COOKIE": cookies}) == session
+
+
+def test_it_does_not_unquote_a_strangers_cookies() -> None:
+    """That takes the square of their backslashes, on the thread that takes all requests in."""
+    cookies = 'sessionid=abc; a="' + "\\0" * 30_000 + '"'
+    began = process_time()
+    assert askers.session_of({"HTTP_COOKIE": cookies}) == "abc"
+    assert process_time() - began < 0.1

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
-from django.http import parse_cookie
 
+from jetrelay import askers
 from jetrelay.api.events import MAX_BATCH_BYTES
 from jetrelay.front.heads import Environ
 from jetrelay.inbox.models import Inbox, digest_of
@@ -66,7 +66,7 @@ def looked_up(environ: Environ) -> Shown | None:
     if path.startswith(_INBOX):
         found = _inbox(path.removeprefix(_INBOX).strip("/"))
         return Shown(f"inbox {found}") if found else None
-    name = parse_cookie(environ.get("HTTP_COOKIE", "")).get(settings.SESSION_COOKIE_NAME, "")
+    name = askers.session_of(environ)
     store = import_module(settings.SESSION_ENGINE).SessionStore
     user = store(name).get(SESSION_KEY) if name and "\0" not in name else None
     return Shown(f"user {user}") if user else None
