@@ -39,6 +39,8 @@ _AGAIN = Verdict(Outcome.RETRY, counted=False)
 PATIENT_PROBES = 3
 # An endpoint that has not answered for so long has no part in how quick its lane is.
 RECENT_S = 1.0
+# How far ahead deliveries are claimed for an endpoint with a rate limit, in seconds.
+AHEAD_S = 2.0
 # Smaller ones are not worth counting: as many as may be claimed take some ten megabytes.
 SMALL_BODY = 4096
 
@@ -232,7 +234,11 @@ class Line:
         if self.health.open_until:
             # The breaker's probe goes alone.
             return 0 if self.owned else 1
-        return max(1, min(max(min(share, self.claims.share), 2 * self.packer.batching.size), self.claims.fitting))
+        size = self.packer.batching.size
+        if self.gate.interval_s:
+            # More than it may send in the next moments would only wait.
+            share = min(share, max(1, int(AHEAD_S / self.gate.interval_s)) * size)
+        return max(1, min(max(min(share, self.claims.share), 2 * size), self.claims.fitting))
 
     def look_back(self, slice: Slice) -> Want | None:
         """What to look for in a slice of the past. `seen` is told what there was."""

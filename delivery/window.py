@@ -14,11 +14,11 @@ from delivery.shares import Shares
 
 # Deliveries that wait to be sent; with those that are on their way; and bytes of large bodies.
 WAITING = 4000
-OWNED = 32_768
+OWNED = 65_536
 MAX_BYTES = 256 * 1024 * 1024
-# All that others with a backlog claim in one go, while somebody has only a few to deliver: what they take is what he waits for.
-CONSIDERATE = 250
-# The least that a line with a backlog is given, if it may have so many in flight: less than that is not worth a look.
+# All that is claimed for one tenant in one go; and where somebody has only a few to deliver: what others take is what he waits for.
+IN_ONE_GO, CONSIDERATE = 2000, 250
+# What a line is given in any case, if it may have so many in flight: a tenant's endpoints that hang must not keep its others waiting.
 LEAST = 32
 # What a line that was caught up with is given at least. It has a backlog if there is more.
 FEW = 4
@@ -44,11 +44,6 @@ class Window:
                 held.take(tenant, line.held_bytes)
                 self._considerate = self._considerate or (line.claims.exhausted and line.is_quick)
 
-    def room(self, tenant: object) -> int:
-        """How many deliveries may be claimed for a tenant now."""
-        waiting, owned, held = (each.room(tenant) for each in self._shares)
-        return min(waiting, owned) if held else 0
-
     def wants(self, lines: Sequence[Line], now: datetime) -> list[Wanted]:
         """What these lines want to claim."""
         tenants: dict[object, list[Line]] = {}
@@ -56,30 +51,30 @@ class Window:
             tenants.setdefault(line.gate.tenant, []).append(line)
         wanted: list[Wanted] = []
         for tenant, its in tenants.items():
-            if room := self.room(tenant):
+            waiting, owned, held = (each.room(tenant) for each in self._shares)
+            if owned and held:
                 hungry = [line for line in its if not line.claims.exhausted]
-                wanted += _each(its, max(FEW, room // (len(its) - len(hungry) or 1)), now) if len(hungry) < len(its) else ()
-                wanted += self._of_hungry(hungry, min(room, CONSIDERATE) if self._considerate else room, now)
+                idle = len(its) - len(hungry)
+                wanted += _each(its, max(FEW, min(waiting, owned) // idle), now) if idle else ()
+                wanted += self._of_hungry(hungry, min(waiting, owned), now)
         return self._in_turn(wanted)
 
     def _of_hungry(self, lines: list[Line], room: int, now: datetime) -> list[Wanted]:
-        """A part by weight for each; where that is too little, some have enough and the others go first next time."""
-        weight = sum(line.weight for line in lines)
-        shares = [int(room * line.weight / weight) for line in lines]
-        if all(share >= min(line.max_in_flight, LEAST) for share, line in zip(shares, lines, strict=True)):
-            return [(line, want) for line, share in zip(lines, shares, strict=True) if (want := line.want(share, now))]
+        """A part by weight for each, and something in any case. Where that is too much for one go, others go first next time."""
+        left = CONSIDERATE if self._considerate else IN_ONE_GO
+        part = min(room, left) / (sum(line.weight for line in lines) or 1)
         lines.sort(key=lambda line: line.turn)
-        first = lines[0].turn
+        first = lines[0].turn if lines else 0.0
         wanted: list[Wanted] = []
         for line in lines:
-            if room <= 0:
+            if left <= 0:
                 self.left_out = True
                 break
-            share = min(line.max_in_flight, LEAST)
+            share = max(int(part * line.weight), min(line.max_in_flight, LEAST))
             if want := line.want(share, now):
                 wanted.append((line, want))
                 line.turn = max(line.turn, first) + 1 / line.weight
-                room -= share
+                left -= line.most
         return wanted
 
     def _in_turn(self, wanted: list[Wanted]) -> list[Wanted]:

@@ -83,6 +83,21 @@ def test_a_tenant_that_holds_much_leaves_room_for_another() -> None:
     assert counts == {"other": WAITING // 4}
 
 
+def test_a_tenants_endpoints_that_hang_keep_none_of_its_others_waiting() -> None:
+    stuck = [holding(line, waiting=32, started=7) for line in make_lines(300, hungry=True)]
+    well = [make_line(1000, hungry=True), make_line(1001)]
+    wanted = {line: want for line, want in Window([*stuck, *well]).wants([*stuck, *well], NOW) if line in well}
+    assert [want.most for want in wanted.values() if isinstance(want, Want)] == [FEW, LEAST]
+
+
+def test_no_more_is_claimed_of_an_endpoint_with_a_rate_limit_than_it_may_send_soon() -> None:
+    slow, quick = make_line(1, hungry=True), make_line(2, hungry=True)
+    slow.gate.pace(2.0)
+    quick.gate.pace(0.01)
+    counts = {line.endpoint_id: want.most for line, want in Window([slow, quick]).wants([slow, quick], NOW) if isinstance(want, Want)}
+    assert counts == {slow.endpoint_id: 2, quick.endpoint_id: 200}
+
+
 @pytest.mark.parametrize("held", [pytest.param({"started": OWNED // 2}, id="on their way"), pytest.param({"started": 1, "size": MAX_BYTES // 2}, id="bytes")])
 def test_nothing_is_claimed_for_whom_enough_is_on_its_way(held: dict[str, int]) -> None:
     greedy, other = holding(make_line(1, "greedy"), **held), make_line(2, "other")
