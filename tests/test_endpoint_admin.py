@@ -108,7 +108,7 @@ def test_it_does_one_at_a_time_what_has_to_be_carried_or_waited_for(act: str, st
 
 
 def test_it_shows_how_an_endpoint_stands_in_the_list_and_on_its_page(staff: Client) -> None:
-    endpoint = make_health(open_until=timezone.now() + timedelta(days=400), failing_since=timezone.now().replace(year=2026, month=3, day=4)).endpoint
+    endpoint = make_health(open_until=timezone.now() + timedelta(minutes=5), failing_since=timezone.now().replace(year=2026, month=3, day=4)).endpoint
     for url in (LIST, page_of(endpoint)):
         html = staff.get(url).content.decode()
         for shown in ("open until", "then one probe", "2026-03-04 ", "503 Service Unavailable"):

@@ -257,7 +257,7 @@ def test_a_password_that_is_also_a_name_hides_itself_and_what_stands_under_that_
 def test_a_page_that_fails_tells_nothing_of_its_request(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from jetrelay.inbox.models import Inbox
 
-    def fail(_inbox: object, request: Any, body: bytes) -> None:
+    def fail(_inbox: object, request: Any, body: bytes, *_: Any) -> None:
         raise RuntimeError(f"{request!r} {dict(request.headers)!r} {request.META!r} {request.POST!r} {body!r}")
 
     monkeypatch.setattr("jetrelay.inbox.views.receive", fail)

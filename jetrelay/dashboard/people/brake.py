@@ -35,7 +35,7 @@ def take(request: HttpRequest, name: str) -> int:
     """Count one try, before it is known whether it is right: guesses that come together are braked too. Returns for how long to wait, in seconds."""
     by_name, by_address = _counters(request, name)
     # An address that may not try any more names adds none to what is counted: many names would push out the counts of others.
-    spent = counting.peek(by_address) > PER_ADDRESS
+    spent = counting.peek(by_address) >= PER_ADDRESS
     if not spent and counting.add(by_name, 2 * WINDOW_S) <= PER_NAME and counting.add(by_address, 2 * WINDOW_S) <= PER_ADDRESS:
         return 0
     return WINDOW_S - int(time()) % WINDOW_S
