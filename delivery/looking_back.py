@@ -20,7 +20,8 @@ SLICE_S = 0.05
 REST_FACTOR = 20
 # Most of what comes late comes so late: this is looked through every second, whatever the rest costs.
 RECENT = timedelta(seconds=5)
-_FIRST_WIDTH, _LEAST_WIDTH, _MOST_WIDTH = timedelta(minutes=10), timedelta(seconds=1), timedelta(days=3650)
+# On a machine that is busy with other things every look takes long: narrower slices would never come down to the first.
+_FIRST_WIDTH, _LEAST_WIDTH, _MOST_WIDTH = timedelta(minutes=10), timedelta(seconds=30), timedelta(days=3650)
 
 
 class Slice(NamedTuple):

@@ -14,6 +14,7 @@ from hypothesis import note
 
 from delivery import endpoints, lanes
 from delivery.leases import lane_lease
+from delivery.lines import forget_standings
 from delivery.models import Delivery, EndpointHealth, Event, Lease
 from delivery.outbox import Outbox
 from delivery.prune import Pruner
@@ -160,6 +161,8 @@ class Playground:
         Endpoint.objects.update(previous_secret_expires_at=F("previous_secret_expires_at") - passed)
         moments = ("failing_since", "open_until", "paused_until", "paced_until", "ordered_since")
         EndpointHealth.objects.update(**{name: F(name) - passed for name in moments})
+        # Where claims stand is a moment too, and this process may remember it.
+        forget_standings()
 
     def prune(self, *, dead_too: bool) -> None:
         """Of all that is over, as if its time had come."""
