@@ -15,7 +15,7 @@ RUN python -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM python:${PYTHON_VERSION}-slim-bookworm
 # The same as jetrelay.__version__; a test compares them.
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="Jetrelay" \
       org.opencontainers.image.description="Events in, signed webhooks out" \
       org.opencontainers.image.licenses="MIT" \

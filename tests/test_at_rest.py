@@ -231,7 +231,7 @@ def test_a_session_that_there_is_not_is_nobodys(word: str) -> None:
 def test_a_session_under_another_secret_key_is_over(cheap_passwords: None, settings: Any) -> None:
     client = signed_in(somebody())
     settings.SECRET_KEY = "another one"
-    assert client.get("/account/").status_code == 302
+    assert client.get("/account/")["Location"] == "/login/?ended=1&next=/account/"
 
 
 def test_who_comes_with_a_session_that_is_over_is_told(cheap_passwords: None) -> None:
@@ -240,6 +240,7 @@ def test_who_comes_with_a_session_that_is_over_is_told(cheap_passwords: None) ->
     answer = client.get("/account/")
     assert answer["Location"] == "/login/?ended=1&next=/account/"
     assert b"Your session has ended: sign in again." in client.get(answer["Location"]).content
+
     # Those who come without one are not.
     answer = Client().get("/account/")
     assert answer["Location"] == "/login/?next=/account/"

@@ -48,12 +48,23 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
         # Without TLS, and on ports that are free.
         plain = re.sub(r"\n *ssl_.*;", "", CONFIGURATION).replace("443 ssl", f"127.0.0.1:{port}")
         plain = plain.replace("127.0.0.1:8000", f"127.0.0.1:{web.port}")
+        plain = plain.replace("/var/log/nginx", str(folder))
         configuration = folder / "nginx.conf"
         configuration.write_text(_FRAME.format(folder=folder, configuration=plain))
         argv = [_NGINX, "-c", str(configuration), "-e", str(folder / "nginx.log")]
         with running(argv, env, log) as process:
             wait_for_port(port, process, log)
             yield Web(web.program, port)
+            logged = (folder / "access.log").read_text()
+            assert "/said/aloud" in logged
+            assert "/inbox/" not in logged
+            assert "/welcome/" not in logged
+
+
+def test_paths_that_are_secrets_stay_out_of_its_log(proxied: Web) -> None:
+    """The fixture looks into the log at its end, when it is written."""
+    for path in ("/said/aloud", "/inbox/the-token", "/welcome/the-link"):
+        assert requests.get(f"{proxied.url}{path}", timeout=10).status_code == 200
 
 
 def test_it_says_who_asks_whatever_the_client_says(proxied: Web) -> None:

@@ -156,7 +156,8 @@ def signed_in_page(view: View) -> View:
 
 def _to_sign_in(request: HtmxRequest) -> HttpResponseBase:
     # Whoever had a session is told that it is over; the cookie goes with this answer.
-    ended = bool(request.COOKIES.get(settings.SESSION_COOKIE_NAME)) and request.session.session_key is None
+    # One that was written under another SECRET_KEY is there, and nothing is in it.
+    ended = bool(request.COOKIES.get(settings.SESSION_COOKIE_NAME)) and not request.session.keys()
     where = reverse("login") + ("?ended=1" if ended else "")
     return redirect_to_login(request.get_full_path() if request.method == "GET" else reverse("overview"), where)
 

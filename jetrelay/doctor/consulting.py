@@ -22,7 +22,7 @@ def consult(say: Say, *, as_json: bool, unsettled: str = "") -> int:
     if as_json:
         say(json.dumps(report.document(findings, __version__, datetime.now(UTC).isoformat(timespec="seconds"))))
     else:
-        say(f"\n{report.summary(findings)}")
+        say(f"\nJetrelay {__version__}\n{report.summary(findings)}")
     return int(any(finding.level == Level.PROBLEM for finding in findings))
 
 

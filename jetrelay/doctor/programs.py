@@ -105,4 +105,4 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-CHECKS = (Check("python", python), Check("libcurl", libcurl), Check("packages", packages), Check("files", files))
+CHECKS = (Check("python", python), Check("libcurl", libcurl), Check("packages", packages), Check("open files", files))
