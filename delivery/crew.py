@@ -46,6 +46,9 @@ SETTLE_AT = 500
 CONFIG_EVERY_S = 0.5
 # … or less often, where taking it over takes long: somebody who changes an endpoint again and again must not keep the others waiting.
 CONFIG_REST_FACTOR = 5
+# After a part of the deliveries of an endpoint that became ordered was given keys, rest from that for so many times as long: there may be a
+# million of them, and others have theirs claimed meanwhile.
+KEYS_REST_FACTOR = 4
 # Settled in one transaction: who finishes thousands at a time has others wait for one such part of them.
 SETTLE_MOST = 1000
 # Bodies that are read in one go, by their number and about by their size; and all that are read before anything else is done.
@@ -130,7 +133,7 @@ class _Work:
         self._done: list[Done] = []
         self._whose: list[Line] = []
         self._settled_at = monotonic()
-        self._claim_at = self._config_at = 0.0
+        self._claim_at = self._config_at = self._keys_at = 0.0
         self._looking_back = LookingBack()
         self._config_version = 0
         self._troubles = 0
@@ -183,14 +186,30 @@ class _Work:
             return
         spent = thread_time()
         self._look_back(lines, now)
-        for line in lines:
-            if line.keying and line.open:
-                line.keying.work()
+        self._give_keys([line for line in lines if line.keying and line.open])
         self._left_out = False
         asked = self._take(lines, lines, now)
         # News of ordered endpoints says which subjects to look at.
         self._take([line for line in asked if line.claims.has_leads], lines, now)
         self._plan_next(thread_time() - spent, asked)
+
+    def _give_keys(self, lines: Sequence[Line]) -> None:
+        """Have the deliveries of endpoints that became ordered given their keys: a part of one endpoint's, and then the others go on."""
+        incomplete = []
+        for line in lines:
+            assert line.keying
+            if line.keying.complete:
+                line.keying.work()
+            else:
+                incomplete.append(line)
+        began = monotonic()
+        if not incomplete or began < self._keys_at:
+            return
+        line = min(incomplete, key=lambda line: line.turn)
+        assert line.keying
+        line.keying.work()
+        line.turn += 1 / line.weight
+        self._keys_at = monotonic() + (monotonic() - began) * KEYS_REST_FACTOR
 
     def _look_back(self, lines: Sequence[Line], now: datetime) -> None:
         """Look for what is due below where the claims stand."""

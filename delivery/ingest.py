@@ -1,12 +1,12 @@
 """Events over HTTP into the outbox: requests that come together share a transaction, so that durability costs each a part of one.
 
-    threads of the web server ──► a queue for each source ──► one committer thread ──► outbox.publish ──► all of them answer
+    threads of the web server ──► a queue for each tenant ──► one committer thread ──► outbox.publish ──► all of them answer
 
 Whoever publishes waits until its events and their deliveries are committed. While one transaction is under way, what comes
 meanwhile waits for the next: the busier it is, the larger the groups. Nothing waits for company.
 
-Sources take turns, and a turn is one transaction of a bounded size: so many events, bytes and deliveries. A batch that owes
-600,000 deliveries takes many turns, and whoever posts to another source waits for one of them.
+Tenants take turns, and a turn is one transaction of a bounded size, of one source: so many events, bytes and deliveries. A
+batch that owes 600,000 deliveries takes many turns, and whoever else posts waits for one of them.
 
 A crash before the commit leaves no answer; a client that tries again with the same id stores its event once.
 """
@@ -126,8 +126,8 @@ class GroupCommit:
     """The process's committer. `publish` may be called from any thread."""
 
     def __init__(self) -> None:
-        # By source. The committer alone takes from them.
-        self._queues: dict[UUID, deque[_Order]] = {}
+        # By tenant; those of sources that all share have one. The committer alone takes from them.
+        self._queues: dict[UUID | None, deque[_Order]] = {}
         self._something = threading.Condition()
         self._outboxes: dict[UUID, Outbox] = {}
         self._thread: threading.Thread | None = None
@@ -152,7 +152,7 @@ class GroupCommit:
 
     def _add(self, order: _Order) -> None:
         with self._something:
-            self._queues.setdefault(order.source.pk, deque()).append(order)
+            self._queues.setdefault(order.source.tenant_id, deque()).append(order)
             if self._thread is None:
                 # Here and not before: a process that forks has none of its parent's threads.
                 self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -171,7 +171,7 @@ class GroupCommit:
     def _round(self) -> list[deque[_Order]]:
         """Wait for orders. Returns the queues that have some: each has its turn before one has another."""
         with self._something:
-            self._queues = {source: queue for source, queue in self._queues.items() if queue}
+            self._queues = {tenant: queue for tenant, queue in self._queues.items() if queue}
             while not self._queues:
                 self._something.wait()
         if self._company >= CROWD:
@@ -181,10 +181,10 @@ class GroupCommit:
             return list(self._queues.values())
 
     def _take(self, queue: deque[_Order]) -> list[_Part]:
-        """The next events of one source, as many as one transaction holds."""
-        parts, outbox = list[_Part](), _outbox_of(queue[-1].source, self._outboxes)
-        room = _Room()
-        while queue and not room.full:
+        """The next events, as many as one transaction holds. They are of one source: each source has its own."""
+        parts, source, room = list[_Part](), queue[0].source, _Room()
+        outbox = _outbox_of(source, self._outboxes)
+        while queue and not room.full and queue[0].source.pk == source.pk:
             order = queue[0]
             first = order.taken
             while not order.over and room.takes(outbox, order.events[order.taken].event):

@@ -103,5 +103,4 @@ def has_turn(endpoint: UUID, since: datetime | None) -> bool:
 def _set_keys(deliveries: Iterable[tuple[UUID, UUID]]) -> None:
     owed = dict(deliveries)
     subjects = dict(Event.objects.filter(pk__in=owed.values()).values_list("pk", "subject"))
-    rows = [Delivery(pk=id, order_key=order_key(subjects.get(event, ""))) for id, event in owed.items()]
-    Delivery.objects.bulk_update(rows, ["order_key"], batch_size=200)
+    engine().set_order_keys([(id, order_key(subjects.get(event, ""))) for id, event in owed.items()])

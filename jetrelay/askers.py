@@ -17,6 +17,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
 from jetrelay import proxies
+from jetrelay.dashboard.access import Access
 from jetrelay.shares import Asker
 
 Answer = Callable[[HttpRequest], HttpResponseBase]
@@ -104,7 +105,9 @@ def learned(get_response: Answer) -> Answer:
         # Only where somebody has looked (Django keeps it so): a request that needs no user costs no query.
         if session and hasattr(request, "_cached_user"):
             if request.user.is_authenticated:
-                sessions.learn(session, _people(request, request.user))
+                found: Access | None = getattr(request, "access", None)
+                known = None if found else sessions.find(session)
+                sessions.learn(session, known or people(request.user, found or Access.of(request.user)))
             else:
                 sessions.forget(session)
         return response
@@ -112,10 +115,14 @@ def learned(get_response: Answer) -> Answer:
     return middleware
 
 
-def _people(request: HttpRequest, user: Any) -> Asker:
-    """A tenant's people are one, apart from its programs: however many members it makes, and however busy a script of theirs is."""
-    sees = getattr(getattr(request, "access", None), "sees", None)
-    return Asker("people", str(sees[0].pk)) if sees is not None and len(sees) == 1 else Asker("user", str(user.pk))
+def people(user: Any, access: Access) -> Asker:
+    """The people of a tenant are one, apart from its programs: however many members it makes, and however busy a script of theirs is.
+
+    Those who are in the same several tenants are one too, and so are all who are in none: nobody gets a share by making accounts.
+    """
+    if access.sees is None:
+        return Asker("user", str(user.pk))
+    return Asker("people", " ".join(sorted(str(tenant.pk) for tenant in access.sees)) or "of no tenant")
 
 
 def _stranger(address: str) -> Asker:

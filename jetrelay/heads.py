@@ -5,8 +5,9 @@ square of their backslashes, the admin's search the square of its quotes, some o
 All that is ever needed fits into a fraction.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
@@ -32,9 +33,7 @@ def bounded(get_response: Answer) -> Answer:
         if path > MOST_PATH or path + query > MOST_TARGET:
             words = f"The address is too long: at most {MOST_PATH:,} bytes without its query are taken, and {MOST_TARGET:,} with it."
             return _refused(request, HTTPStatus.REQUEST_URI_TOO_LONG, words)
-        sizes = [len(value) for name, value in environ.items() if name.startswith("HTTP_")]
-        sizes.append(len(environ.get("CONTENT_TYPE", "")))
-        if max(sizes) > MOST_HEADER or sum(sizes) > MOST_HEADERS:
+        if is_long(environ):
             words = f"The request's headers are too large: at most {MOST_HEADER:,} bytes each and {MOST_HEADERS:,} in all are taken."
             return _refused(request, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words)
         if "\\" in environ.get("HTTP_COOKIE", ""):
@@ -43,6 +42,13 @@ def bounded(get_response: Answer) -> Answer:
         return get_response(request)
 
     return middleware
+
+
+def is_long(environ: Mapping[str, Any]) -> bool:
+    """Whether one of the headers is too long, or all of them are together."""
+    sizes = [len(value) for name, value in environ.items() if name.startswith("HTTP_")]
+    sizes.append(len(environ.get("CONTENT_TYPE", "")))
+    return max(sizes) > MOST_HEADER or sum(sizes) > MOST_HEADERS
 
 
 def _refused(request: HttpRequest, status: HTTPStatus, words: str) -> HttpResponse:

@@ -77,12 +77,11 @@ def test_a_key_that_opened_the_api_is_its_tenants_until_it_opens_nothing(fresh_a
 
 @pytest.mark.django_db
 def test_a_session_that_was_verified_is_its_users_until_they_leave(client: Client) -> None:
-    ada = User.objects.create_user("ada", is_staff=True)
-    client.force_login(ada)
+    client.force_login(User.objects.create_user("ada", is_staff=True))
     session = client.cookies[django_settings.SESSION_COOKIE_NAME].value
     assert asked(HTTP_COOKIE=cookie(session)) == ADDRESS
     client.get("/admin/")
-    assert asked(HTTP_COOKIE=cookie(session)) == Asker("user", str(ada.pk))
+    assert asked(HTTP_COOKIE=cookie(session)) == Asker("people", "of no tenant")
     # No session opens the API, so there it says nothing.
     assert asked(HTTP_COOKIE=cookie(session), PATH_INFO="/api/v1/events") == ADDRESS
     client.post("/logout/")

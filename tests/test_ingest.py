@@ -16,7 +16,7 @@ from delivery.models import Delivery, Event, EventTally
 from delivery.outbox import Outbox
 from delivery.sources.incoming import Incoming
 from subscriptions.models import Source
-from tests.builders import make_api_source, make_posted, make_subscription
+from tests.builders import make_api_source, make_posted, make_subscription, make_tenant
 from tests.threads import Elsewhere
 
 # What the committer stores it stores on a connection of its own.
@@ -144,9 +144,9 @@ def test_a_transaction_ends_at_so_many_bytes_and_takes_one_event_of_any_size(com
 
 
 @committed
-def test_whoever_posts_to_another_source_waits_for_one_turn_of_a_batch(committer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_tenant_waits_for_one_turn_of_a_batch(committer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "MAX_BATCH", 2)
-    sources = [make_api_source(), make_api_source(name="another")]
+    sources = [make_api_source(tenant=make_tenant(slug=slug)) for slug in ("greedy", "other")]
     greedy, other = [committer.watch(source) for source in sources]
     other.let.set()
     batch = Elsewhere(lambda: committer.publish(greedy.source, [make_posted() for _ in range(40)]))
@@ -166,6 +166,33 @@ def test_whoever_posts_to_another_source_waits_for_one_turn_of_a_batch(committer
     # It came while the first turn of the batch was under way, and was stored after the second at the latest.
     assert len(seen) == len(greedy.sizes) == 21
     assert seen[2:] == [1] * 19
+
+
+@committed
+def test_many_sources_of_a_tenant_are_no_more_turns(committer: Committer) -> None:
+    greedy, other = make_tenant(slug="greedy"), make_tenant(slug="other")
+    sources = [make_api_source(tenant=greedy, name=f"{number}") for number in range(8)]
+    theirs = make_api_source(tenant=other)
+    seen = list[int]()
+
+    def look(_: Sequence[Incoming]) -> None:
+        seen.append(Event.objects.filter(source=theirs).count())
+
+    outboxes = [committer.watch(source) for source in sources]
+    for outbox in outboxes:
+        outbox.fault = look
+    for outbox in (*outboxes[1:], committer.watch(theirs)):
+        outbox.let.set()
+    calls = [Elsewhere(lambda: committer.publish(sources[0], [make_posted()]))]
+    assert outboxes[0].entered.wait(30)
+    for number, source in enumerate([*sources[1:], theirs], 1):
+        calls.append(Elsewhere(lambda source=source: committer.publish(source, [make_posted()])))  # type: ignore[misc]
+        while committer.waiting() < number:
+            threading.Event().wait(0.001)
+    outboxes[0].let.set()
+    assert [len(call.result()) for call in calls] == [1] * 9
+    # The first was under way; one more of the greedy tenant's may come before the other's.
+    assert seen.count(0) <= 2
 
 
 @committed

@@ -128,3 +128,27 @@ def test_it_says_no_where_room_does_not_come_free(monkeypatch: pytest.MonkeyPatc
 )
 def test_an_ipv6_address_stands_for_its_network(address: str, network: str) -> None:
     assert network_of(address) == network
+
+
+def test_one_owner_leaves_others_places_to_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(reading, "WAITING", 8)
+
+    async def run() -> None:
+        room = Room(asyncio.get_running_loop(), total=100)
+        assert await room.take("a", 50)
+        assert await room.take("b", 50)
+        greedy = [asyncio.ensure_future(room.take("a", 10)) for _ in range(20)]
+        await asyncio.sleep(0)
+        assert sum(each.done() for each in greedy) == 16
+        waits = asyncio.ensure_future(room.take("c", 10))
+        await asyncio.sleep(0)
+        assert not waits.done()
+        assert not any(await asyncio.gather(*greedy, waits))
+        # And those that have waited in vain keep no place.
+        waits = asyncio.ensure_future(room.take("c", 10))
+        await asyncio.sleep(0)
+        room.leave("b", 50)
+        assert await waits
+
+    asyncio.run(run())

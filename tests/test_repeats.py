@@ -66,6 +66,27 @@ def test_one_pen_writes_so_many_lines_a_minute_whatever_it_says(monkeypatch: pyt
     assert len(made._traces) == repeats.TRACES
 
 
+def test_what_one_pen_left_out_is_told_in_one_line() -> None:
+    made = Repeats()
+    said(made, *(record("%d", number) for number in range(600)))
+    (told, *_) = said(made, record("fine", level=logging.INFO), at=repeats.WINDOW_S)
+    assert told == "In the last 60 s 500 more lines like this one were left out: 0"
+
+
+def test_the_first_failure_of_its_kind_is_told_however_much_its_pen_has_written() -> None:
+    made = Repeats()
+    said(made, *(record("%s: %s", "Service Unavailable", f"/{number}") for number in range(200)))
+    assert said(made, record("%s: %s", "Internal Server Error", "/x", error=ValueError("new"))) == ["Internal Server Error: /x + trace"]
+
+
+def test_what_made_room_for_others_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "MOST", 4)
+    made = Repeats()
+    said(made, *[record("away")] * 9)
+    told = said(made, *(record(f"{number}") for number in range(5)))
+    assert "In the last 0 s 6 more lines like this one were left out: away" in told
+
+
 def test_arguments_that_do_not_fit_cost_no_line() -> None:
     (one,) = Repeats().passed(record("%d", "x"), 0.0)
     assert one.msg == "%d"

@@ -170,6 +170,10 @@ class Engine(Pruning, Replaying):
     def postpone(self, rows: Sequence[Settlement]) -> int:
         """Count a failed attempt of pending deliveries and set when the next is due. Returns how many were."""
 
+    @abstractmethod
+    def set_order_keys(self, rows: Sequence[tuple[UUID, int]]) -> None:
+        """Give deliveries the keys of their subjects."""
+
     def add_event_tallies(self, minute: datetime, source_id: UUID, counts: Mapping[tuple[str, str], EventCounts]) -> None:
         """Add to the counts of (kind, type). In key order, so that two writers never wait for each other in a ring."""
         moment = connection.ops.adapt_datetimefield_value(minute)

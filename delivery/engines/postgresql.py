@@ -224,6 +224,15 @@ class PostgreSQL(Engine):
             )
             return cursor.rowcount
 
+    def set_order_keys(self, rows: Sequence[tuple[UUID, int]]) -> None:
+        if rows:
+            with _cursor() as cursor:
+                cursor.execute(
+                    "UPDATE delivery_delivery AS owed SET order_key = given.key"
+                    " FROM unnest(%s::uuid[], %s::bigint[]) AS given (id, key) WHERE owed.id = given.id",
+                    [list(column) for column in zip(*rows, strict=True)],
+                )
+
     def _add_up(self, model: type[Model], keys: Iterable[str], fields: Iterable[str], rows: Sequence[Sequence[Any]]) -> None:
         if not rows:
             return

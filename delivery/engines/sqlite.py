@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
 
 from delivery.engines.base import LAST_ID, AttemptRow, DeliveryRow, Due, Engine, EventRow, Head, Settlement, Subjects, Want
 
@@ -130,6 +130,10 @@ class SQLite(Engine):
                 [(as_text(row.due_at), row.status, row.error, int(row.counted), row.id.hex, row.attempt_count) for row in rows if row.due_at],
             )
             return int(cursor.rowcount)
+
+    def set_order_keys(self, rows: Sequence[tuple[UUID, int]]) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.executemany("UPDATE delivery_delivery SET order_key = %s WHERE id = %s", [(key, id.hex) for id, key in rows])
 
     def _where_in(self, sql: str, ids: Sequence[UUID] | set[UUID]) -> list[tuple[Any, ...]]:
         hexes, found = [id.hex for id in ids], []

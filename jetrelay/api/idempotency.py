@@ -32,12 +32,15 @@ from jetrelay.api.models import IdempotentRequest
 from jetrelay.api.problems import Problem
 from subscriptions.allowance import Exceeded, most
 from subscriptions.keys import Bearer
+from subscriptions.models import ApiKey
 from subscriptions.remembering import Remembered
 
 HEADER = "Idempotency-Key"
 MAX_KEY = 255
 KEPT = timedelta(hours=24)
 _TAKEN = timedelta(minutes=1)
+# Rotations that are followed back: an answer is kept for a day.
+_MOST_REPLACED = 50
 # How many old rows one request deletes on its way.
 _SWEPT = 20
 
@@ -91,8 +94,10 @@ def _take(request: Request, bearer: Bearer, key: str) -> int | Response:
         answered = json.loads(there.answer)
         return Response(answered, there.status, headers={"Idempotent-Replayed": "true"})
     # By whether the row changes, so that of two that find it forsaken one goes on.
-    # Nobody takes one for longer than `_TAKEN`: what ends later was dated by a wrong clock, and its request is as forsaken as one that is over.
-    forsaken = there.taken_until is not None and not now <= there.taken_until <= now + _TAKEN
+    # Nobody takes one for longer than `_TAKEN`: what ends far later was dated by a wrong clock, and its request is as forsaken as one that is
+    # over. By the time as it is now: one that came just before this was taken for longer than from when this began.
+    now = timezone.now()
+    forsaken = there.taken_until is not None and not now <= there.taken_until <= now + 2 * _TAKEN
     if forsaken and mine.filter(taken_until=there.taken_until).update(taken_until=now + _TAKEN):
         return there.pk
     words = "The first request with this key is still under way: try again."
@@ -101,7 +106,7 @@ def _take(request: Request, bearer: Bearer, key: str) -> int | Response:
 
 def _make(rows: Any, bearer: Bearer, key: str, fingerprint: bytes) -> int | None:
     """The id of a new row; None if another request of this asker was quicker. Raises Problem where it was asked before the asker's time."""
-    before = Q(asker=None) | Q(asker=bearer.replaced) if bearer.replaced else Q(asker=None)
+    before = Q(asker=None) | Q(asker__in=_replaced(bearer)) if bearer.replaced else Q(asker=None)
     if rows.filter(before).exists():
         words = (
             f"This {HEADER} came before with a key that yours replaced, or before an upgrade: its answer is kept from you,"
@@ -120,6 +125,16 @@ def _make(rows: Any, bearer: Bearer, key: str, fingerprint: bytes) -> int | None
             ).pk
     except IntegrityError:
         return None
+
+
+def _replaced(bearer: Bearer) -> list[UUID]:
+    """The keys that this one stands for now: the one that it replaced, the one that that had replaced, …"""
+    found: list[UUID] = []
+    key = bearer.replaced
+    while key and key not in found and len(found) < _MOST_REPLACED:
+        found.append(key)
+        key = ApiKey.objects.filter(pk=key).values_list("replaced", flat=True).first()
+    return found
 
 
 def _keep(tenant: UUID, row: int, response: Response) -> None:

@@ -6,7 +6,7 @@ Redis every web process counts for itself.
 """
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import NamedTuple
 from uuid import UUID
@@ -49,6 +49,15 @@ class _Window:
     used: int = 0
     # Taken by all processes together, as far as is known.
     total: int = 0
+    # Held while another part is asked for, which takes a round trip: others of this window wait for it, and nobody else does.
+    asking: threading.Lock = field(default_factory=threading.Lock)
+
+    def use(self, limit: int) -> int | None:
+        """How many are left after one more; None where another part has to be asked for."""
+        if self.used >= self.granted:
+            return None
+        self.used += 1
+        return max(0, limit - self.total) + self.granted - self.used
 
 
 _windows: dict[UUID, _Window] = {}
@@ -66,15 +75,33 @@ def take(bearer: Bearer) -> Quota:
     now = time()
     number = int(now // WINDOW_S)
     reset_s = max(1, round((number + 1) * WINDOW_S - now))
-    with _lock:
-        remaining = _count(bearer.key_id, number, WINDOW_S * per_s)
-        if remaining >= 0 and _count(bearer.tenant_id, number, WINDOW_S * tenants) < 0:
-            return Quota(WINDOW_S * tenants, -1, reset_s, tenants=True)
+    remaining = _count(bearer.key_id, number, WINDOW_S * per_s)
+    if remaining >= 0 and _count(bearer.tenant_id, number, WINDOW_S * tenants) < 0:
+        return Quota(WINDOW_S * tenants, -1, reset_s, tenants=True)
     return Quota(WINDOW_S * per_s, remaining, reset_s)
 
 
 def _count(whose: UUID, number: int, limit: int) -> int:
     """How many are left after this one, of this window; below zero if there was none for it."""
+    with _lock:
+        window = _window(whose, number)
+        left = window.use(limit)
+    if left is not None:
+        return left
+    with window.asking:
+        with _lock:
+            left = window.use(limit)
+        if left is None and window.total < limit:
+            part = max(1, limit // _PART)
+            total = _add(f"jetrelay:requests:{whose.hex}:{number}", part, window.total + part)
+            with _lock:
+                window.total = total
+                window.granted += max(0, part - max(0, total - limit))
+                left = window.use(limit)
+    return -1 if left is None else left
+
+
+def _window(whose: UUID, number: int) -> _Window:
     window = _windows.get(whose)
     if window is None or window.number != number:
         # At the end, so that the first is the one that began first. What others have left stays theirs.
@@ -82,12 +109,7 @@ def _count(whose: UUID, number: int, limit: int) -> int:
         if len(_windows) >= _MAX_KEYS:
             del _windows[next(iter(_windows))]
         window = _windows[whose] = _Window(number)
-    if window.used >= window.granted:
-        _take_part(whose, window, limit)
-    if window.used >= window.granted:
-        return -1
-    window.used += 1
-    return max(0, limit - window.total) + window.granted - window.used
+    return window
 
 
 def has_part(bearer: Bearer) -> bool:
@@ -95,14 +117,6 @@ def has_part(bearer: Bearer) -> bool:
     number = int(time() // WINDOW_S)
     windows = [_windows.get(each) for each in (bearer.key_id, bearer.tenant_id)]
     return all(window is not None and window.number == number and window.used < window.granted for window in windows)
-
-
-def _take_part(key: UUID, window: _Window, limit: int) -> None:
-    part = max(1, limit // _PART)
-    if window.total >= limit:
-        return
-    window.total = _add(f"jetrelay:requests:{key.hex}:{window.number}", part, window.total + part)
-    window.granted += max(0, part - max(0, window.total - limit))
 
 
 def _add(name: str, number: int, otherwise: int) -> int:

@@ -11,10 +11,11 @@ from importlib import import_module
 from typing import NamedTuple
 
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY
+from django.contrib.auth import SESSION_KEY, get_user_model
 
 from jetrelay import askers
 from jetrelay.api.events import MAX_BATCH_BYTES
+from jetrelay.dashboard.access import Access
 from jetrelay.front.heads import Environ
 from jetrelay.inbox.models import Inbox, digest_of
 from jetrelay.inbox.views import MAX_BODY as MAX_INBOX
@@ -68,8 +69,12 @@ def looked_up(environ: Environ) -> Shown | None:
         return Shown(f"inbox {found}") if found else None
     name = askers.session_of(environ)
     store = import_module(settings.SESSION_ENGINE).SessionStore
-    user = store(name).get(SESSION_KEY) if name and "\0" not in name else None
-    return Shown(f"user {user}") if user else None
+    id = store(name).get(SESSION_KEY) if name and "\0" not in name else None
+    user = get_user_model()._default_manager.filter(pk=id, is_active=True).first() if id else None
+    if user is None:
+        return None
+    asker = askers.people(user, Access.of(user))
+    return Shown(f"{asker.kind} {asker.id}")
 
 
 def _inbox(shown: str) -> int | None:

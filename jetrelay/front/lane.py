@@ -15,6 +15,7 @@ from typing import Any
 from delivery import ingest
 from delivery.ingest import PATIENCE_S, Accepted, GroupCommit, NotStored
 from delivery.shares import Shares
+from jetrelay import heads
 from jetrelay.api import express, limits
 from jetrelay.front import places
 from jetrelay.front.heads import Environ
@@ -37,7 +38,7 @@ class Lane:
     async def answered(self, environ: Environ, protocol: Any) -> bool:
         """Store the event and answer, if this is a plain post of one."""
         bearer, publisher = express.bearer_of(environ), ingest.publisher
-        if bearer is None or not isinstance(publisher, GroupCommit):
+        if bearer is None or not isinstance(publisher, GroupCommit) or heads.is_long(environ):
             return False
         tenant = bearer.tenant_id
         if not self._places.may_take(tenant) or not limits.has_part(bearer):

@@ -87,7 +87,7 @@ class Room:
 
     def __init__(self, loop: AbstractEventLoop, total: int = ROOM) -> None:
         self._loop, self._most = loop, total // 2
-        self._shares = Shares(total)
+        self._shares, self._places = Shares(total), Shares(WAITING)
         self._waiting: deque[tuple[str, int, Future[bool]]] = deque()
 
     async def take(self, owner: str, size: int) -> bool:
@@ -99,8 +99,9 @@ class Room:
         if self._shares.may_take(owner, size):
             self._shares.take(owner, size)
             return True
-        if len(self._waiting) >= WAITING:
+        if not self._places.may_take(owner):
             return False
+        self._places.take(owner)
         future: Future[bool] = self._loop.create_future()
         self._waiting.append((owner, size, future))
         timer = self._loop.call_later(PATIENCE_S, _settle, future, False)
@@ -108,6 +109,7 @@ class Room:
             return await future
         finally:
             timer.cancel()
+            self._places.give_back(owner)
 
     def leave(self, owner: str, size: int) -> None:
         self._shares.give_back(owner, min(size, self._most))

@@ -36,6 +36,8 @@ class Repeats:
     def __init__(self) -> None:
         self._kinds: dict[Any, _Kind] = {}
         self._traces: list[float] = []
+        # Kinds that made room for others before their minute was over.
+        self._pushed_out: list[_Kind] = []
 
     def passed(self, record: logging.LogRecord, now: float) -> Iterator[logging.LogRecord]:
         """What is to be written now: how much was left out before, and the record, unless there were enough like it."""
@@ -45,24 +47,30 @@ class Repeats:
             return
         words = _words(record)
         failed = record.exc_info and record.exc_info[0] is not None
-        kinds: list[tuple[Any, int]] = [(("pen", record.name, record.msg if isinstance(record.msg, str) else type(record.msg)), ALIKE)]
+        # What Django says of answers is one template for all of them: their status tells them apart.
+        status = getattr(record, "status_code", None)
+        template = record.msg if isinstance(record.msg, str) else type(record.msg)
+        kinds: list[tuple[Any, int]] = [(("pen", record.name, template, record.levelno, status), ALIKE)]
         if failed and record.exc_info:
             task = record.args.get("name") if isinstance(record.args, dict) else None
             kinds.append((("failure", kinds[0][0], record.exc_info[0], masking.shown(record.exc_info[1])[:_LONGEST], task), FAILURES))
         else:
             kinds.append((("words", record.name, words), SAME))
         noted = [(self._note(key, record, now), most) for key, most in kinds]
-        if any(kind.number > most for kind, most in noted):
-            # Told once: by the kind that is nearest.
-            noted[-1][0].left_out += 1
+        has_trace = bool(failed) and self._has_trace(noted[-1][0], now)
+        # Counted by the kind that is nearest.
+        full = next((kind for kind, most in reversed(noted) if kind.number > most), None)
+        # A failure that was not seen before is told, however much else its pen has written.
+        if full and not has_trace:
+            full.left_out += 1
             return
-        yield _without_trace(record) if failed and not self._has_trace(noted[-1][0], now) else record
+        yield record if has_trace or not failed else _without_trace(record)
 
     def _note(self, key: Any, record: logging.LogRecord, now: float) -> _Kind:
         kind = self._kinds.get(key)
         if kind is None:
             while len(self._kinds) >= MOST:
-                del self._kinds[next(iter(self._kinds))]
+                self._pushed_out.append(self._kinds.pop(next(iter(self._kinds))))
             kind = self._kinds[key] = _Kind(now, record)
         kind.number += 1
         return kind
@@ -77,6 +85,9 @@ class Repeats:
 
     def _over(self, now: float) -> Iterator[logging.LogRecord]:
         """Begin anew with the kinds whose minute is over. They stand in the order in which they began."""
+        while self._pushed_out:
+            if (kind := self._pushed_out.pop(0)).left_out:
+                yield _said(kind, now)
         while self._kinds:
             key, kind = next(iter(self._kinds.items()))
             if now - kind.since < WINDOW_S:
