@@ -13,6 +13,7 @@ from delivery import verification
 from jetrelay.api import idempotency
 from jetrelay.api.models import IdempotentRequest
 from subscriptions import keys
+from subscriptions.ids import from_public
 from subscriptions.models import ApiKey, Endpoint, Source
 from tests.api import Answer, Api, api_of
 from tests.builders import make_delivery, make_endpoint, make_event, make_source, make_tenant
@@ -145,6 +146,18 @@ def test_the_key_that_takes_the_askers_place_gets_no_answer_and_does_nothing_twi
     assert new.post("sources", {"name": "next"}, headers={"Idempotency-Key": "another"}).status == 201
     keys.forget()
     assert make(api).status == (201 if overlap_s else 401)
+
+
+def test_the_key_after_that_one_does_nothing_twice_either(api: Api) -> None:
+    made = api
+    make(made)
+    for _ in range(3):
+        assert made.key is not None
+        rotated = made.post(f"keys/{made.key.public_id}/rotate", {"overlap_s": 0}).json
+        made = Api(rotated["key"])
+        made.key = ApiKey.objects.get(pk=from_public(rotated["id"]))
+    assert make(made).problem == (409, "idempotency_key_of_another")
+    assert Source.objects.filter(name="mine").count() == 1
 
 
 def test_what_an_older_version_has_kept_is_given_to_nobody(api: Api) -> None:
@@ -319,3 +332,17 @@ def test_many_requests_at_the_same_time_make_one_row(api: Api) -> None:
     assert len(made) == 1
     assert {answer.status for answer in answers} <= {201, 409}
     assert Source.objects.filter(name="mine").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_requests_that_come_at_once_one_is_done(api: Api) -> None:
+    for number in range(12):
+        together = threading.Barrier(2)
+
+        def ask(name: str = f"round {number}", together: threading.Barrier = together) -> int:
+            together.wait(30)
+            return Api(api.text).post("sources", {"name": name}, headers={"Idempotency-Key": name}).status
+
+        answers = [Elsewhere(ask) for _ in range(2)]
+        assert {answer.result() for answer in answers} <= {201, 409}
+        assert Source.objects.filter(name=f"round {number}").count() == 1

@@ -154,3 +154,8 @@ def test_whoever_has_waited_too_long_is_told_so(api: Api) -> None:
     # What it was told may have been stored is stored by now.
     assert run(post(api, EVENT))[0] == [True]
     assert (done, answers[0][0], answers[0][2]["code"]) == ([True], 503, "not_stored")
+
+
+def test_what_has_a_long_head_is_left_to_the_site(api: Api) -> None:
+    done, answers = run(post(api, EVENT, HTTP_X_LONG="x" * 20_000))
+    assert (done, answers) == ([False], [])

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from delivery import lanes, order, tenure
+from delivery import crew, lanes, order, tenure
+from delivery.destinations.exchange import Inbox
 from delivery.engines import engine
 from delivery.engines.base import Head
+from delivery.lines import Line
 from delivery.models import Delivery, EndpointHealth
 from delivery.order import BEFORE_ALL, Keying, has_turn, order_key
 from delivery.outbox import Outbox
@@ -281,3 +283,30 @@ def test_a_batch_that_fails_keeps_the_order_of_its_subjects(receiver: Receiver) 
     ]
     for subject in "abc":
         assert of(subject, arrived) == [body for body in of(subject, sent) if body != poison]
+
+
+def test_endpoints_that_become_ordered_are_given_keys_in_parts_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delivery.order.CHUNK", 2)
+    lines = []
+    for _ in range(2):
+        line = Line(make_endpoint(ordered=True).id, Inbox(), open=True)
+        line.keying = Keying(line.endpoint_id, None)
+        for _ in range(3):
+            make_delivery(endpoint=Endpoint.objects.get(pk=line.endpoint_id), order_key=None)
+        lines.append(line)
+
+    def left() -> list[int]:
+        return [Delivery.objects.filter(endpoint=line.endpoint_id, order_key=None).count() for line in lines]
+
+    work = crew._Work(Inbox())
+    work._give_keys(lines)
+    assert left() == [1, 3]
+    # Then a rest, however often there is something to claim.
+    for _ in range(5):
+        work._give_keys(lines)
+    assert left() == [1, 3]
+    for expected in ([1, 1], [0, 1], [0, 0]):
+        work._keys_at = 0.0
+        work._give_keys(lines)
+        assert left() == expected
+    assert all(line.keying and line.keying.complete for line in lines)
