@@ -6,13 +6,15 @@ from delivery.sources import api
 from delivery.trial import MOST
 from jetrelay.api.events import MAX_BATCH_BYTES
 from jetrelay.bench.greedy.tenant import MANY, TYPE, Greedy, Load, batch, largest, local
-from jetrelay.front.places import CALLS
 
 # Clients at once: more than there are threads for pages.
 _DOZENS = 48
 _AT_ONCE = 20
 # What an event of a full batch may have: the batch as large as it is taken.
 _PADDING = MAX_BATCH_BYTES // api.MAX_ITEMS - 100
+
+# More than there is room for bodies of 10 MB.
+CLIENTS = 64
 
 
 class FanOut(Greedy):
@@ -48,14 +50,14 @@ class Posters(Greedy):
         self._lines = self.reach.keys(self.keys)
 
     def loads(self) -> Sequence[Load]:
-        return [self.posting(batch(api.MAX_ITEMS, _PADDING), CALLS, self._lines)]
+        return [self.posting(batch(api.MAX_ITEMS, _PADDING), CLIENTS, self._lines)]
 
 
 class ManyKeys(Posters):
     """The same with a key for each of them."""
 
     name = "many-keys"
-    keys = CALLS
+    keys = CLIENTS
 
 
 class _WithHistory(Greedy):
