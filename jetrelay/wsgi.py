@@ -108,4 +108,6 @@ _OF_REQUESTS = frozenset(
 site = _logged(_site)
 application = for_others(express(FairThreads(places.SITE_THREADS, places.CALLS, places.TURN_WITHIN_S, "site")))
 interpreter.collect_rarely()
+# Bodies of some megabytes come and go.
+interpreter.return_large_blocks()
 patience.keeps = True

@@ -3,14 +3,22 @@
 No header has a twin, and the process's environment is none of it.
 """
 
+import asyncio
+import gc
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from django.core.handlers.wsgi import WSGIRequest
+from rest_framework.request import Request
 
+from jetrelay.front.application import Front
+from jetrelay.front.threads import FairThreads
+from tests.builders import make_api_key
 from tests.web import Web, serving, site
 from tests.whole import engines
 
@@ -213,3 +221,44 @@ def test_metrics_open_to_no_header_that_cannot_be_read(proxied: Web) -> None:
 def test_https_is_claimed_by_no_twin(proxied: Web, lines: list[str], status: int) -> None:
     host = "Host: relay.example.com"
     assert asked(proxied, STRANGER, *lines, target="/login/", host=host)[0] == status
+
+
+@pytest.mark.django_db
+def test_nothing_of_a_request_is_kept_once_it_is_answered() -> None:
+    """Without a garbage collection, for which bodies of 10 MB would wait."""
+    from jetrelay.wsgi import site as whole
+
+    answers: list[int] = []
+
+    class Protocol:
+        def response_bytes(self, status: int, headers: object, body: bytes) -> None:
+            answers.append(status)
+
+    threads = FairThreads(1, 1, 1.0, "test")
+    front = Front(lambda _: (threads, whole), threads, has_lane=False)
+    loop = asyncio.new_event_loop()
+    environ: Any = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/api/v1/events/batch",
+        "QUERY_STRING": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "HTTP_HOST": "localhost",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(b'{"events": []}'),
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": "14",
+        "HTTP_AUTHORIZATION": f"Bearer {make_api_key()[1]}",
+        "REMOTE_ADDR": "127.0.0.1",
+    }
+    gc.collect()
+    gc.disable()
+    try:
+        front._work(whole, environ, Protocol(), True, loop.create_future())
+        kept = [each for each in gc.get_objects() if isinstance(each, WSGIRequest) and "_body" in vars(each)]
+        kept += [each for each in gc.get_objects() if isinstance(each, Request)]
+    finally:
+        gc.enable()
+        loop.close()
+    assert answers == [422]
+    assert kept == []

@@ -152,6 +152,8 @@ class ApiView(APIView):
         if self.quota:
             for name, value in limits.headers(self.quota):
                 response[name] = value
+        if isinstance(response, Response):
+            response.add_post_render_callback(lambda rendered: _let_go(self, rendered))
         return response
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
@@ -216,6 +218,16 @@ def check_match(request: Request, shown: Mapping[str, Any]) -> None:
 
 def _keep_nothing(_response: Response) -> None:
     pass
+
+
+def _let_go(view: ApiView, response: Response) -> None:
+    """Undo the rings in which DRF's request, view and response hold each other, and with them the body: it would stay in memory until
+    the next garbage collection, which is a rare thing here."""
+    response.renderer_context = {}  # type: ignore[attr-defined] # set by DRF
+    request = view.request
+    if isinstance(request, Request):
+        request.parser_context = {}
+    del view.request, view.response
 
 
 class NotThere(ApiView):

@@ -24,6 +24,7 @@ from jetrelay.front.heads import BadHead, Environ, environ_of
 from jetrelay.front.lane import Lane
 from jetrelay.front.reading import SLOWEST_BYTES_PER_S, START_S, Body, Places, Room, network_of
 from jetrelay.front.threads import FairThreads
+from jetrelay.logs.requests import SERVED
 from jetrelay.proxies import asker_of
 from jetrelay.safety import HEADER_LINES
 from subscriptions.ids import new_id, to_public
@@ -221,6 +222,7 @@ class Front:
         done: "asyncio.Future[None]",
     ) -> None:
         """On a thread: have the site answer, and hand its answer over."""
+        made = environ[SERVED] = list[Any]()
         try:
             _answer(application, environ, protocol, close=not was_read)
         except BaseException:
@@ -231,6 +233,11 @@ class Front:
                 HTTPStatus.INTERNAL_SERVER_ERROR,
                 "Jetrelay failed on this request. The log has the reason.",
             )
+        # Django's requests stand in rings with what middleware made of them, and hold the body: it would
+        # stay in memory until the next garbage collection, which is a rare thing here.
+        for request in made:
+            request.__dict__.clear()
+        environ.clear()
         self._finished.append(done)
         # Waking the loop for each would cost as much as the hand-over: the next request, or the
         # tick, finds what is done. But a body that is not read has to be let go of: only then does

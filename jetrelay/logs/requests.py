@@ -21,6 +21,8 @@ logger = logging.getLogger("jetrelay.requests")
 # An id that somebody in front of us has given: a proxy's, or a client's. Whatever else it may hold does not get into a log.
 _GIVEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 HEADER = "X-Request-Id"
+# In a request's environ: a list for what Django makes of it, from whoever lets go of that when it is answered. No header can be called so.
+SERVED = "jetrelay.served"
 
 
 def request_id(given: str | None) -> str:
@@ -36,6 +38,8 @@ def identified(get_response: Answer) -> Answer:
     def middleware(request: HttpRequest) -> HttpResponseBase:
         id = request_id(request.META.get("HTTP_X_REQUEST_ID"))
         request.request_id = id  # type: ignore[attr-defined]
+        if SERVED in request.META:
+            request.META[SERVED].append(request)
         with bound_contextvars(request_id=id):
             response = get_response(request)
         response[HEADER] = id
