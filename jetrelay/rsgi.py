@@ -18,7 +18,7 @@ from typing import Any
 from django.conf import settings
 
 from jetrelay.wsgi import express, site  # isort: skip - it sets Django up
-from jetrelay import health
+from jetrelay import health, patience
 from jetrelay.front import places
 from jetrelay.front.application import Front, Route, Wsgi
 from jetrelay.front.connections import Connections
@@ -66,6 +66,8 @@ class _Watched(Front):
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__rsgi_init__(loop)
         _have_room()
+        # All that this process asks the database is for requests.
+        patience.keeps = True
         Connections(self.active).watch()
 
 

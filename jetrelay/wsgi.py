@@ -25,7 +25,7 @@ from subscriptions import versions  # noqa: E402 - what these import needs Djang
 versions.check()
 
 from delivery import interpreter  # noqa: E402
-from jetrelay import askers, busy, patience  # noqa: E402
+from jetrelay import askers, busy  # noqa: E402
 from jetrelay.api.express import Express  # noqa: E402
 from jetrelay.front import places  # noqa: E402
 from jetrelay.front.threads import FairThreads  # noqa: E402
@@ -110,4 +110,3 @@ application = for_others(express(FairThreads(places.SITE_THREADS, places.CALLS, 
 interpreter.collect_rarely()
 # Bodies of some megabytes come and go.
 interpreter.return_large_blocks()
-patience.keeps = True

@@ -151,7 +151,7 @@ def _in(kind: Any, what: Any, char: str) -> bool:
 # --- finding them ----------------------------------------------------------------------------------------------------
 
 
-_DOES_SOMETHING = re.compile(r"\A(?:jetrelay\.bench|jetrelay\.wsgi)|__main__|\.migrations\.")
+_DOES_SOMETHING = re.compile(r"\A(?:jetrelay\.bench|jetrelay\.[rw]sgi)|__main__|\.migrations\.")
 
 
 def modules_of(*packages: str) -> Iterator[ModuleType]:

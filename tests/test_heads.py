@@ -223,7 +223,7 @@ def test_https_is_claimed_by_no_twin(proxied: Web, lines: list[str], status: int
     assert asked(proxied, STRANGER, *lines, target="/login/", host=host)[0] == status
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_nothing_of_a_request_is_kept_once_it_is_answered() -> None:
     """Without a garbage collection, for which bodies of 10 MB would wait."""
     from jetrelay.wsgi import site as whole

@@ -41,10 +41,12 @@ def keys(claims: RunClaims, owned: dict[UUID, int | None] = NOTHING) -> tuple[in
 
 def test_it_asks_who_has_news_and_goes_on_where_that_ended() -> None:
     claims = RunClaims(round=resting())
-    assert claims.want(ENDPOINT, 10, NOTHING) == Want(ENDPOINT, NEWS, DAWN, UUID(int=0))
+    assert claims.want(ENDPOINT, 10, NOTHING) == Want(ENDPOINT, 40, DAWN, UUID(int=0))
     claims.choose([], 10, NOTHING, NOW)
     assert claims.exhausted
-    assert claims.want(ENDPOINT, 10, NOTHING) == Want(ENDPOINT, NEWS, NOW - LATE_COMMITS, UUID(int=0))
+    # Four times as many as may be taken, and no more than so many.
+    assert claims.want(ENDPOINT, 9999, NOTHING) == Want(ENDPOINT, NEWS, NOW - LATE_COMMITS, UUID(int=0))
+    assert claims.want(ENDPOINT, 10, NOTHING) == Want(ENDPOINT, 40, NOW - LATE_COMMITS, UUID(int=0))
 
 
 def test_it_looks_at_the_subjects_that_have_news_those_due_first_before_the_others() -> None:
@@ -81,7 +83,7 @@ def test_it_looks_at_nothing_of_a_subject_that_has_something_on_its_way_until_th
     assert keys(claims, owning([a1])) == (2,)
     claims.choose([make_due(2)], 10, owning([a1]), NOW)
     assert claims.exhausted
-    claims.asked = Want(ENDPOINT, NEWS, DAWN, UUID(int=0))
+    claims.asked = Want(ENDPOINT, 40, DAWN, UUID(int=0))
     assert keys(claims) == (1,)
 
 
@@ -100,7 +102,7 @@ def test_it_comes_back_to_a_subject_that_there_is_more_of(cut: str) -> None:
     assert chosen
     assert isinstance(claims.want(ENDPOINT, 10, owning(chosen)), Want)
     claims.choose([], 10, owning(chosen), NOW)
-    claims.asked = Want(ENDPOINT, NEWS, DAWN, UUID(int=0))
+    claims.asked = Want(ENDPOINT, 40, DAWN, UUID(int=0))
     assert keys(claims) == (1,), "once what was taken is settled"
 
 
@@ -111,7 +113,7 @@ def test_it_takes_no_more_than_it_may_and_keeps_the_subjects_that_it_did_not_com
     assert chosen == found[:4]
     assert not claims.exhausted
     assert claims.share == 128
-    claims.asked = Want(ENDPOINT, NEWS, DAWN, UUID(int=0))
+    claims.asked = Want(ENDPOINT, 40, DAWN, UUID(int=0))
     assert keys(claims, owning(chosen)) == (3,)
 
 
