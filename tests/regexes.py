@@ -42,15 +42,20 @@ def worst(pattern: re.Pattern[Any], *, anchored: bool = False) -> str | None:
     `anchored`: it is only tried from the text's beginning on, by `match` and `fullmatch`.
     """
     for start, unit, end in _attacks(pattern):
-        if _cost(pattern, start, unit, end, _TINY, anchored) > 0.02:
+        if all(_cost(pattern, start, unit, end, _TINY, anchored) > 0.02 for _ in range(3)):
             return (start + unit * 3)[:60]
         if _cost(pattern, start, unit, end, _LONG, anchored) < _NOISE_S:
             continue
-        # The least of several: whatever else runs on this machine only adds to it.
-        short, long = (min(_cost(pattern, start, unit, end, size, anchored) for _ in range(3)) for size in (_SHORT, _LONG))
-        if long > _NOISE_S and long / max(short, 1e-6) > _MOST_RATIO:
+        if all(_grows(pattern, start, unit, end, anchored) for _ in range(3)):
             return (start + unit * 3)[:60]
     return None
+
+
+def _grows(pattern: re.Pattern[Any], start: str, unit: str, end: str, anchored: bool) -> bool:
+    """Whether four times the text cost far more than four times as much. A busy machine may make it look so once, or twice."""
+    # The least of several: whatever else runs on this machine only adds to it.
+    short, long = (min(_cost(pattern, start, unit, end, size, anchored) for _ in range(3)) for size in (_SHORT, _LONG))
+    return long > _NOISE_S and long / max(short, 1e-6) > _MOST_RATIO
 
 
 def _cost(pattern: re.Pattern[Any], start: str, unit: str, end: str, size: int, anchored: bool) -> float:

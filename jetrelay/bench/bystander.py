@@ -11,7 +11,7 @@ to settled beside it, in the last part of that phase, divided by the one alone.
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
@@ -39,7 +39,7 @@ def measure(
     *,
     per_s: Annotated[float, "events per second in all"] = 1000.0,
     endpoints: Annotated[int, "endpoints that share them"] = 4,
-    ordered: Annotated[int, "1: these endpoints get the events of each subject in order"] = 0,
+    order: Annotated[Literal["none", "subject"], "in which order these endpoints get the events: of each subject one after the other, or none"] = "none",
     seconds: Annotated[float, "how long each phase is measured"] = 60.0,
     idle: Annotated[float, "for how many seconds the session is idle before that"] = 60.0,
 ) -> Figures:
@@ -48,7 +48,7 @@ def measure(
     each = per_s / endpoints
     with scratch() as (folder, env), sink(folder) as (url, sink_name):
         env, log = env | LOOPBACK, folder / "processes.log"
-        group = Group("steady", endpoints, urlsplit(url).port or 80, ordered=bool(ordered))
+        group = Group("steady", endpoints, urlsplit(url).port or 80, ordered=order == "subject")
         run(python(MANAGE, "migrate", "-v0"), env)
         run(django(f"{_IMPORTS} build({[group]!r})"), env)
         ledger = Ledger(env["DATABASE_URL"])
