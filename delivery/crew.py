@@ -52,7 +52,7 @@ KEYS_REST_FACTOR = 4
 # Settled in one transaction: who finishes thousands at a time has others wait for one such part of them.
 SETTLE_MOST = 1000
 # Bodies that are read in one go, by their number and about by their size; and all that are read before anything else is done.
-BODIES_AT_ONCE = 512
+BODIES_AT_ONCE = 256
 BODY_BYTES_AT_ONCE = 8 * 1024 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
 # A crew with nothing to do looks again this often.
@@ -237,9 +237,10 @@ class _Work:
         while chosen and left > 0:
             part = _first(chosen, max(1, min(BODIES_AT_ONCE, int(BODY_BYTES_AT_ONCE / self._body_size))))
             bodies = engine().bodies([due.event_id for _, dues in part for due in dues])
-            size = sum(map(len, bodies.values()))
+            # For each delivery: batches are copies, also where they carry the same event.
+            size = sum(len(bodies.get(due.event_id, b"")) for _, dues in part for due in dues)
             left -= size
-            self._body_size = max(1.0, size / (len(bodies) or 1))
+            self._body_size = max(1.0, size / (sum(len(dues) for _, dues in part) or 1))
             for line, dues in part:
                 self._add(line, line.take(dues, bodies))
         for line, dues in chosen:

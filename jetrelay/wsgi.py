@@ -107,6 +107,8 @@ _OF_REQUESTS = frozenset(
 
 site = _logged(_site)
 application = for_others(express(FairThreads(places.SITE_THREADS, places.CALLS, places.TURN_WITHIN_S, "site")))
+# The loop that takes requests in waits for the interpreter as those that work do.
+interpreter.take_short_turns()
 interpreter.collect_rarely()
 # Bodies of some megabytes come and go.
 interpreter.return_large_blocks()

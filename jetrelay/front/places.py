@@ -4,9 +4,9 @@ Each number is shared out as `delivery/shares.py` says: half to one who is alone
 something for whoever comes next. docs/resources.md lists who may take how much.
 """
 
-# Threads that work, each with a connection to the database. One tenant has five of them, which is
-# as many as two processors can keep busy; two tenants have three each, and one or two are free.
-SITE_THREADS = 10
+# Threads that work, each with a connection to the database. One tenant has three of them, which is
+# more than two processors can keep busy; two tenants have two each, and two are free.
+SITE_THREADS = 6
 # Calls at those threads, and those that wait for one; for a turn no longer than this.
 CALLS = 224
 TURN_WITHIN_S = 20.0
