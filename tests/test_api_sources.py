@@ -1,6 +1,9 @@
 """`/sources`: where events come from. The stream is everybody's; posted events are a tenant's own."""
 
+from typing import Any
+
 import pytest
+from django.db import IntegrityError
 
 from jetrelay.api.sources import DEFAULT_NAME, api_source_of
 from subscriptions.models import AuditEntry, Source
@@ -84,3 +87,15 @@ def test_what_is_no_source_says_why(api: Api) -> None:
     ):
         assert (api.post("sources", body).pointers, body) == ([pointer], body)
     assert not Source.objects.exists()
+
+
+def test_of_two_first_posts_that_come_at_once_both_find_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    tenant, create = make_tenant(), Source.objects.create
+
+    def was_quicker(**fields: Any) -> Source:
+        create(**fields)
+        create(tenant=tenant, kind=Source.Kind.API, name="another")
+        raise IntegrityError("there is one")
+
+    monkeypatch.setattr(Source.objects, "create", was_quicker)
+    assert Source.of_posts(tenant).name == "HTTP API"

@@ -56,5 +56,6 @@ class Source(ConfigModel):
                 with transaction.atomic():
                     found = cls.objects.create(tenant=tenant, kind=cls.Kind.API, name=POSTED_NAME, keep_unmatched=True)
             except IntegrityError:
-                found = mine.get()
+                # Somebody was quicker, and may have made others meanwhile.
+                found = mine.get(name=POSTED_NAME)
         return found
