@@ -9,6 +9,7 @@ from jetrelay.api.sources import DEFAULT_NAME, api_source_of
 from subscriptions.models import AuditEntry, Source
 from tests.api import Api, api_of
 from tests.builders import make_api_source, make_source, make_tenant
+from tests.threads import Elsewhere
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fresh_api")]
 
@@ -89,12 +90,13 @@ def test_what_is_no_source_says_why(api: Api) -> None:
     assert not Source.objects.exists()
 
 
+@pytest.mark.django_db(transaction=True)
 def test_of_two_first_posts_that_come_at_once_both_find_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     tenant, create = make_tenant(), Source.objects.create
 
     def was_quicker(**fields: Any) -> Source:
-        create(**fields)
-        create(tenant=tenant, kind=Source.Kind.API, name="another")
+        for name in (fields["name"], "another"):
+            Elsewhere(lambda name=name: create(**fields | {"name": name})).result()  # type: ignore[misc]
         raise IntegrityError("there is one")
 
     monkeypatch.setattr(Source.objects, "create", was_quicker)
