@@ -1,15 +1,12 @@
 """`/sources`: where events come from. The stream is everybody's; posted events are a tenant's own."""
 
-from typing import Any
-
 import pytest
-from django.db import IntegrityError
 
 from jetrelay.api.sources import DEFAULT_NAME, api_source_of
 from subscriptions.models import AuditEntry, Source
+from subscriptions.models.sources import SourceQuerySet
 from tests.api import Api, api_of
 from tests.builders import make_api_source, make_source, make_tenant
-from tests.threads import Elsewhere
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fresh_api")]
 
@@ -90,14 +87,10 @@ def test_what_is_no_source_says_why(api: Api) -> None:
     assert not Source.objects.exists()
 
 
-@pytest.mark.django_db(transaction=True)
 def test_of_two_first_posts_that_come_at_once_both_find_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    tenant, create = make_tenant(), Source.objects.create
-
-    def was_quicker(**fields: Any) -> Source:
-        for name in (fields["name"], "another"):
-            Elsewhere(lambda name=name: create(**fields | {"name": name})).result()  # type: ignore[misc]
-        raise IntegrityError("there is one")
-
-    monkeypatch.setattr(Source.objects, "create", was_quicker)
-    assert Source.of_posts(tenant).name == "HTTP API"
+    tenant = make_tenant()
+    for name in (DEFAULT_NAME, "another"):
+        make_api_source(tenant=tenant, name=name)
+    # As whoever looked before those were there.
+    monkeypatch.setattr(SourceQuerySet, "first", lambda _: None)
+    assert Source.of_posts(tenant).name == DEFAULT_NAME
