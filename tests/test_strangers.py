@@ -4,6 +4,7 @@ The site answers whatever a stranger leaves half done.
 """
 
 import contextlib
+import gc
 import json
 import resource
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 @contextlib.contextmanager
 def _few_files() -> Iterator[None]:
     """As a shell allows a process that it starts: the server has to ask for more by itself."""
+    # Sockets of other tests stay open until what held them is collected.
+    gc.collect()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, soft), hard))
     try:
