@@ -4,9 +4,7 @@ The site answers whatever a stranger leaves half done.
 """
 
 import contextlib
-import gc
 import json
-import resource
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,23 +32,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     folder: Path = tmp_path_factory.mktemp("strangers")
     with (
         engines("embedded", folder / "data") as env,
-        _few_files(),
         site(env, folder / "web.log") as found,
     ):
         yield found
-
-
-@contextlib.contextmanager
-def _few_files() -> Iterator[None]:
-    """As a shell allows a process that it starts: the server has to ask for more by itself."""
-    # Sockets of other tests stay open until what held them is collected.
-    gc.collect()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, soft), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def head(path: str, length: int = 5000, *more: str) -> bytes:

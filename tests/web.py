@@ -15,6 +15,14 @@ from jetrelay.management.commands.up import granian
 from subscriptions.ourselves import answers
 from tests.whole import PATIENCE_S, Program
 
+# As many files as a shell allows what it starts: the server has to ask for more by itself. (This process may have more.)
+_AS_FROM_A_SHELL = """
+import os, resource, sys
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, soft), hard))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
 
 class Web(NamedTuple):
     """A server that runs, and the port that it listens on."""
@@ -48,7 +56,7 @@ def serving(env: Mapping[str, str], log: Path, application: str = served.APPLICA
     port = free_port()
     argv = granian("127.0.0.1", port, application=application)[1:]
     settings = {"DJANGO_SETTINGS_MODULE": "jetrelay.settings", "SECRET_KEY": "only-for-tests" * 4}
-    with Program(*argv, env={**settings, **env}, log=log) as program:
+    with Program("-c", _AS_FROM_A_SHELL, *argv, env={**settings, **env}, log=log) as program:
         deadline = monotonic() + PATIENCE_S
         while not answers("127.0.0.1", port):
             assert program.process.poll() is None, program.output
