@@ -183,7 +183,11 @@ class GroupCommit:
     def _take(self, queue: deque[_Order]) -> list[_Part]:
         """The next events, as many as one transaction holds. They are of one source: each source has its own."""
         parts, source, room = list[_Part](), queue[0].source, _Room()
-        outbox = _outbox_of(source, self._outboxes)
+        try:
+            outbox = _outbox_of(source, self._outboxes)
+        except Exception as error:  # noqa: BLE001 - its tenant was removed, say: this thread serves everybody, and has to live
+            queue.popleft().fail(error)
+            return parts
         while queue and not room.full and queue[0].source.pk == source.pk:
             order = queue[0]
             first = order.taken

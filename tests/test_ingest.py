@@ -15,6 +15,7 @@ from delivery.ingest import Accepted, GroupCommit, NotStored, OneByOne, Posted, 
 from delivery.models import Delivery, Event, EventTally
 from delivery.outbox import Outbox
 from delivery.sources.incoming import Incoming
+from subscriptions.ids import new_id
 from subscriptions.models import Source
 from tests.builders import make_api_source, make_posted, make_subscription, make_tenant
 from tests.threads import Elsewhere
@@ -238,6 +239,15 @@ def test_one_that_the_database_refuses_is_refused_alone(committer: Committer) ->
             assert call.result()[0].id == orders[number][0].event.id
     assert Event.objects.count() == 3
     assert outbox.sizes == [1, 3, 1, 1, 1]
+
+
+@committed
+def test_a_source_whose_tenant_is_gone_costs_nobody_else_an_event(committer: Committer) -> None:
+    source = make_api_source()
+    gone = Source(tenant_id=new_id(), kind=Source.Kind.API, name="gone")
+    with pytest.raises(NotStored):
+        committer.publish(gone, [make_posted()])
+    assert committer.publish(source, [make_posted()])[0].stored
 
 
 @committed
