@@ -9,23 +9,19 @@ from contextlib import contextmanager
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
-from time import monotonic, sleep
-from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
 from django.utils import timezone
 
 from delivery.models import Delivery, Replay
-from jetrelay.bench.processes import free_port
-from jetrelay.management.commands.up import granian
 from subscriptions import keys
 from subscriptions.models import Endpoint, Source
-from subscriptions.ourselves import answers
+from tests import web
 from tests.builders import make_attempt, make_delivery, make_endpoint, make_event, make_gap, make_health, make_host, make_source, make_subscription, make_tenant
 from tests.conformance import NOBODY
-from tests.whole import PATIENCE_S, ROOT, Program
+from tests.crowd import database_url
+from tests.whole import ROOT
 
 # Without it a few requests that are always the same; with it, so many of each operation, each time others.
 EXAMPLES = os.environ.get("TEST_EXAMPLES")
@@ -35,28 +31,14 @@ HOST = "wss://host.example/subscribe"
 pytestmark = [pytest.mark.whole, pytest.mark.django_db(transaction=True)]
 
 
-def database_url() -> str:
-    """The test database, as another process reaches it."""
-    name = str(connection.settings_dict["NAME"])
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{name}"
-    return urlunsplit(urlsplit(os.environ["TEST_DATABASE_URL"])._replace(path=f"/{name}"))
-
-
 @contextmanager
 def serving(log: Path) -> Iterator[str]:
     """The web process alone, as `manage.py up` starts it: nothing delivers. Gives its URL."""
     # Nothing on loopback may be sent to either, which the other tests allow.
     env = {name: value for name, value in os.environ.items() if name != "JETRELAY_ALLOWED_NETWORKS"}
-    env |= {"DJANGO_SETTINGS_MODULE": "jetrelay.settings", "DATABASE_URL": database_url(), "JETRELAY_VERIFY_ENDPOINTS": "false"}
-    port = free_port()
-    with Program(*granian("127.0.0.1", port)[1:], env=env, log=log) as server:
-        deadline = monotonic() + PATIENCE_S
-        while not answers("127.0.0.1", port):
-            assert server.process.poll() is None, server.output
-            assert monotonic() < deadline, server.output
-            sleep(0.05)  # a port has no event to wait for
-        yield f"http://127.0.0.1:{port}"
+    env |= {"DATABASE_URL": database_url(), "JETRELAY_VERIFY_ENDPOINTS": "false"}
+    with web.serving(env, log) as running:
+        yield running.url
 
 
 def made_key() -> tuple[str, str]:
