@@ -9,14 +9,13 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address, ip_network
 from time import monotonic
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
-from jetrelay import proxies
+from jetrelay import forwarded, proxies
 from jetrelay.dashboard.access import Access
 from jetrelay.shares import Asker
 
@@ -126,12 +125,7 @@ def people(user: Any, access: Access) -> Asker:
 
 
 def _stranger(address: str) -> Asker:
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return Asker("address", "none", stranger=True)
-    # Whoever has one IPv6 address has a whole network of them.
-    return Asker("address", str(ip_network((found, 64), strict=False) if isinstance(found, IPv6Address) else found), stranger=True)
+    return Asker("address", forwarded.network_of(address), stranger=True)
 
 
 def _digest(secret: str) -> bytes:

@@ -1,7 +1,8 @@
 """Addresses as proxies write them: `Forwarded` (RFC 7239), and one item of `X-Forwarded-For`."""
 
 import re
-from ipaddress import IPv6Address, ip_address
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
 # name=value, where a value is a token or in quotes; what separates pairs is ";", and elements ",".
@@ -74,3 +75,15 @@ def plain(text: str) -> str | None:
     if isinstance(found, IPv6Address):
         return str(found.ipv4_mapped or (IPv6Address(int(found)) if found.scope_id else found))
     return str(found)
+
+
+@lru_cache(maxsize=4096)
+def network_of(text: str) -> str:
+    """Whom an address stands for; "none" where it is none.
+
+    Whoever has one IPv6 address has a whole network of them (RFC 6177).
+    """
+    found = plain(text)
+    if found is None:
+        return "none"
+    return str(ip_network((found, 64), strict=False)) if ":" in found else found

@@ -101,11 +101,12 @@ def _nearest(peer: str, hops: list[str | None]) -> tuple[str, int]:
 def is_trusted(address: str) -> bool:
     """Whether a proxy that the operator has named has this address."""
     networks = settings.JETRELAY_TRUSTED_PROXIES
-    return bool(networks) and _is_in(address, tuple(networks))
+    return bool(networks) and is_in(address, tuple(networks))
 
 
 @lru_cache(maxsize=4096)
-def _is_in(address: str, networks: tuple[Any, ...]) -> bool:
+def is_in(address: str, networks: tuple[Any, ...]) -> bool:
+    """Whether one of these networks has the address, however it is written."""
     plain = forwarded.plain(address)
     return plain is not None and any(ip_address(plain) in network for network in networks)
 

@@ -50,7 +50,14 @@ def test_nobody_gets_a_share_by_inventing_somebody() -> None:
 
 @pytest.mark.parametrize(
     ("address", "of"),
-    [("203.0.113.9", "203.0.113.9"), ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("2001:db8:1:2::9", "2001:db8:1:2::/64"), ("", "none"), ("unix", "none")],
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("", "none"),
+        ("unix", "none"),
+    ],
 )
 def test_a_stranger_is_an_address_or_a_network(address: str, of: str) -> None:
     assert asker_of({"REMOTE_ADDR": address}) == Asker("address", of, stranger=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jetrelay.forwarded import Hop, address, hops
+from jetrelay.forwarded import Hop, address, hops, network_of
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,19 @@ def test_it_reads_forwarded(header: str, found: list[Hop]) -> None:
 def test_a_hostile_header_takes_no_time() -> None:
     for piece in ('a="', "a=b;", ",", ";", 'a="\\', "a=", " "):
         assert len(hops(piece * 2000)) <= 8192
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", "none"),
+        ("x:y", "none"),
+    ],
+)
+def test_an_ipv6_address_stands_for_its_network(address: str, network: str) -> None:
+    assert network_of(address) == network

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from jetrelay.front import reading
-from jetrelay.front.reading import Body, Places, Room, network_of
+from jetrelay.front.reading import Body, Places, Room
 
 Run = Callable[[Awaitable[None]], None]
 
@@ -115,19 +115,23 @@ def test_it_says_no_where_room_does_not_come_free(monkeypatch: pytest.MonkeyPatc
     asyncio.run(run())
 
 
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
-        ("", ""),
-        ("x:y", "x:y"),
-    ],
-)
-def test_an_ipv6_address_stands_for_its_network(address: str, network: str) -> None:
-    assert network_of(address) == network
+def test_room_that_is_given_to_who_has_just_gone_comes_free() -> None:
+    async def run() -> None:
+        room = Room(asyncio.get_running_loop(), total=200)
+        assert await room.take("a", 100)
+        assert await room.take("z", 100)
+        gone = asyncio.ensure_future(room.take("b", 50))
+        await asyncio.sleep(0)
+        # Given, and gone before its task has had its turn.
+        room.leave("a", 100)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        room.leave("z", 100)
+        assert await room.take("c", 100)
+        assert await room.take("d", 100)
+
+    asyncio.run(run())
 
 
 def test_one_owner_leaves_others_places_to_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,13 @@ def test_a_network_of_addresses_is_one(client: Client, one_window: Any) -> None:
     assert guess(client, REMOTE_ADDR="2001:db8:0:1::1").status_code == 200
 
 
+def test_ipv4_addresses_are_no_network_where_they_are_written_as_ipv6(client: Client, one_window: Any) -> None:
+    for _ in range(PER_NAME):
+        guess(client, REMOTE_ADDR="::ffff:192.0.2.1")
+    assert guess(client, REMOTE_ADDR="192.0.2.1").status_code == 429
+    assert guess(client, REMOTE_ADDR="::ffff:192.0.2.2").status_code == 200
+
+
 def test_people_get_in_while_the_cache_is_down(client: Client, settings: Any) -> None:
     # Nobody listens on this port.
     away = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}

@@ -19,10 +19,11 @@ from typing import Any, TypeGuard
 
 from jetrelay import askers, busy
 from jetrelay.api import problems
+from jetrelay.forwarded import network_of
 from jetrelay.front import caps
 from jetrelay.front.heads import BadHead, Environ, environ_of
 from jetrelay.front.lane import Lane
-from jetrelay.front.reading import SLOWEST_BYTES_PER_S, START_S, Body, Places, Room, network_of
+from jetrelay.front.reading import SLOWEST_BYTES_PER_S, START_S, Body, Places, Room
 from jetrelay.front.threads import FairThreads
 from jetrelay.logs.requests import SERVED
 from jetrelay.proxies import asker_of

@@ -20,7 +20,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from jetrelay.front.reading import network_of
+from jetrelay.forwarded import network_of
 from jetrelay.front.served import CONNECTIONS
 from jetrelay.proxies import is_trusted
 

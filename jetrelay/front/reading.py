@@ -12,11 +12,10 @@ All of it happens on the event loop's thread, so nothing here is locked.
   which each owner has a share (`delivery/shares.py`).
 """
 
-from asyncio import AbstractEventLoop, Future, Task
+from asyncio import AbstractEventLoop, CancelledError, Future, Task
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from delivery.shares import Shares
@@ -107,6 +106,11 @@ class Room:
         timer = self._loop.call_later(PATIENCE_S, _settle, future, False)
         try:
             return await future
+        except CancelledError:
+            # Whoever waited has gone, maybe after it was given and before the task had its turn.
+            if not future.cancelled() and future.result():
+                self.leave(owner, size)
+            raise
         finally:
             timer.cancel()
             self._places.give_back(owner)
@@ -122,19 +126,6 @@ class Room:
                 waits[2].set_result(True)
             else:
                 self._waiting.append(waits)
-
-
-def network_of(address: str) -> str:
-    """Whom an address stands for: one who has an IPv6 address has a network of them (RFC 6177)."""
-    if ":" not in address:
-        return address
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, IPv6Address):
-        return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
-    return address
 
 
 def _settle(future: "Future[bool]", value: bool) -> None:

@@ -7,11 +7,13 @@ against: so only names without a dot, and addresses, pass for one of ours; no st
 
 import re
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.crypto import constant_time_compare
+
+from jetrelay.proxies import is_in
 
 Answer = Callable[[HttpRequest], HttpResponseBase]
 
@@ -43,7 +45,7 @@ def by_any_name(get_response: Answer) -> Answer:
 
 def refusal(request: HttpRequest) -> HttpResponse | None:
     """The answer to who may not read; None to who may."""
-    if has_token(request) or (not _is_proxied(request) and _is_near(request.META.get("REMOTE_ADDR", ""))):
+    if has_token(request) or (not _is_proxied(request) and is_in(request.META.get("REMOTE_ADDR", ""), tuple(settings.JETRELAY_METRICS_NETWORKS))):
         return None
     if settings.JETRELAY_METRICS_TOKEN and request.headers.get("Authorization"):
         return _refused(401, _WRONG_TOKEN)
@@ -61,16 +63,6 @@ def has_token(request: HttpRequest) -> bool:
 def _is_proxied(request: HttpRequest) -> bool:
     """Whether the address is that of a proxy that nobody has named: on the same machine it would be let in for everybody."""
     return not settings.JETRELAY_TRUSTED_PROXIES and any(name in request.headers for name in ("X-Forwarded-For", "Forwarded"))
-
-
-def _is_near(asker: str) -> bool:
-    try:
-        address = ip_address(asker)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return any(address in network for network in settings.JETRELAY_METRICS_NETWORKS)
 
 
 def _is_inside(host: str) -> bool:

@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Callable
 from functools import wraps
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address, ip_network
 from time import time
 from typing import Any
 
@@ -17,6 +16,7 @@ from django.shortcuts import render
 
 from jetrelay import counting
 from jetrelay.dashboard.access import confined
+from jetrelay.forwarded import network_of
 
 WINDOW_S = 300
 # Somebody who has three passwords in mind, and a keyboard of another language.
@@ -94,12 +94,7 @@ def too_many(request: HttpRequest, wait_s: int, what: str = "passwords") -> Http
 
 def _counters(request: HttpRequest, name: str) -> tuple[str, str]:
     window = int(time()) // WINDOW_S
-    try:
-        address = ip_address(request.META.get("REMOTE_ADDR", ""))
-        # Whoever has one IPv6 address has a whole network of them.
-        of = str(ip_network((address, 64), strict=False) if isinstance(address, IPv6Address) else address)
-    except ValueError:
-        of = "none"
+    of = network_of(request.META.get("REMOTE_ADDR", ""))
     # As the forms read it, which take several spellings for one name, and none that is longer: making the normal form of a
     # stranger's text takes a time that grows with the square of its length.
     spelled = sha256(unicodedata.normalize("NFKC", name[:_LONGEST_NAME]).strip().encode()).hexdigest()[:32]
