@@ -43,7 +43,7 @@ class Holder(NamedTuple):
 
 
 def holders() -> list[Holder]:
-    return _of_postgresql() if connection.vendor == "postgresql" else _of_sqlite()
+    return _of_postgresql() if connection.vendor == "postgresql" else of_sqlite(Path(connection.settings_dict["NAME"]))
 
 
 def _of_postgresql() -> list[Holder]:
@@ -61,8 +61,9 @@ def _of_postgresql() -> list[Holder]:
     return found
 
 
-def _of_sqlite() -> list[Holder]:
-    wal = Path(f"{connection.settings_dict['NAME']}-wal")
+def of_sqlite(database: Path) -> list[Holder]:
+    """Its log grows for as long as somebody reads what was there before."""
+    wal = database.with_name(f"{database.name}-wal")
     size = wal.stat().st_size if wal.exists() else 0
     if size <= LARGE_WAL:
         return []

@@ -3,8 +3,10 @@
 import json
 import resource
 import socket
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,6 +24,7 @@ from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from pytest_django import Settings
 
+from delivery import leases
 from delivery.leases import Holding, lane_lease
 from delivery.models import AttemptTally, Delivery, Event, EventTally, Lease, StreamGap
 from jetrelay import environment, horizon
@@ -330,13 +333,21 @@ def test_a_transaction_that_stays_open(beside: "psycopg.Connection[Any]", monkey
     assert "nothing that was settled since can be cleaned up: process" in told[1]
 
 
-@pytest.mark.django_db
-def test_a_log_that_cannot_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    if connection.vendor != "sqlite":
-        pytest.skip("PostgreSQL has no such file")
-    monkeypatch.setattr(horizon, "LARGE_WAL", -1)
-    (found,) = list(database.transactions())
-    assert found.level == WARNING
+def test_a_log_that_cannot_begin_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "patient.sqlite3"
+    monkeypatch.setattr(horizon, "holders", lambda: horizon.of_sqlite(file))
+    with closing(sqlite3.connect(file)) as writer, closing(sqlite3.connect(file)) as reader:
+        writer.execute("PRAGMA journal_mode = wal")
+        writer.execute("CREATE TABLE doctors_patient (a)")
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM doctors_patient").fetchall()
+        for _ in range(3):
+            writer.execute("INSERT INTO doctors_patient VALUES (zeroblob(1 << 20))")
+            writer.commit()
+        assert horizon.holders() == []
+        monkeypatch.setattr(horizon, "LARGE_WAL", 1 << 20)
+        (found,) = list(database.transactions())
+    assert (found.level, "patient.sqlite3-wal has 3 MB" in found.found) == (WARNING, True)
     assert "reader that never ends" in found.advice
 
 
@@ -471,7 +482,8 @@ def test_a_listener_whose_lease_has_run_out(settings: Settings, monkeypatch: pyt
 
 @pytest.mark.django_db
 def test_two_machines_on_engines_for_one(settings: Settings) -> None:
-    now, a_while = timezone.now(), timedelta(minutes=1)
+    # No longer than a lease is taken for, or it is a wrong date that holds nothing.
+    now, a_while = timezone.now(), timedelta(seconds=leases.LONGEST_S / 2)
     assert level(processes.machines) == SKIPPED
     for lane, owner, expires_at in ((1, "one:12", now + a_while), (2, "one:13", now + a_while), (3, "gone:14", now - a_while)):
         Lease.objects.create(name=lane_lease(lane), owner=owner, expires_at=expires_at)
