@@ -6,6 +6,7 @@ from django.test import Client
 
 from jetrelay.front import caps
 from jetrelay.inbox.models import Inbox
+from jetrelay.shares import Asker
 from tests.api import api_of
 from tests.builders import make_endpoint, make_member, make_tenant
 
@@ -32,7 +33,7 @@ def test_all_people_of_a_tenant_are_one_owner_and_all_its_keys_another() -> None
 def test_an_inbox_is_found_by_its_token_and_by_its_endpoint() -> None:
     inbox = Inbox.objects.create(endpoint=make_endpoint())
     found = {caps.looked_up({"PATH_INFO": f"/inbox/{end}"}) for end in (inbox.token, f"of/{inbox.endpoint.public_id}")}
-    assert found == {caps.Shown(f"inbox {inbox.pk}")}
+    assert found == {Asker("inbox", str(inbox.pk))}
 
 
 @pytest.mark.parametrize("path", ["/inbox/", "/inbox/nobody", "/inbox/of/nobody", "/inbox/of/ep_01a2043032cf7738966bf3d2088e7d01"])

@@ -23,11 +23,12 @@ from jetrelay.forwarded import network_of
 from jetrelay.front import caps
 from jetrelay.front.heads import BadHead, Environ, environ_of
 from jetrelay.front.lane import Lane
-from jetrelay.front.reading import SLOWEST_BYTES_PER_S, START_S, Body, Places, Room
+from jetrelay.front.reading import SLOWEST_BYTES_PER_S, START_S, Body, Places, Room, settle
 from jetrelay.front.threads import FairThreads
 from jetrelay.logs.requests import SERVED
 from jetrelay.proxies import asker_of
 from jetrelay.safety import HEADER_LINES
+from jetrelay.shares import Asker
 from subscriptions.ids import new_id, to_public
 
 Wsgi = Callable[[Environ, Any], Iterable[bytes]]
@@ -82,34 +83,31 @@ class Front:
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         client, path = scope.client, scope.path
-        room: tuple[str, int] | None = "", 0
+        # Whose room the body takes, where it is a long one; and whether it is read.
+        owner, is_read = None, True
         self.active[client] = protocol
         try:
             environ = environ_of(scope)
             path = environ["PATH_INFO"]
             length = _length(environ)
-            if length == 0:
-                environ["wsgi.input"] = BytesIO()
-            else:
-                room = await self._admit(environ, path, length)
-                if room:
-                    environ["wsgi.input"] = BytesIO(await self._read(protocol, environ, length))
-                else:
-                    environ["wsgi.input"] = BytesIO()
-            is_short = 0 < length <= caps.STRANGERS
-            if self._has_lane and is_short and await self._lane.answered(environ, protocol):
+            is_short = length <= caps.STRANGERS
+            if not is_short:
+                owner = await self._admit(environ, path, length)
+                is_read = owner is not None
+            # Held by nothing else: the thread that has answered lets go of it.
+            environ["wsgi.input"] = BytesIO(await self._read(protocol, environ, length) if length and is_read else b"")
+            if self._has_lane and length and is_short and await self._lane.answered(environ, protocol):
                 return
             done = self._loop.create_future()
             threads, application = self._route(environ)
-            was_read = room is not None
             asker = environ[askers.NAME] = askers.asker_of(environ)
 
             def refuse() -> None:
-                self._work(_busy, environ, protocol, was_read, done)
+                self._work(_busy, environ, protocol, is_read, done)
 
             if not threads.do(
                 asker,
-                lambda: self._work(application, environ, protocol, was_read, done),
+                lambda: self._work(application, environ, protocol, is_read, done),
                 refuse,
             ):
                 refuse()
@@ -126,13 +124,13 @@ class Front:
         finally:
             if self.active.get(client) is protocol:
                 del self.active[client]
-            if room and room[1]:
-                self._room.leave(*room)
+            if owner:
+                self._room.leave(owner, length)
 
     # --- bodies ----------------------------------------------------------------------------
 
-    async def _admit(self, environ: Environ, path: str, length: int) -> tuple[str, int] | None:
-        """Whose room the body takes, and how much of it.
+    async def _admit(self, environ: Environ, path: str, length: int) -> Asker | None:
+        """Take room for a long body; whose it is.
 
         None where nothing was shown that it would be read for. Raises Refused.
         """
@@ -141,8 +139,6 @@ class Front:
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"The request's body is larger than {most:,} bytes, the most that is taken here.",
             )
-        if length <= caps.STRANGERS:
-            return "", 0
         shown = caps.known(environ) or await self._looked_up(environ)
         if shown is None:
             if caps.of_api(path) or path.startswith("/inbox/"):
@@ -150,25 +146,25 @@ class Front:
                 return None
             words = f"The request's body is larger than {caps.STRANGERS:,} bytes: sign in first."
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
-        if not await self._room.take(shown.owner, length):
+        if not await self._room.take(shown, length):
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "Too many long bodies are under way: try again soon.",
             )
-        return shown.owner, length
+        return shown
 
-    async def _looked_up(self, environ: Environ) -> caps.Shown | None:
-        found: asyncio.Future[caps.Shown | Refused | None] = self._loop.create_future()
+    async def _looked_up(self, environ: Environ) -> Asker | None:
+        found: asyncio.Future[Asker | Refused | None] = self._loop.create_future()
 
         def look() -> None:
             try:
                 shown = caps.looked_up(environ)
             except Exception:  # noqa: BLE001 - the database is away: the site has words for that
                 shown = None
-            self._loop.call_soon_threadsafe(_settle, found, shown)
+            self._loop.call_soon_threadsafe(settle, found, shown)
 
         def late() -> None:
-            self._loop.call_soon_threadsafe(_settle, found, Refused(*_BUSY))
+            self._loop.call_soon_threadsafe(settle, found, Refused(*_BUSY))
 
         if not self._looking.do(askers.asker_of(environ), look, late):
             raise Refused(*_BUSY)
@@ -219,13 +215,13 @@ class Front:
         application: Wsgi,
         environ: Environ,
         protocol: Any,
-        was_read: bool,
+        is_read: bool,
         done: "asyncio.Future[None]",
     ) -> None:
         """On a thread: have the site answer, and hand its answer over."""
         made = environ[SERVED] = list[Any]()
         try:
-            _answer(application, environ, protocol, close=not was_read)
+            _answer(application, environ, protocol, close=not is_read)
         except BaseException:
             logger.exception("The site failed on %s", environ.get("PATH_INFO", "")[:500])
             _refuse(
@@ -243,7 +239,7 @@ class Front:
         # Waking the loop for each would cost as much as the hand-over: the next request, or the
         # tick, finds what is done. But a body that is not read has to be let go of: only then does
         # the server end the connection.
-        if not was_read:
+        if not is_read:
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
@@ -316,11 +312,6 @@ def _answer(application: Wsgi, environ: Environ, protocol: Any, *, close: bool) 
 
 def _is_whole_file(parts: Iterable[bytes]) -> TypeGuard[_File]:
     return isinstance(parts, _File) and type(parts.file) is BufferedReader
-
-
-def _settle(future: asyncio.Future[Any], value: object) -> None:
-    if not future.done():
-        future.set_result(value)
 
 
 def _length(environ: Environ) -> int:

@@ -8,7 +8,6 @@ stranger waits unread until a thread has looked at the key, the session or the i
 """
 
 from importlib import import_module
-from typing import NamedTuple
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user_model
@@ -19,9 +18,9 @@ from jetrelay.dashboard.access import Access
 from jetrelay.front.heads import Environ
 from jetrelay.inbox.models import Inbox, digest_of
 from jetrelay.inbox.views import MAX_BODY as MAX_INBOX
+from jetrelay.shares import Asker
 from subscriptions import keys
 from subscriptions.ids import from_public
-from subscriptions.keys import Bearer
 
 # Signing in takes 1 KB at most, a new endpoint or an event 2 KB.
 STRANGERS = 16 * 1024
@@ -35,12 +34,6 @@ PAGES = 2 * 1024 * 1024
 _API, _INBOX = "/api/", "/inbox/"
 
 
-class Shown(NamedTuple):
-    """What somebody has shown: who it is, to count what they hold."""
-
-    owner: str
-
-
 def most(path: str) -> int:
     """The longest body that anybody may send there, in bytes."""
     if path.startswith(_API):
@@ -48,33 +41,26 @@ def most(path: str) -> int:
     return MAX_INBOX if path.startswith(_INBOX) else PAGES
 
 
-def known(environ: Environ) -> Shown | None:
-    """What is shown, if that is known without a look into the database."""
+def known(environ: Environ) -> Asker | None:
+    """Who has shown what opens the place, if that is known without a look into the database."""
     bearer = keys.remembered(text) if (text := _key(environ)) else None
-    return _tenant(bearer)
+    return askers.tenant(bearer.tenant_id) if bearer else None
 
 
-def _tenant(bearer: Bearer | None) -> Shown | None:
-    """All keys of a tenant are one owner."""
-    return Shown(f"tenant {bearer.tenant_id}") if bearer else None
-
-
-def looked_up(environ: Environ) -> Shown | None:
-    """What is shown, by the database."""
+def looked_up(environ: Environ) -> Asker | None:
+    """Who has shown what opens the place, by the database."""
     path = environ["PATH_INFO"]
     if path.startswith(_API):
-        return _tenant(keys.find(text)) if (text := _key(environ)) else None
+        bearer = keys.find(text) if (text := _key(environ)) else None
+        return askers.tenant(bearer.tenant_id) if bearer else None
     if path.startswith(_INBOX):
         found = _inbox(path.removeprefix(_INBOX).strip("/"))
-        return Shown(f"inbox {found}") if found else None
+        return Asker("inbox", str(found)) if found else None
     name = askers.session_of(environ)
     store = import_module(settings.SESSION_ENGINE).SessionStore
     id = store(name).get(SESSION_KEY) if name and "\0" not in name else None
     user = get_user_model()._default_manager.filter(pk=id, is_active=True).first() if id else None
-    if user is None:
-        return None
-    asker = askers.people(user, Access.of(user))
-    return Shown(f"{asker.kind} {asker.id}")
+    return askers.people(user, Access.of(user)) if user else None
 
 
 def _inbox(shown: str) -> int | None:

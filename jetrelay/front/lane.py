@@ -19,6 +19,7 @@ from jetrelay import heads
 from jetrelay.api import express, limits
 from jetrelay.front import places
 from jetrelay.front.heads import Environ
+from jetrelay.front.reading import settle
 
 Found = Accepted | NotStored
 
@@ -74,17 +75,12 @@ class Lane:
             if until > now:
                 return
             del self._under_way[future]
-            _settle(future, NotStored(f"The database has not answered within {PATIENCE_S:.0f} s."))
+            settle(future, NotStored(f"The database has not answered within {PATIENCE_S:.0f} s."))
 
     def _wake(self) -> None:
         self._is_woken = False
         while self._stored:
-            _settle(*self._stored.popleft())
-
-
-def _settle(future: "asyncio.Future[Found]", found: Found) -> None:
-    if not future.done():
-        future.set_result(found)
+            settle(*self._stored.popleft())
 
 
 def _not_stored(error: Exception) -> NotStored:

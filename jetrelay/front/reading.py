@@ -14,9 +14,9 @@ All of it happens on the event loop's thread, so nothing here is locked.
 
 from asyncio import AbstractEventLoop, CancelledError, Future, Task
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from delivery.shares import Shares
 
@@ -29,6 +29,9 @@ ROOM = 64 * 1024 * 1024
 # So many may wait for room, and so long.
 WAITING = 256
 PATIENCE_S = 10.0
+
+
+Found = TypeVar("Found")
 
 
 @dataclass(slots=True, eq=False)
@@ -87,9 +90,9 @@ class Room:
     def __init__(self, loop: AbstractEventLoop, total: int = ROOM) -> None:
         self._loop, self._most = loop, total // 2
         self._shares, self._places = Shares(total), Shares(WAITING)
-        self._waiting: deque[tuple[str, int, Future[bool]]] = deque()
+        self._waiting: deque[tuple[Hashable, int, Future[bool]]] = deque()
 
-    async def take(self, owner: str, size: int) -> bool:
+    async def take(self, owner: Hashable, size: int) -> bool:
         """Wait for as much; False where it does not come free in time.
 
         A longer body than half of all counts as that.
@@ -103,7 +106,7 @@ class Room:
         self._places.take(owner)
         future: Future[bool] = self._loop.create_future()
         self._waiting.append((owner, size, future))
-        timer = self._loop.call_later(PATIENCE_S, _settle, future, False)
+        timer = self._loop.call_later(PATIENCE_S, settle, future, False)
         try:
             return await future
         except CancelledError:
@@ -115,7 +118,7 @@ class Room:
             timer.cancel()
             self._places.give_back(owner)
 
-    def leave(self, owner: str, size: int) -> None:
+    def leave(self, owner: Hashable, size: int) -> None:
         self._shares.give_back(owner, min(size, self._most))
         for _ in range(len(self._waiting)):
             waits = self._waiting.popleft()
@@ -128,6 +131,7 @@ class Room:
                 self._waiting.append(waits)
 
 
-def _settle(future: "Future[bool]", value: bool) -> None:
+def settle(future: "Future[Found]", found: Found) -> None:
+    """Answer who waits for it, if nobody did so before and they have not gone."""
     if not future.done():
-        future.set_result(value)
+        future.set_result(found)
