@@ -39,11 +39,6 @@ class Claims(Protocol):
     exhausted: bool
 
     @property
-    def standing(self) -> Position:
-        """Behind this lies all that was not seen yet, and what was seen and not claimed."""
-        ...
-
-    @property
     def has_leads(self) -> bool:
         """Whether what was found last says where to look at once."""
         ...
@@ -82,10 +77,6 @@ class LooseClaims:
     rewound: bool = True
     asked: int = 0
     has_leads: bool = False
-
-    @property
-    def standing(self) -> Position:
-        return self.position
 
     def rewind(self, to: datetime) -> None:
         self.position, self.rewound = min(self.position, behind(to)), True

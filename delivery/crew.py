@@ -190,7 +190,8 @@ class _Work:
         self._left_out = False
         asked = self._take(lines, lines, now)
         # News of ordered endpoints says which subjects to look at.
-        self._take([line for line in asked if line.claims.has_leads], lines, now)
+        if leading := [line for line in asked if line.claims.has_leads]:
+            self._take(leading, lines, now)
         self._plan_next(thread_time() - spent, asked)
 
     def _give_keys(self, lines: Sequence[Line]) -> None:
@@ -236,7 +237,13 @@ class _Work:
         left = MAX_BODY_BYTES
         while chosen and left > 0:
             part = _first(chosen, max(1, min(BODIES_AT_ONCE, int(BODY_BYTES_AT_ONCE / self._body_size))))
-            bodies = engine().bodies([due.event_id for _, dues in part for due in dues])
+            try:
+                bodies = engine().bodies([due.event_id for _, dues in part for due in dues])
+            except (DatabaseError, InterfaceError):
+                # The claims have gone past all of them.
+                for line, dues in (*part, *chosen):
+                    line.put_back(dues)
+                raise
             # For each delivery: batches are copies, also where they carry the same event.
             size = sum(len(bodies.get(due.event_id, b"")) for _, dues in part for due in dues)
             left -= size

@@ -152,11 +152,13 @@ class GroupCommit:
 
     def _add(self, order: _Order) -> None:
         with self._something:
-            self._queues.setdefault(order.source.tenant_id, deque()).append(order)
             if self._thread is None:
                 # Here and not before: a process that forks has none of its parent's threads.
-                self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="committer", daemon=True)
+                # Where the system has no more threads, this raises, and the next one tries again.
+                thread.start()
+                self._thread = thread
+            self._queues.setdefault(order.source.tenant_id, deque()).append(order)
             self._something.notify()
 
     def _run(self) -> None:
@@ -281,9 +283,11 @@ def _repeated(outbox: Outbox, repeated: Sequence[Posted]) -> dict[UUID, Accepted
 
 def _outbox_of(source: Source, outboxes: dict[UUID, Outbox]) -> Outbox:
     """The outbox of this source: with its settings as they are now, and without a memory, for ids come again but rarely."""
-    if source.pk not in outboxes and len(outboxes) >= MAX_OUTBOXES:
-        del outboxes[next(iter(outboxes))]
-    outbox = outboxes.setdefault(source.pk, Outbox(source, remembered=0))
+    outbox = outboxes.get(source.pk)
+    if outbox is None:
+        if len(outboxes) >= MAX_OUTBOXES:
+            del outboxes[next(iter(outboxes))]
+        outbox = outboxes[source.pk] = Outbox(source, remembered=0)
     outbox.source = source
     # One that all tenants share is the operator's, as the stream is.
     own = source.tenant.quotas if source.tenant else None

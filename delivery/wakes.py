@@ -57,8 +57,9 @@ class Waker:
             self._next_at[lane] = now + interval_s
             self._interval_s[lane] = min(interval_s * 2, _LAST_INTERVAL_S)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="waker", daemon=True)
+                thread.start()
+                self._thread = thread
         self._queue.put(lane)
 
     def _run(self) -> None:

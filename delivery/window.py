@@ -54,8 +54,8 @@ class Window:
             waiting, owned, held = (each.room(tenant) for each in self._shares)
             if owned and held:
                 hungry = [line for line in its if not line.claims.exhausted]
-                idle = len(its) - len(hungry)
-                wanted += _each(its, max(FEW, min(waiting, owned) // idle), now) if idle else ()
+                idle = [line for line in its if line.claims.exhausted]
+                wanted += _each(idle, max(FEW, min(waiting, owned) // len(idle)), now) if idle else ()
                 wanted += self._of_hungry(hungry, min(waiting, owned), now)
         return self._in_turn(wanted)
 
@@ -98,4 +98,4 @@ class Window:
 
 def _each(lines: Iterable[Line], share: int, now: datetime) -> list[Wanted]:
     """The same for each that was caught up with."""
-    return [(line, want) for line in lines if line.claims.exhausted and (want := line.want(share, now))]
+    return [(line, want) for line in lines if (want := line.want(share, now))]

@@ -89,12 +89,6 @@ def session_of(environ: Environ) -> str:
     return next((each.removeprefix(start) for each in reversed(cookies) if each.startswith(start)), "")
 
 
-def of_request(request: HttpRequest) -> Asker:
-    """Of a request that did not come through the front, as in a test, its address's."""
-    found = request.META.get(NAME)
-    return found if isinstance(found, Asker) else _stranger(request.META.get("REMOTE_ADDR", ""))
-
-
 def learned(get_response: Answer) -> Answer:
     """Middleware, after authentication: whose sessions they are that were verified, for their next requests."""
 

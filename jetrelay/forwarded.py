@@ -35,11 +35,15 @@ def hops(header: str) -> list[Hop]:
     while at < len(header):
         pair = _PAIR.match(header, at)
         if pair is None:
-            if header[at:].lstrip().startswith((",", ";")) or not header[at:].strip():
-                at += len(header[at:]) - len(header[at:].lstrip()) + 1
-                continue
-            # From here on to the next comma nothing is known; nor is it known where a quote began.
-            return [*found, Hop(None, None)]
+            rest = header[at:].lstrip()
+            if rest and rest[0] not in ",;":
+                # To the next comma nothing is known; nor is it known where a quote began.
+                return [*found, Hop(None, None)]
+            if rest[:1] == "," and pairs:
+                found.append(_hop(pairs))
+                pairs = {}
+            at = len(header) - len(rest) + 1
+            continue
         name, token, quoted, end = pair.groups()
         pairs[name.lower()] = token if token is not None else re.sub(r"\\(.)", r"\1", quoted)
         if end != ";":

@@ -81,19 +81,26 @@ class Watch:
     def _ask(self) -> None:
         if self._looks:
             return
-        self._looks, self._asked_at = True, monotonic()
         if self._thread is None:
-            # Here and not before: a process that forks has none of its parent's threads.
-            self._thread = threading.Thread(target=self._run, name="health", daemon=True)
-            self._thread.start()
+            # Here and not before: a process that forks has none of its parent's threads. Where the
+            # system has no more of them this raises, and the next one who asks tries again.
+            thread = threading.Thread(target=self._run, name="health", daemon=True)
+            thread.start()
+            self._thread = thread
+        self._looks, self._asked_at = True, monotonic()
         self._wanted.set()
 
     def _run(self) -> None:
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            close_old_connections()
-            found = _problems()
+            try:
+                close_old_connections()
+                found = _problems()
+            except Exception:
+                # Whatever it was, the next look is taken, and whoever asks hears of it.
+                log.exception("health: looking at the database failed")
+                found = {"database": "could not be looked at; the log has the reason"}
             with self._changed:
                 self._found, self._found_at, self._looks = found, monotonic(), False
                 self._changed.notify_all()

@@ -24,6 +24,8 @@ Answer = Callable[[HttpRequest], HttpResponseBase]
 
 # Far more than there are proxies on any way: what a stranger wrote before them is not read.
 MOST_HOPS = 32
+# Characters of headers whose meaning is remembered.
+_SHORT = 512
 
 _FOR, _PROTO, _FORWARDED = "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_FORWARDED"
 _CONTRADICTORY = (
@@ -61,10 +63,12 @@ def behind_proxies(get_response: Answer) -> Answer:
 def asker_of(environ: Mapping[str, Any]) -> str:
     """Who asks, by the head of a request."""
     peer: str = environ.get("REMOTE_ADDR", "")
-    if not settings.JETRELAY_TRUSTED_PROXIES:
+    if not is_trusted(peer):
         return peer
     said = environ.get(_FOR, ""), environ.get(_FORWARDED, "")
-    return _asker(peer, *said, tuple(settings.JETRELAY_TRUSTED_PROXIES))
+    # A stranger writes what stands here: what is remembered of it has to be short.
+    found = _asker if sum(map(len, said)) <= _SHORT else _asker.__wrapped__
+    return found(peer, *said, tuple(settings.JETRELAY_TRUSTED_PROXIES))
 
 
 @lru_cache(maxsize=4096)

@@ -8,6 +8,7 @@ lines whose name has an underscore.
 import logging
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -42,16 +43,15 @@ def on(threads: FairThreads, site: Wsgi) -> Wsgi:
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         answer: SimpleQueue[tuple[Iterable[bytes], BaseException | None]] = SimpleQueue()
 
-        def work() -> None:
+        def by(answers: Wsgi) -> None:
             try:
-                answer.put((site(environ, start_response), None))
+                answer.put((answers(environ, start_response), None))
             except BaseException as error:  # noqa: BLE001 - it is the caller's
                 answer.put(((), error))
 
-        def refuse() -> None:
-            answer.put((busy.refuse(environ, start_response, busy.CALLS), None))
-
-        if not threads.do(askers.asker_of(environ), work, refuse):
+        refuse = partial(by, busy.refuse)
+        asker = environ.get(askers.NAME) or askers.asker_of(environ)
+        if not threads.do(asker, partial(by, site), refuse):
             refuse()
         parts, error = answer.get()
         if error:

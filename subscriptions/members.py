@@ -60,7 +60,7 @@ def add_new(tenant: Tenant, username: str, role: str) -> Membership:
 @transaction.atomic
 def change_role(membership: Membership, role: str, by: Any) -> str:
     """Returns the role before. Raises Refused where the tenant would be without an owner, and where somebody raises themselves."""
-    _lock(membership.tenant)
+    quotas.hold(membership.tenant_id)
     _refresh(membership)
     before = membership.role
     if membership.user_id == by.pk and _RANKS.index(Role(role)) > _RANKS.index(Role(before)):
@@ -92,7 +92,7 @@ def remove(membership: Membership) -> bool:
 
 def hold(tenant: Tenant, user: Any) -> Any:
     """The user as they are now, until the transaction ends; None if they are gone. The tenant first, always: else two acts wait for each other."""
-    _lock(tenant)
+    quotas.hold(tenant.pk)
     return get_user_model()._default_manager.select_for_update().filter(pk=user.pk).first()
 
 
@@ -121,10 +121,6 @@ def theirs_alone(user: Any, tenants: Tenants) -> bool:
 
 def _in_the_admins_hands(user: Any) -> bool:
     return bool(user.is_staff or user.is_superuser)
-
-
-def _lock(tenant: Tenant) -> None:
-    Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
 
 
 def _refresh(membership: Membership) -> None:

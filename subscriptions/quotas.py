@@ -83,8 +83,8 @@ def audit_entries(tenant: UUID, now: datetime) -> "QuerySet[AuditEntry]":
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def check_endpoint(held: Tenant, more: int = 1) -> None:
-    check(held, "endpoints", endpoints(held.pk), more)
+def check_endpoint(held: Tenant) -> None:
+    check(held, "endpoints", endpoints(held.pk))
 
 
 def check_subscription(held: Tenant, endpoint: UUID, more: int = 1) -> None:
@@ -103,13 +103,7 @@ def check_member(held: Tenant, more: int = 1) -> None:
 def check_key(held: Tenant, *, instead: bool = False) -> None:
     """`instead`: it takes the place of another one, and the two live together for a while."""
     now = timezone.now()
-    limit = most("new_keys_per_hour", held.quotas)
-    if (used := counted(new_keys(held.pk, now), limit)) >= limit:
-        # When the first of those that count does not count any more.
-        ids = new_keys(held.pk, now).order_by("-pk").values_list("pk", flat=True)
-        first = list(ids[limit - 1 : limit]) if limit else []
-        wait_s = (moment_of(first[0]) + HOUR - now).total_seconds() if first else 3600
-        raise Exceeded("new_keys_per_hour", limit, used, wait_s=max(1, round(wait_s)))
+    _check_pace("new_keys_per_hour", held.quotas, new_keys(held.pk, now), HOUR, now)
     if not instead:
         check(held, "keys", live_keys(held.pk))
 
@@ -117,9 +111,14 @@ def check_key(held: Tenant, *, instead: bool = False) -> None:
 def check_audit(tenant: UUID, own: Mapping[str, Any]) -> None:
     """Whether something may be done that is written down. Counted in the index, and without a lock: some too many do no harm."""
     now = timezone.now()
-    limit = most("audit_entries_per_day", own)
-    rows = audit_entries(tenant, now)
+    _check_pace("audit_entries_per_day", own, audit_entries(tenant, now), DAY, now)
+
+
+def _check_pace(name: str, own: Mapping[str, Any], rows: "QuerySet[Any]", period: timedelta, now: datetime) -> None:
+    """`rows`: those of this period, whose ids say when they were made."""
+    limit = most(name, own)
     if (used := counted(rows, limit)) >= limit:
-        oldest = rows.order_by("pk").values_list("pk", flat=True).first()
-        wait_s = (moment_of(oldest) + DAY - now).total_seconds() if oldest else 3600
-        raise Exceeded("audit_entries_per_day", limit, used, wait_s=max(1, round(wait_s)))
+        # When the first of those that count does not count any more.
+        first = list(rows.order_by("-pk").values_list("pk", flat=True)[limit - 1 : limit]) if limit else []
+        wait_s = (moment_of(first[0]) + period - now).total_seconds() if first else 3600
+        raise Exceeded(name, limit, used, wait_s=max(1, round(wait_s)))

@@ -76,7 +76,7 @@ def test_it_finds_what_has_been_given_back() -> None:
     claims.rewind(found[1].due_at)
     assert ask(claims, 3, found[:1]) == (4, found[1].due_at, UUID(int=0)), "what is owned may come first"
     claims.rewind(found[2].due_at)
-    assert claims.standing == (found[1].due_at, UUID(int=0)), "a rewind never leads ahead"
+    assert claims.position == (found[1].due_at, UUID(int=0)), "a rewind never leads ahead"
 
 
 def test_it_looks_back_at_what_lies_below_it_and_at_nothing_ahead() -> None:

@@ -1,14 +1,18 @@
 """Lanes of one process at once: one thread works for all, and none of them has to wait for another's receiver, or pay for its faults."""
 
 import threading
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 import pytest
+from django.db import OperationalError
 from standardwebhooks import Webhook
 
 from delivery import crew, lanes, rotation, tenure
 from delivery.leases import lane_lease, live
+from delivery.looking_back import LookingBack
 from delivery.models import Attempt
 from subscriptions.models import ConfigVersion, Endpoint
 from tests.draining import LANE, endpoint_at, owe, replying, states, when
@@ -136,6 +140,27 @@ def test_a_fault_of_its_own_ends_all_lanes_and_the_next_owner_starts_afresh(rece
     for lane in (LANE, OTHER):
         lanes.drain(lane)
     assert states(failing) == {"delivered": 2}
+
+
+def test_what_was_claimed_is_not_passed_over_where_its_body_could_not_be_read(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody looks back at what the claims have passed.
+    monkeypatch.setattr(LookingBack, "next", lambda *_: None)
+    monkeypatch.setattr(crew, "BODIES_AT_ONCE", 2)
+    endpoints = [endpoint_at(receiver) for _ in range(3)]
+    for endpoint in endpoints:
+        owe(endpoint, 5)
+    read, asked = crew.engine().bodies, list[int]()
+
+    def bodies(ids: Sequence[UUID]) -> Mapping[UUID, bytes]:
+        asked.append(len(ids))
+        if len(asked) == 2:
+            raise OperationalError("the connection was closed")
+        return read(ids)
+
+    monkeypatch.setattr(crew.engine(), "bodies", bodies)
+    lanes.drain(LANE)
+    assert [states(endpoint) for endpoint in endpoints] == [{"delivered": 5}] * 3
+    assert len(receiver.requests) == 15, "once each"
 
 
 def test_what_comes_back_after_its_lane_was_given_up_is_dropped(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,11 @@ def test_it_finds_the_plain_address(written: str, found: str | None) -> None:
         ('for=192.0.2.1, for="192.0.2.2', [Hop("192.0.2.1", None), Hop(None, None)]),
         ("rubbish", [Hop(None, None)]),
         ("for=192.0.2.1 for=192.0.2.2", [Hop(None, None)]),
+        # A pair that says nothing ends no less where its comma stands: what a stranger wrote never
+        # joins what a proxy appends.
+        ("proto=https;, for=203.0.113.9", [Hop(None, "https"), Hop("203.0.113.9", None)]),
+        ("for=1.2.3.4;,for=5.6.7.8", [Hop("1.2.3.4", None), Hop("5.6.7.8", None)]),
+        ("for=1.2.3.4; ;, ,for=5.6.7.8", [Hop("1.2.3.4", None), Hop("5.6.7.8", None)]),
         ("for=" + "1" * 10_000, [Hop(None, None)]),
     ],
 )

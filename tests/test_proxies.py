@@ -8,8 +8,9 @@ from django.core.cache import cache
 from django.test import Client
 from pytest_django import Settings
 
+from jetrelay import proxies
 from jetrelay.dashboard.people.brake import PER_ADDRESS
-from jetrelay.proxies import asker
+from jetrelay.proxies import asker, asker_of
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +119,13 @@ def test_https_is_what_all_trusted_proxies_say(headers: dict[str, str], status: 
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     settings.SECURE_SSL_REDIRECT = True
     assert client.get("/login/", REMOTE_ADDR="10.0.0.1", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("header", ["HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"])
+def test_nothing_long_and_nothing_of_a_stranger_is_remembered(header: str, settings: Settings) -> None:
+    settings.JETRELAY_TRUSTED_PROXIES = [ip_network("10.0.0.0/8")]
+    proxies._asker.cache_clear()
+    for peer, long in (("192.0.2.1", 10), ("10.0.0.1", 8000)):
+        for number in range(50):
+            assert asker_of({"REMOTE_ADDR": peer, header: f"{number}, " * long})
+    assert proxies._asker.cache_info().currsize == 0

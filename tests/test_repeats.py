@@ -1,6 +1,8 @@
 """What is said again and again: in full once, then in words, then counted."""
 
+import gc
 import logging
+import weakref
 
 import pytest
 
@@ -90,3 +92,21 @@ def test_what_made_room_for_others_is_told_too(monkeypatch: pytest.MonkeyPatch) 
 def test_arguments_that_do_not_fit_cost_no_line() -> None:
     (one,) = Repeats().passed(record("%d", "x"), 0.0)
     assert one.msg == "%d"
+
+
+def test_nothing_is_remembered_of_what_a_line_was_made_from() -> None:
+    """A traceback holds its frames, and they a whole request."""
+
+    class Body:
+        pass
+
+    body, made = Body(), Repeats()
+    gone = weakref.ref(body)
+    try:
+        raise OSError("full", body)
+    except OSError as error:
+        failure = logging.LogRecord("x", logging.ERROR, __file__, 1, "failed on %s", (body,), (type(error), error, error.__traceback__))
+    assert len(said(made, *[failure] * 9)) == repeats.FAILURES
+    del failure, body
+    gc.collect()
+    assert gone() is None

@@ -139,6 +139,17 @@ def test_a_preview_that_takes_long_says_how_far_it_came(endpoints: list[Endpoint
     assert str(preview(Replay(tenant=make_tenant(), delivery_state=Delivery.State.DEAD))) == f"{CHUNK}+"
 
 
+def test_a_preview_of_endpoints_where_nothing_is_dead_ends_in_time_too(endpoints: list[Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walks, "COUNT_S", 0.0)
+    tenant = make_tenant()
+    for _ in range(30):
+        make_endpoint(tenant=tenant)
+    with CaptureQueriesContext(connection) as asked:
+        found = preview(Replay(tenant=tenant, delivery_state=Delivery.State.DEAD))
+    assert str(found).endswith("+")
+    assert len(asked) < 10
+
+
 PAGES = (
     "/deliveries/?state=pending",
     "/deliveries/?state=dead",

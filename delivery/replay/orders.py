@@ -78,7 +78,11 @@ def wake() -> None:
     """Have some worker look after replays now. On a thread of its own: a slow broker holds nobody up, and the beat looks anyway."""
     # One that is under way reaches whoever it reaches after this was stored.
     if _waking.acquire(blocking=False):
-        threading.Thread(target=_send_one, name="replay-waker", daemon=True).start()
+        try:
+            threading.Thread(target=_send_one, name="replay-waker", daemon=True).start()
+        except RuntimeError:
+            # The system has no more threads.
+            _waking.release()
 
 
 # A broker that does not answer keeps one thread waiting, and not one for each replay.

@@ -134,20 +134,25 @@ class Deliveries(Walk):
     def count(self, at: Position, most: int, now: datetime) -> Count:
         if self.wish.event_id or self.wish.collections:
             return super().count(at, most, now)
-        number, looked, until = 0, 0, monotonic() + COUNT_S
+        number, looked, until, has_begun = 0, 0, monotonic() + COUNT_S, False
         with engine().walking():
             for rows in self._parts():
-                after, asked = at.id, 1
-                while asked:
-                    ahead = rows.filter(pk__gt=after).order_by("id")
-                    asked = min(CHUNK, most - looked) if not looked or monotonic() < until else 0
-                    if not asked and ahead.exists():
+                after = at.id
+                while True:
+                    # Also where there is nothing, in each of very many endpoints.
+                    if has_begun and monotonic() >= until:
                         return Count(number, more=True)
-                    found = ahead[:asked].aggregate(looked=models.Count("pk"), number=models.Count("pk", filter=self._condition)) if asked else {}
-                    looked, number = looked + found.get("looked", 0), number + found.get("number", 0)
-                    if found.get("looked", 0) < asked:
+                    has_begun, asked = True, min(CHUNK, most - looked)
+                    ahead = rows.filter(pk__gt=after).order_by("id")
+                    if not asked:
+                        if ahead.exists():
+                            return Count(number, more=True)
                         break
-                    after = ahead.values_list("pk", flat=True)[asked - 1] if asked else after
+                    found = ahead[:asked].aggregate(looked=models.Count("pk"), number=models.Count("pk", filter=self._condition))
+                    looked, number = looked + found["looked"], number + found["number"]
+                    if found["looked"] < asked:
+                        break
+                    after = ahead.values_list("pk", flat=True)[asked - 1]
         return Count(number)
 
     def _parts(self) -> "Iterator[QuerySet[Delivery]]":

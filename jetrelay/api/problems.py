@@ -94,7 +94,7 @@ def _cut(text: str, most: int) -> str:
 
 def answer(request: HttpRequest, problem: Problem) -> HttpResponse:
     """A problem where no view of the API can answer."""
-    return JsonResponse(document(problem, request_id(request)), status=problem.status_code, content_type=MEDIA_TYPE)
+    return JsonResponse(document(problem, request_id(request)), status=problem.status_code, headers=problem.headers, content_type=MEDIA_TYPE)
 
 
 def status_line(problem: Problem) -> str:

@@ -103,7 +103,7 @@ class Front:
             asker = environ[askers.NAME] = askers.asker_of(environ)
 
             def refuse() -> None:
-                self._work(_busy, environ, protocol, is_read, done)
+                self._work(busy.refuse, environ, protocol, is_read, done)
 
             if not threads.do(
                 asker,
@@ -147,10 +147,7 @@ class Front:
             words = f"The request's body is larger than {caps.STRANGERS:,} bytes: sign in first."
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
         if not await self._room.take(shown, length):
-            raise Refused(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "Too many long bodies are under way: try again soon.",
-            )
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, busy.BODIES)
         return shown
 
     async def _looked_up(self, environ: Environ) -> Asker | None:
@@ -258,11 +255,6 @@ class Front:
 
 _MOST_PIECES = 256
 _BUSY = HTTPStatus.SERVICE_UNAVAILABLE, busy.CALLS
-
-
-def _busy(environ: Environ, start_response: Any) -> Iterable[bytes]:
-    """What answers where there is no place for a request."""
-    return busy.refuse(environ, start_response, busy.CALLS)
 
 
 class _File:

@@ -71,7 +71,7 @@ class Repeats:
         if kind is None:
             while len(self._kinds) >= MOST:
                 self._pushed_out.append(self._kinds.pop(next(iter(self._kinds))))
-            kind = self._kinds[key] = _Kind(now, record)
+            kind = self._kinds[key] = _Kind(now, _bare(record))
         kind.number += 1
         return kind
 
@@ -100,7 +100,12 @@ class Repeats:
 def _said(kind: _Kind, now: float) -> logging.LogRecord:
     first = kind.first
     words = "In the last %.0f s %d more lines like this one were left out: %s"
-    return logging.LogRecord(first.name, first.levelno, first.pathname, first.lineno, words, (now - kind.since, kind.left_out, _words(first)), None)
+    return logging.LogRecord(first.name, first.levelno, first.pathname, first.lineno, words, (now - kind.since, kind.left_out, first.msg), None)
+
+
+def _bare(record: logging.LogRecord) -> logging.LogRecord:
+    """What is remembered of a record: its arguments and traceback may hold a whole request."""
+    return logging.LogRecord(record.name, record.levelno, record.pathname, record.lineno, _words(record), None, None)
 
 
 def _words(record: logging.LogRecord) -> str:
