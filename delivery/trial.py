@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 from delivery.models import Event
 from subscriptions.matching import Filter, Matcher
@@ -34,14 +35,16 @@ def trial(source: Source, wanted: Filter, last: int = 1000) -> Trial:
     newest = Event.objects.order_by("-id").values_list("pk", flat=True)
     # No index leads from a source to its newest events: one that has few among millions is looked for so far back.
     floor = next(iter(newest[LOOKED_BACK : LOOKED_BACK + 1]), None)
-    rows = Event.objects.filter(source=source).order_by("-id").defer("body", "dedup_key")
+    rows = Event.objects.filter(source=source).order_by("-id").values_list("pk", "kind", "type", "operation", "subject")
     rows = (rows.filter(pk__gt=floor) if floor else rows)[: min(last, MOST)]
-    matcher, counts, samples = Matcher([wanted]), Counter[tuple[str, str]](), list[Event]()
-    looked_at, oldest = 0, None
-    for event in rows.iterator():
-        looked_at, oldest = looked_at + 1, event.received_at
-        if matcher.match(event.kind, event.type, event.operation, event.subject):
-            counts[event.kind, event.type] += 1
-            if len(samples) < SAMPLES:
-                samples.append(event)
+    matcher, counts, ids = Matcher([wanted]), Counter[tuple[str, str]](), list[UUID]()
+    looked_at, id = 0, None
+    for id, kind, type, operation, subject in rows.iterator():
+        looked_at += 1
+        if matcher.match(kind, type, operation, subject):
+            counts[kind, type] += 1
+            if len(ids) < SAMPLES:
+                ids.append(id)
+    oldest = Event.objects.filter(pk=id).values_list("received_at", flat=True).first() if id else None
+    samples = list(Event.objects.filter(pk__in=ids).order_by("-id").defer("body", "dedup_key"))
     return Trial(looked_at, counts.total(), oldest, counts.most_common(_TYPES), samples)
