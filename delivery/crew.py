@@ -18,7 +18,7 @@ that lost its lease without noticing changes nothing that the next one has settl
 import contextlib
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from time import monotonic, sleep, thread_time
@@ -27,15 +27,17 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
-from delivery.destinations.exchange import POKED, Inbox
+from delivery import health
+from delivery.destinations.exchange import Inbox
 from delivery.engines import engine
 from delivery.engines.base import Due, Head, Subjects, Want
 from delivery.lines import Line, Sent, forget_standings
-from delivery.looking_back import LookingBack
+from delivery.looking_back import LookingBack, Slice
 from delivery.outcomes import Done
 from delivery.settling import settle
 from delivery.tenure import Tenure, in_order
-from delivery.window import Window
+from delivery.throttle import Throttle
+from delivery.window import IN_ONE_GO, LEAST, Window
 from subscriptions.models import ConfigVersion, Endpoint
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,10 @@ CONFIG_REST_FACTOR = 5
 KEYS_REST_FACTOR = 4
 # Settled in one transaction: who finishes thousands at a time has others wait for one such part of them.
 SETTLE_MOST = 1000
+# Lines that are looked back at in one go.
+LOOKED_BACK_AT_ONCE = 64
+# About what it may take to claim for a tenant, or to settle, where somebody waits who has but few deliveries.
+SHORT_S = 0.01
 # Bodies that are read in one go, by their number and about by their size; and all that are read before anything else is done.
 BODIES_AT_ONCE = 256
 BODY_BYTES_AT_ONCE = 8 * 1024 * 1024
@@ -61,6 +67,10 @@ IDLE_POLL_S = 0.025
 # that have. (What it waits for others meanwhile does not count: the busier they are, the later a new delivery would be seen.)
 IDLE_POLL_FACTOR = 10
 MAX_POLL_S = 0.25
+
+
+# How long the crew of this process works for each tenant.
+delivering = Throttle()
 
 
 class Crew:
@@ -129,9 +139,10 @@ class _Work:
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        # What has finished, and of which line each is.
+        # What has finished, and of which line each is; how many of each tenant.
         self._done: list[Done] = []
         self._whose: list[Line] = []
+        self._finished: Counter[object] = Counter()
         self._settled_at = monotonic()
         self._claim_at = self._config_at = self._keys_at = 0.0
         self._looking_back = LookingBack()
@@ -141,8 +152,19 @@ class _Work:
         self._left_out = False
         # Of the bodies that were read last, in bytes, on average.
         self._body_size = 4096.0
+        # How many deliveries this round has worked at, by tenant; and what it takes to work at one, of late.
+        self._done_for: Counter[object] = Counter()
+        # What it takes to claim a delivery, and to settle one, of late.
+        self._claim_s = self._settle_s = 0.00005
+        # Lines that are still to be looked back at in this slice, and how long that took for the others.
+        self._slice: Slice | None = None
+        self._to_look: deque[Line] = deque()
+        self._looked_s = 0.0
+        # How long it has waited for results, in all.
+        self._waited_s = 0.0
 
     def do(self, tenures: Sequence[Tenure]) -> None:
+        began, waited_s = monotonic(), self._waited_s
         try:
             for tenure in tenures:
                 tenure.keep_lease()
@@ -155,6 +177,19 @@ class _Work:
             self._troubles = 0
         except (DatabaseError, InterfaceError) as error:
             self._wait_for_database(error)
+        self._share_out(monotonic() - began - (self._waited_s - waited_s))
+
+    def _share_out(self, worked_s: float) -> None:
+        """Count the work of this round for those it was done for, by how many deliveries of each were looked for, taken and settled."""
+        number = sum(self._done_for.values())
+        if number:
+            for tenant, its in self._done_for.items():
+                delivering.worked(tenant, worked_s * its / number)
+            self._done_for.clear()
+
+    def _in_one_go(self, tenant: object) -> int:
+        """What is claimed of a tenant's at once: what takes a moment, where somebody waits who has but few."""
+        return _moments(self._claim_s, IN_ONE_GO - 1) if delivering.slows(tenant) else IN_ONE_GO
 
     def _refresh(self, tenures: Sequence[Tenure]) -> None:
         """One look at the configuration's version for all of them; one who has just come has not seen any."""
@@ -162,13 +197,16 @@ class _Work:
         if began >= self._config_at or any(tenure.config_version < 0 for tenure in tenures):
             self._config_version, self._config_at = ConfigVersion.current(), began + CONFIG_EVERY_S
         for tenure in tenures:
+            if monotonic() - began > SHORT_S and tenure.config_version >= 0:
+                # The others have their turn in the next rounds.
+                break
             try:
                 tenure.refresh_lines(self._config_version)
             except (DatabaseError, InterfaceError):
                 raise
             except Exception as fault:  # noqa: BLE001 - of our own, in what one lane's endpoints say: the others go on
                 tenure.fault = fault
-        self._config_at = max(self._config_at, monotonic() + (monotonic() - began) * CONFIG_REST_FACTOR)
+        self._config_at = max(self._config_at, monotonic()) + (monotonic() - began) * CONFIG_REST_FACTOR
 
     def _wait_for_database(self, error: Exception) -> None:
         """Keep what is in flight and what is done; both are worth settling once the database is back."""
@@ -185,14 +223,28 @@ class _Work:
         if began < self._claim_at:
             return
         spent = thread_time()
-        self._look_back(lines, now)
-        self._give_keys([line for line in lines if line.keying and line.open])
         self._left_out = False
-        asked = self._take(lines, lines, now)
+        tenants = {line.gate.tenant for line in lines}
+        slow = {tenant for tenant in tenants if delivering.slows(tenant)}
+        rests = {tenant: rest_s for tenant in tenants if (rest_s := delivering.rest_s(tenant))}
+        # First those who have but few, who do not wait for the claims of the others.
+        asked = self._claim_for([line for line in lines if line.gate.tenant not in slow], lines, now)
+        if slow:
+            asked += self._claim_for([line for line in lines if line.gate.tenant in slow and line.gate.tenant not in rests], lines, now)
+        for line in lines:
+            if line.gate.tenant in rests and line.gate.limit:
+                # Whoever holds the lane has not seen all that there is.
+                line.claims.exhausted = False
+        self._look_back(lines, now)
+        self._plan_next(thread_time() - spent, asked, min(rests.values(), default=None))
+
+    def _claim_for(self, some: Sequence[Line], lines: Sequence[Line], now: datetime) -> list[Line]:
+        self._give_keys([line for line in some if line.keying and line.open])
+        asked = self._take(some, lines, now)
         # News of ordered endpoints says which subjects to look at.
         if leading := [line for line in asked if line.claims.has_leads]:
             self._take(leading, lines, now)
-        self._plan_next(thread_time() - spent, asked)
+        return asked
 
     def _give_keys(self, lines: Sequence[Line]) -> None:
         """Have the deliveries of endpoints that became ordered given their keys: a part of one endpoint's, and then the others go on."""
@@ -213,23 +265,35 @@ class _Work:
         self._keys_at = monotonic() + (monotonic() - began) * KEYS_REST_FACTOR
 
     def _look_back(self, lines: Sequence[Line], now: datetime) -> None:
-        """Look for what is due below where the claims stand."""
-        slice = self._looking_back.next(now, monotonic())
-        wants = [(line, want) for line in lines if (want := line.look_back(slice))] if slice else []
-        if slice and wants:
-            began = monotonic()
-            found = _by_endpoint(engine().claim([want for _, want in wants], slice.until))
-            self._looking_back.took(slice, monotonic() - began, monotonic())
-            for line, _ in wants:
-                line.seen(found.get(line.endpoint_id, ()))
+        """Look for what is due below where the claims stand: some lines at a time, for others wait meanwhile."""
+        if not self._to_look:
+            self._slice, self._looked_s = self._looking_back.next(now, monotonic()), 0.0
+            self._to_look.extend(lines if self._slice else ())
+        if not self._slice:
+            return
+        began, wants = monotonic(), list[tuple[Line, Want]]()
+        while self._to_look and len(wants) < LOOKED_BACK_AT_ONCE:
+            line = self._to_look.popleft()
+            if not line.left and (want := line.look_back(self._slice)):
+                wants.append((line, want))
+        found = _by_endpoint(engine().claim([want for _, want in wants], self._slice.until)) if wants else {}
+        for line, _ in wants:
+            line.seen(found.get(line.endpoint_id, ()))
+        self._looked_s += monotonic() - began
+        if not self._to_look:
+            self._looking_back.took(self._slice, self._looked_s, monotonic())
 
     def _take(self, some: Sequence[Line], lines: Sequence[Line], now: datetime) -> list[Line]:
         """Claim for some of the lines what is their share. Returns those that wanted anything."""
-        window = Window(lines)
+        began, window = monotonic(), Window(lines, self._in_one_go)
         wants = window.wants(some, now)
+        self._done_for.update(line.gate.tenant for line, _ in wants)
         self._left_out = self._left_out or window.left_out
         found = _found([want for _, want in wants], now)
-        self._add_bodies(deque((line, dues) for line, _ in wants if (dues := line.choose(found.get(line.endpoint_id, ()), now))))
+        chosen = deque((line, dues) for line, _ in wants if (dues := line.choose(found.get(line.endpoint_id, ()), now)))
+        number = len(wants) + sum(len(dues) for _, dues in chosen)
+        self._add_bodies(chosen)
+        self._claim_s += _learned(self._claim_s, number, monotonic() - began)
         return [line for line, _ in wants]
 
     def _add_bodies(self, chosen: deque[tuple[Line, Sequence[Due]]]) -> None:
@@ -249,6 +313,8 @@ class _Work:
             left -= size
             self._body_size = max(1.0, size / (sum(len(dues) for _, dues in part) or 1))
             for line, dues in part:
+                self._done_for[line.gate.tenant] += len(dues)
+                delivering.came(line.gate.tenant)
                 self._add(line, line.take(dues, bodies))
         for line, dues in chosen:
             line.put_back(dues)
@@ -259,16 +325,22 @@ class _Work:
         for line in () if self._looking_back.is_cheap else tenure.lines.values():
             line.keep_standing()
 
-    def _plan_next(self, took_s: float, lines: Sequence[Line]) -> None:
-        """Where there is more, go on as soon as half of what was taken is through; otherwise look again after a while."""
+    def _plan_next(self, took_s: float, lines: Sequence[Line], rest_over_s: float | None) -> None:
+        """Where there is more, go on as soon as half of what was taken is through; otherwise look again after a while.
+
+        `rest_over_s`: when the first is over of those that were left out because they rest.
+        """
         more = [line.most for line in lines if not line.claims.exhausted] or [1] * self._left_out
         self._inbox.enough = max(1, min(SETTLE_AT, *more) // 2) if more else SETTLE_AT // 2
         rest_s = min(max(IDLE_POLL_S, took_s * IDLE_POLL_FACTOR), MAX_POLL_S)
+        rest_s = rest_s if rest_over_s is None else min(rest_s, rest_over_s)
         self._claim_at = 0.0 if more else monotonic() + rest_s
 
     def _collect(self, tenures: Sequence[Tenure]) -> None:
-        results = self._inbox.take(IDLE_POLL_S)
-        if results is POKED:
+        began = monotonic()
+        results = self._inbox.take(IDLE_POLL_S, SETTLE_AT)
+        self._waited_s += monotonic() - began
+        if self._inbox.was_poked():
             self._claim_at = 0.0
         for result in results:
             sent: Sent = result.tag
@@ -282,6 +354,7 @@ class _Work:
     def _add(self, line: Line, done: Sequence[Done]) -> None:
         self._done += done
         self._whose += [line] * len(done)
+        self._finished[line.gate.tenant] += len(done)
 
     def _settle(self, tenures: Sequence[Tenure]) -> None:
         """One transaction for everything that finished: attempts, new states, tallies, and how the endpoints are doing."""
@@ -292,15 +365,31 @@ class _Work:
         if len(self._done) < SETTLE_AT and now - self._settled_at < SETTLE_EVERY_S:
             return
         turned = {tenure: [line for line in tenure.lines.values() if line.has_news] for tenure in tenures}
-        done = self._done[:SETTLE_MOST]
+        is_short = any(number and delivering.slows(tenant) for tenant, number in self._finished.items())
+        done = self._done[: _moments(self._settle_s, SETTLE_MOST) if is_short else SETTLE_MOST]
         settle(done, lambda: _store(turned))
         for tenure, lines in turned.items():
             for line in lines if tenure.holding.held else ():
                 line.news_is_stored()
         for line, each in zip(self._whose, done, strict=False):
             line.settled(each.settlement.id)
+            self._done_for[line.gate.tenant] += 1
+            self._finished[line.gate.tenant] -= 1
         self._done, self._whose = self._done[len(done) :], self._whose[len(done) :]
+        if not self._done:
+            self._finished.clear()
+        self._settle_s += _learned(self._settle_s, len(done), monotonic() - now)
         self._settled_at = monotonic()
+
+
+def _learned(cost_s: float, number: int, took_s: float) -> float:
+    """What a figure of what one delivery costs changes by, now that so many took so long."""
+    return (took_s / number - cost_s) * min(1.0, number / SETTLE_AT) if number else 0.0
+
+
+def _moments(cost_s: float, most: int) -> int:
+    """How many deliveries take a moment."""
+    return max(LEAST, min(int(SHORT_S / cost_s), most))
 
 
 def _first(chosen: deque[tuple[Line, Sequence[Due]]], most: int) -> list[tuple[Line, Sequence[Due]]]:
@@ -340,8 +429,7 @@ def _store(turned: Mapping[Tenure, Sequence[Line]]) -> None:
     """
     news = in_order(line for tenure in sorted(turned, key=lambda tenure: tenure.lane) if turned[tenure] and tenure.holding.hold_on() for line in turned[tenure])
     disabled = [line for line in news if line.condemned and Endpoint.objects.active().filter(pk=line.endpoint_id).mark(Endpoint.State.DISABLED, line.condemned)]
-    for line in news:
-        line.store_news()
+    health.store((line.endpoint_id, line.version, line.health) for line in news)
     if disabled:
         ConfigVersion.bump()
     for line in disabled:

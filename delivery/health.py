@@ -1,9 +1,10 @@
 """The health of endpoints in the database: what has to outlive a turn of a lane."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import Q
 
 from delivery import breaker
@@ -29,14 +30,14 @@ def differs(before: Health, after: Health) -> bool:
     return any(getattr(before, name) != getattr(after, name) for name in _FIELDS if name != "reason")
 
 
-def store(endpoint: UUID, version: int, health: Health) -> None:
-    """Keep the health of an endpoint, unless people have changed it since this version was read."""
-    _write(endpoint, version, {name: getattr(health, name) for name in _FIELDS} | {"reason": health.reason[:300]})
+def store(news: Iterable[tuple[UUID, int, Health]]) -> None:
+    """Keep the health of endpoints, unless people have changed it since this version was read."""
+    _write({id: (version, {name: getattr(health, name) for name in _FIELDS} | {"reason": health.reason[:300]}) for id, version, health in news})
 
 
-def store_pace(endpoint: UUID, version: int, next_request_at: datetime) -> None:
-    """Keep when an endpoint with a rate limit may have its next request, for the next owner of its lane."""
-    _write(endpoint, version, {"paced_until": next_request_at})
+def store_paces(paces: Iterable[tuple[UUID, int, datetime]]) -> None:
+    """Keep when endpoints with a rate limit may have their next request, for the next owner of their lane."""
+    _write({id: (version, {"paced_until": next_request_at}) for id, version, next_request_at in paces})
 
 
 def held(now: datetime) -> Q:
@@ -53,6 +54,18 @@ def rows(endpoints: Iterable[UUID]) -> dict[UUID, EndpointHealth]:
     return EndpointHealth.objects.in_bulk(list(endpoints))
 
 
-def _write(endpoint: UUID, version: int, values: dict[str, object]) -> None:
-    if not EndpointHealth.objects.filter(pk=endpoint, version=version).update(**values) and version == 0:
-        EndpointHealth.objects.bulk_create([EndpointHealth(endpoint_id=endpoint, **values)], ignore_conflicts=True)
+def _write(values: Mapping[UUID, tuple[int, Mapping[str, object]]]) -> None:
+    """For many endpoints at once: hundreds of them turn together, and a statement for each would keep all lanes of a process waiting."""
+    if not values:
+        return
+    with transaction.atomic():
+        there = EndpointHealth.objects.select_for_update(no_key=True).filter(pk__in=values).order_by("pk")
+        rows = {row.pk: row for row in there}
+        changed = [row for id, row in rows.items() if row.version == values[id][0]]
+        for row in changed:
+            for name, value in values[row.pk][1].items():
+                setattr(row, name, value)
+        if changed:
+            EndpointHealth.objects.bulk_update(changed, list(values[changed[0].pk][1]))
+        new = [EndpointHealth(endpoint_id=id, **fields) for id, (version, fields) in values.items() if version == 0 and id not in rows]
+        EndpointHealth.objects.bulk_create(new, ignore_conflicts=True)

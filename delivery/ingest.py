@@ -14,7 +14,7 @@ A crash before the commit leaves no answer; a client that tries again with the s
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from time import sleep
+from time import monotonic, sleep
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from delivery.models import Event
 from delivery.outbox import MAX_BATCH, Outbox
 from delivery.sources import api
 from delivery.sources.incoming import Incoming
+from delivery.throttle import Throttle
 from subscriptions.allowance import most
 from subscriptions.models import Source
 
@@ -37,6 +38,14 @@ MAX_OUTBOXES = 1000
 # What one transaction holds, besides MAX_BATCH events: about 20 ms of the database, which is what others wait for.
 MAX_OWED = 2000
 MAX_BYTES = 2 * 1024 * 1024
+# A transaction costs as much as so many rows, before it has any.
+ROWS_ALIKE = 250
+# … and about what it may take while others wait, who have but little to store.
+SHORT_S = 0.01
+
+
+# How long the committer of this process works for each tenant, by its id as text.
+posting = Throttle()
 
 
 class Accepted(NamedTuple):
@@ -133,6 +142,9 @@ class GroupCommit:
         self._thread: threading.Thread | None = None
         # How many callers shared the last transaction, or the last few.
         self._company = 0
+        # Deliveries that the last part owes, and what a row of a transaction takes of late.
+        self._owed = 0
+        self._row_s = 0.00002
 
     def publish(self, source: Source, events: Sequence[Posted]) -> list[Accepted]:
         if not events:
@@ -166,9 +178,11 @@ class GroupCommit:
             queues = self._round()
             self._company = 0
             for queue in queues:
-                if parts := self._take(queue):
+                began, tenant = monotonic(), queue[0].source.tenant_id
+                if parts := self._take(queue, tenant):
                     self._company += len(parts)
                     self._commit(parts)
+                    self._count(tenant, parts, monotonic() - began)
 
     def _round(self) -> list[deque[_Order]]:
         """Wait for orders. Returns the queues that have some: each has its turn before one has another."""
@@ -176,15 +190,29 @@ class GroupCommit:
             self._queues = {tenant: queue for tenant, queue in self._queues.items() if queue}
             while not self._queues:
                 self._something.wait()
+            while not (rested := self._rested()):
+                self._something.wait(max(0.001, min(posting.rest_s(_known_as(tenant)) for tenant in self._queues)))
         if self._company >= CROWD:
             # Those that were just answered are about to post again: most of them come within this.
             sleep(COMPANY_S)
-        with self._something:
-            return list(self._queues.values())
+            with self._something:
+                rested = self._rested()
+        return rested
 
-    def _take(self, queue: deque[_Order]) -> list[_Part]:
+    def _rested(self) -> list[deque[_Order]]:
+        return [queue for tenant, queue in self._queues.items() if not posting.rest_s(_known_as(tenant))]
+
+    def _count(self, tenant: UUID | None, parts: Sequence[_Part], took_s: float) -> None:
+        """What a transaction has taken, of this tenant's time and for the size of the next ones."""
+        posting.worked(_known_as(tenant), took_s)
+        posting.came(_known_as(tenant))
+        rows = ROWS_ALIKE + sum(len(part.events) for part in parts) + self._owed
+        self._row_s += (took_s / rows - self._row_s) * min(1.0, rows / 1000)
+
+    def _take(self, queue: deque[_Order], tenant: UUID | None) -> list[_Part]:
         """The next events, as many as one transaction holds. They are of one source: each source has its own."""
-        parts, source, room = list[_Part](), queue[0].source, _Room()
+        parts, source = list[_Part](), queue[0].source
+        room = _Room(int(SHORT_S / self._row_s) - ROWS_ALIKE if posting.slows(_known_as(tenant)) else None)
         try:
             outbox = _outbox_of(source, self._outboxes)
         except Exception as error:  # noqa: BLE001 - its tenant was removed, say: this thread serves everybody, and has to live
@@ -199,6 +227,7 @@ class GroupCommit:
                 parts.append(_Part(order, order.events[first : order.taken]))
             if order.over:
                 queue.popleft()
+        self._owed = room.taken
         return parts
 
     def _commit(self, parts: Sequence[_Part]) -> None:
@@ -223,17 +252,24 @@ class GroupCommit:
 class _Room:
     """What is left in one transaction. The first event always fits."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int | None = None) -> None:
         self.full = False
-        self._events, self._owed, self._bytes = MAX_BATCH, MAX_OWED, MAX_BYTES
+        # Deliveries that are taken, as far as that is known.
+        self.taken = 0
+        most = MAX_OWED if rows is None else max(1, min(rows, MAX_OWED))
+        self._events, self._owed, self._bytes = min(MAX_BATCH, most), most, MAX_BYTES
+        self._first = True
 
     def takes(self, outbox: Outbox, event: Incoming) -> bool:
         """Take the event, if it fits in."""
         # What a source's events owe is known once it has stored one.
-        owed = outbox.owes(event) if outbox.compiled.version >= 0 else MAX_OWED
+        is_known = outbox.compiled.version >= 0
+        owed = outbox.owes(event) if is_known else MAX_OWED
         size = len(event.body)
-        fits = self._events == MAX_BATCH or (owed <= self._owed and size <= self._bytes and self._events > 0)
+        fits = self._first or (owed <= self._owed and size <= self._bytes and self._events > 0)
         if fits:
+            self._first = False
+            self.taken += owed if is_known else 0
             self._events -= 1
             self._owed -= owed
             self._bytes -= size
@@ -293,6 +329,11 @@ def _outbox_of(source: Source, outboxes: dict[UUID, Outbox]) -> Outbox:
     own = source.tenant.quotas if source.tenant else None
     outbox.most_owed = None if own is None else most("deliveries_per_event", own)
     return outbox
+
+
+def _known_as(tenant: UUID | None) -> str:
+    """As the web server's threads know it, which work for the same ones."""
+    return str(tenant)
 
 
 def _compared(posted: Posted, id: UUID, subject: str, body: bytes) -> Accepted:

@@ -7,6 +7,7 @@ import logging
 import threading
 
 from django.conf import settings
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from delivery import health, leases, order, tenure
@@ -34,18 +35,27 @@ def drain(lane: int) -> bool:
         holding = Holding(lane_lease(lane), tenure.LEASE_S)
         if tenure.stopping.is_set() or not holding.take():
             return False
-        _crew.serve(Tenure(lane, holding, _crew.inbox))
+        served = Tenure(lane, holding, _crew.inbox)
+        _crew.serve(served)
     finally:
         with _here_lock:
             _here.discard(lane)
-    # Whoever published while the lane was owned sent no wake. Now that it is free, look once more.
-    return not tenure.stopping.is_set() and lane in lanes_due()
+    if tenure.stopping.is_set() or served.lost:
+        return False
+    # Whoever published while the lane was owned sent no wake. Now that it is free, look once more, unless it was given up in the
+    # middle of its work.
+    return served.hands_on or lane in _due(Endpoint.objects.active().in_lane(lane))
 
 
 def lanes_due() -> set[int]:
     """Lanes with a delivery that could be sent now and that nobody owns."""
+    return _due(Endpoint.objects.active())
+
+
+def _due(endpoints: "QuerySet[Endpoint]") -> set[int]:
+    """Those of these endpoints' lanes."""
     now = timezone.now()
-    ready = list(Endpoint.objects.active().exclude(health.held(now)).order_by().values_list("pk", "shard", "ordered", "health__ordered_since"))
+    ready = list(endpoints.exclude(health.held(now)).order_by().values_list("pk", "shard", "ordered", "health__ordered_since"))
     lanes = {endpoint: shard % settings.JETRELAY_LANES for endpoint, shard, *_ in ready}
     # An owner looks for itself.
     owned = leases.live(map(lane_lease, set(lanes.values())))

@@ -37,8 +37,6 @@ from subscriptions.models import Endpoint
 _AGAIN = Verdict(Outcome.RETRY, counted=False)
 # Attempts that cost a delivery nothing before a plain refusal of a probe counts.
 PATIENT_PROBES = 3
-# An endpoint that has not answered for so long has no part in how quick its lane is.
-RECENT_S = 1.0
 # How far ahead deliveries are claimed for an endpoint with a rate limit, in seconds.
 AHEAD_S = 2.0
 # Smaller ones are not worth counting: as many as may be claimed take some ten megabytes.
@@ -203,11 +201,6 @@ class Line:
         if self.target and self.gate.waiting:
             self.target.sender.submit_to(self.gate, ())
 
-    @property
-    def is_quick(self) -> bool:
-        """Whether something has come back of late."""
-        return bool(self.owned) and monotonic() - self.last_result_at < RECENT_S
-
     def is_slow(self, patience_s: float) -> bool:
         """Whether requests are open and nothing has come back for so long."""
         return self.gate.open > 0 and monotonic() - self.last_result_at > patience_s
@@ -365,18 +358,15 @@ class Line:
     def has_news(self) -> bool:
         return bool(self.condemned) or health.has_turned(self.stored_health, self.health)
 
-    def store_news(self) -> None:
-        """In the caller's transaction; `news_is_stored` once that is committed."""
-        health.store(self.endpoint_id, self.version, self.health)
-
-    def leave(self) -> None:
-        """Keep what the next owner has to know that was not worth a write before."""
+    def rest(self) -> None:
+        """Nothing is sent from now on, which counts for the endpoint's health."""
         if not self.owned:
             self.health = breaker.rested(self.health, self.max_in_flight)
-        if health.differs(self.stored_health, self.health):
-            self.store_news()
-        if self.next_request_at:
-            health.store_pace(self.endpoint_id, self.version, self.next_request_at)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the next owner has anything to know that was not worth a write before."""
+        return health.differs(self.stored_health, self.health)
 
     def news_is_stored(self) -> None:
         self.stored_health, self.condemned = self.health, ""

@@ -50,6 +50,8 @@ class Tenure:
         # Set while nothing new is sent: at the end of a slice, at shutdown, or because the lease is lost.
         self.stopped_at: float | None = None
         self.lost = False
+        # Whether it ends in the middle of its work, for others to have their share.
+        self.hands_on = False
         # Whether the lane has been given up, and why if it was for a fault.
         self.over = False
         self.fault: BaseException | None = None
@@ -67,6 +69,7 @@ class Tenure:
         if self.stopped_at is None:
             if not (stopping.is_set() or self._slice_is_over()):
                 return not self._is_busy() and monotonic() - self.busy_at > LINGER_S and not self._is_looking()
+            self.hands_on = not stopping.is_set()
             self._stop_sending()
         if not self._is_busy():
             return True
@@ -103,7 +106,7 @@ class Tenure:
             line.close()
 
     def _go_on(self) -> None:
-        self.stopped_at = None
+        self.stopped_at, self.hands_on = None, False
         self.slice_started = monotonic()
         self.config_version = -1
 
@@ -126,12 +129,20 @@ class Tenure:
             line.left = True
         try:
             with transaction.atomic():
-                for line in in_order(self.lines.values()) if self.holding.hold_on() else ():
-                    line.leave()
+                if self.holding.hold_on():
+                    self._store()
             self.holding.release()
         except (DatabaseError, InterfaceError) as error:
             logger.warning("Lane %d could not be given up and is free again in %.0f s: %s", self.lane, LEASE_S, str(error).strip())
             connection.close()
+
+    def _store(self) -> None:
+        """What the next owner has to know."""
+        for line in self.lines.values():
+            line.rest()
+        health.store((line.endpoint_id, line.version, line.health) for line in self.lines.values() if line.has_changed)
+        paced = ((line, line.next_request_at) for line in self.lines.values())
+        health.store_paces((line.endpoint_id, line.version, at) for line, at in paced if at)
 
     # --- its endpoints -------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ that wait to be sent, those that are on their way too, and the bytes of large bo
 Of a tenant's share its lines have parts by their weight; where that would be too little for each, they take turns.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from delivery.engines.base import Head, Subjects, Want
@@ -16,8 +16,8 @@ from delivery.shares import Shares
 WAITING = 4000
 OWNED = 65_536
 MAX_BYTES = 256 * 1024 * 1024
-# All that is claimed for one tenant in one go; and where somebody has only a few to deliver: what others take is what he waits for.
-IN_ONE_GO, CONSIDERATE = 2000, 250
+# All that is claimed for one tenant in one go.
+IN_ONE_GO = 2000
 # What a line is given in any case, if it may have so many in flight: a tenant's endpoints that hang must not keep its others waiting.
 LEAST = 32
 # What a line that was caught up with is given at least. It has a backlog if there is more.
@@ -31,18 +31,17 @@ Wanted = tuple[Line, Want | Head | Subjects]
 class Window:
     """What is claimed at this moment for all lines together."""
 
-    def __init__(self, lines: Iterable[Line]) -> None:
+    def __init__(self, lines: Iterable[Line], in_one_go: Callable[[object], int] = lambda _: IN_ONE_GO) -> None:
         self._shares = waiting, owned, held = Shares(WAITING), Shares(OWNED), Shares(MAX_BYTES)
         # Whether some lines have a backlog and were not asked.
         self.left_out = False
-        self._considerate = False
+        self._in_one_go = in_one_go
         for line in lines:
             if line.owned:
                 tenant = line.gate.tenant
                 waiting.take(tenant, line.waiting)
                 owned.take(tenant, len(line.owned))
                 held.take(tenant, line.held_bytes)
-                self._considerate = self._considerate or (line.claims.exhausted and line.is_quick)
 
     def wants(self, lines: Sequence[Line], now: datetime) -> list[Wanted]:
         """What these lines want to claim."""
@@ -53,15 +52,16 @@ class Window:
         for tenant, its in tenants.items():
             waiting, owned, held = (each.room(tenant) for each in self._shares)
             if owned and held:
-                hungry = [line for line in its if not line.claims.exhausted]
-                idle = [line for line in its if line.claims.exhausted]
+                left = self._in_one_go(tenant)
+                # Where others have but few, those that were caught up with take turns too.
+                hungry = [line for line in its if left < IN_ONE_GO or not line.claims.exhausted]
+                idle = [line for line in its if line.claims.exhausted] if left >= IN_ONE_GO else []
                 wanted += _each(idle, max(FEW, min(waiting, owned) // len(idle)), now) if idle else ()
-                wanted += self._of_hungry(hungry, min(waiting, owned), now)
+                wanted += self._of_hungry(hungry, min(waiting, owned), left, now)
         return self._in_turn(wanted)
 
-    def _of_hungry(self, lines: list[Line], room: int, now: datetime) -> list[Wanted]:
+    def _of_hungry(self, lines: list[Line], room: int, left: int, now: datetime) -> list[Wanted]:
         """A part by weight for each, and something in any case. Where that is too much for one go, others go first next time."""
-        left = CONSIDERATE if self._considerate else IN_ONE_GO
         part = min(room, left) / (sum(line.weight for line in lines) or 1)
         lines.sort(key=lambda line: line.turn)
         first = lines[0].turn if lines else 0.0
@@ -70,7 +70,7 @@ class Window:
             if left <= 0:
                 self.left_out = True
                 break
-            share = max(int(part * line.weight), min(line.max_in_flight, LEAST))
+            share = max(int(part * line.weight), min(line.max_in_flight, FEW if line.claims.exhausted else LEAST))
             if want := line.want(share, now):
                 wanted.append((line, want))
                 line.turn = max(line.turn, first) + 1 / line.weight

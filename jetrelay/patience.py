@@ -10,7 +10,7 @@ Commands, workers and the listener take as long as they need: what they do comes
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any
 
 from django.conf import settings
@@ -38,6 +38,8 @@ class _Request(threading.local):
     left_s = 0.0
     # On the monotonic clock, of the statement that runs.
     until = 0.0
+    # What the database has worked for this thread, ever.
+    used_s = 0.0
     # The connection that has a limit already, and which.
     bound: tuple[Any, float] | None = None
 
@@ -70,6 +72,11 @@ def patience(limit_s: float) -> Iterator[None]:
         _request.limit_s = _request.until = 0.0
         if not keeps and connection.connection is not None:
             _release()
+
+
+def used_s() -> float:
+    """What this thread has worked, ever, and the database for it."""
+    return thread_time() + _request.used_s
 
 
 def bind_new(**made: Any) -> None:
@@ -121,4 +128,6 @@ def _counted(execute: Any, sql: str, params: Any, many: bool, context: Any) -> A
     try:
         return execute(sql, params, many, context)
     finally:
-        _request.left_s -= monotonic() - began
+        took_s = monotonic() - began
+        _request.left_s -= took_s
+        _request.used_s += took_s

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 def front(posters: int = places.POSTERS) -> Front:
     """An application of its own, whose events are posted by so many threads."""
     waiting = FairThreads(posters, max(posters, places.POSTS), places.TURN_WITHIN_S, "poster")
-    working = FairThreads(places.SITE_THREADS, places.CALLS, places.TURN_WITHIN_S, "site")
+    working = FairThreads(places.SITE_THREADS, places.CALLS, places.TURN_WITHIN_S, "site", patience.used_s)
     posted: Route = (waiting, express(working))
     worked: Route = (working, site)
     apart: dict[str, Route] = {

@@ -41,6 +41,10 @@ class GuardedShares:
             if asker.stranger:
                 self._strangers.give_back(asker, amount)
 
+    def held(self, asker: Asker) -> float:
+        """How much this one has; a stranger, of those that all strangers have."""
+        return self._strangers.held(asker) if asker.stranger else self._all.held(asker)
+
     @property
     def free(self) -> float:
         return self._all.free

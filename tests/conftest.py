@@ -15,6 +15,7 @@ from delivery import crew, ingest, owing, tenure
 from delivery.destinations import http
 from jetrelay import askers, counting
 from jetrelay.api import events, idempotency, limits
+from jetrelay.front import threads as front_threads
 from subscriptions import keys
 from tests.draining import when
 from tests.receiver import Receiver
@@ -89,6 +90,13 @@ def one_window() -> Iterator[Any]:
 def cheap_passwords(settings: Any) -> None:
     """Where many are tried: a password's digest is slow by design, and how slow is Django's matter."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def _rested() -> None:
+    """Nobody is busy because of the test before."""
+    for part in (ingest.posting, crew.delivering, front_threads.answering):
+        part.forget()
 
 
 @pytest.fixture

@@ -3,11 +3,15 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from time import monotonic
 from typing import TypeVar
 
 import pytest
 
-from jetrelay.front.threads import FairThreads
+from delivery import throttle
+from delivery.ingest import posting
+from delivery.throttle import REST_FACTOR
+from jetrelay.front.threads import FairThreads, answering
 from jetrelay.shares import Asker
 from tests.threads import eventually
 
@@ -115,3 +119,40 @@ def test_strangers_together_have_half() -> None:
     assert ask(threads, OTHER, lambda: 7).result(PATIENCE_S) == 7
     assert slow.most == 4
     slow.end.set()
+
+
+def test_a_busy_one_has_one_thread_and_rests_with_it_beside_somebody_who_posts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow the machine is.
+    monkeypatch.setattr(throttle, "PRESENT_S", 3600.0)
+    very_busy_s = 1e12
+
+    used = threading.local()
+
+    def used_s() -> float:
+        return float(getattr(used, "s", 0.0))
+
+    def work() -> None:
+        used.s = used_s() + 0.1
+        at_work.append(threading.get_ident())
+
+    at_work = list[int]()
+    threads, slow = FairThreads(8, 200, PATIENCE_S, "test", used_s), Slow()
+    answering.worked(GREEDY.id, very_busy_s)
+    posting.came(OTHER.id)
+    assert answering.slows(GREEDY.id)
+    calls = [ask(threads, GREEDY, slow) for _ in range(10)]
+    eventually(lambda: slow.at_work == 1)
+    # Others have theirs.
+    others = [ask(threads, OTHER, slow) for _ in range(3)]
+    eventually(lambda: slow.at_work == 4)
+    slow.end.set()
+    assert sum(call.result(PATIENCE_S) for call in (*calls, *others)) == 13
+    assert slow.most == 4
+    # What it used is counted, and makes it rest: the thread is back only after that.
+    answering.forget()
+    answering.worked(GREEDY.id, very_busy_s)
+    posting.came(OTHER.id)
+    began = monotonic()
+    ask(threads, GREEDY, work).result(PATIENCE_S)
+    ask(threads, GREEDY, work).result(PATIENCE_S)
+    assert monotonic() - began >= 0.1 * REST_FACTOR

@@ -9,7 +9,7 @@ import pytest
 from django.db import DataError, InterfaceError, OperationalError, connection, connections
 from pytest_django import DjangoAssertNumQueries
 
-from delivery import ingest
+from delivery import ingest, throttle
 from delivery.engines.base import EventCounts
 from delivery.ingest import Accepted, GroupCommit, NotStored, OneByOne, Posted, Publisher, store
 from delivery.models import Delivery, Event, EventTally
@@ -167,6 +167,37 @@ def test_another_tenant_waits_for_one_turn_of_a_batch(committer: Committer, monk
     # It came while the first turn of the batch was under way, and was stored after the second at the latest.
     assert len(seen) == len(greedy.sizes) == 21
     assert seen[2:] == [1] * 19
+
+
+@committed
+def test_a_busy_tenants_transactions_are_small_beside_somebody_who_posts_little(committer: Committer) -> None:
+    source = make_api_source(tenant=make_tenant(slug="busy"))
+    outbox = committer.watch(source)
+    ingest.posting.worked(str(source.tenant_id), 100.0)
+    ingest.posting.came("modest")
+    # Of the next rows each takes a millisecond, as it has learned.
+    committer._row_s = 0.001
+    calls = publish_together(committer, outbox, [[make_posted()], [make_posted() for _ in range(3)]])
+    assert [len(call.result()) for call in calls] == [1, 3]
+    assert outbox.sizes == [1, 1, 1, 1]
+
+
+@committed
+def test_a_busy_tenant_rests_and_others_do_not_wait_for_that(committer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, modest = [committer.watch(make_api_source(tenant=make_tenant(slug=slug))) for slug in ("busy", "modest")]
+    for outbox in (busy, modest):
+        outbox.let.set()
+    for name in ("REST_FACTOR", "MOST_REST_S"):
+        monkeypatch.setattr(throttle, name, 3600.0)
+    ingest.posting.came(str(modest.source.tenant_id))
+    ingest.posting.worked(str(busy.source.tenant_id), 1.0)
+    waiting = Elsewhere(lambda: committer.publish(busy.source, [make_posted()]))
+    for _ in range(3):
+        committer.publish(modest.source, [make_posted()])
+    assert not busy.sizes, "it rests"
+    ingest.posting.forget()
+    committer.publish(modest.source, [make_posted()])
+    assert len(waiting.result()) == 1
 
 
 @committed

@@ -11,7 +11,7 @@ from delivery.destinations.exchange import Inbox, Request
 from delivery.engines.base import Due, Head, Subjects, Want
 from delivery.lines import Line
 from delivery.runs import RunClaims
-from delivery.window import CONSIDERATE, FEW, LEAST, MAX_BYTES, ORDERED, OWNED, WAITING, Window
+from delivery.window import FEW, LEAST, MAX_BYTES, ORDERED, OWNED, WAITING, Window
 from tests.builders import some_id
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
@@ -69,11 +69,17 @@ def test_six_hundred_endpoints_claim_no_more_in_one_go_than_a_few(hungry: bool) 
     assert asked(Window(lines), lines)["one"] <= max(WAITING // 2 + LEAST, 600 * FEW)
 
 
-def test_what_others_claim_in_one_go_is_little_while_somebody_has_few() -> None:
-    quick = holding(make_line(1000, "few"), started=1)
-    quick.last_result_at = monotonic()
-    lines = [*make_lines(600, hungry=True, max_in_flight=1000), quick]
-    assert asked(Window(lines), lines)["one"] <= CONSIDERATE + LEAST
+@pytest.mark.parametrize("hungry", [True, False])
+def test_a_busy_tenant_claims_little_in_one_go_and_its_endpoints_take_turns(hungry: bool) -> None:
+    lines, few = make_lines(600, hungry=hungry, max_in_flight=1000), 100
+    seen = set[object]()
+    for _ in range(600 // (few // LEAST)):
+        window = Window(lines, lambda _: few)
+        wants = window.wants(list(lines), NOW)
+        assert sum(line.most for line, _ in wants) <= few + LEAST
+        assert window.left_out
+        seen.update(line.endpoint_id for line, _ in wants)
+    assert len(seen) == 600
 
 
 def test_a_tenant_that_holds_much_leaves_room_for_another() -> None:

@@ -49,7 +49,8 @@ class Result(NamedTuple):
     retry_after_s: int
 
 
-POKED: list[Result] = []
+# More results than there are.
+MANY = 1_000_000
 # How late a paced request may be for the next one to follow sooner, in seconds: what a busy sender is late by.
 CATCH_UP_S = 0.01
 # The receiver wants no more of this, for good (RFC 9110, 15.5.11).
@@ -79,16 +80,17 @@ class Inbox:
         self._poked = True
         self._something.set()
 
-    def take(self, timeout_s: float) -> list[Result]:
-        """All results so far, after waiting up to `timeout_s` for enough; `POKED` when there are none but a poke."""
+    def take(self, timeout_s: float, most: int = MANY) -> list[Result]:
+        """The results so far, `most` of them, after waiting up to `timeout_s` for enough of them or a poke."""
         if len(self._results) < self.enough:
             self._something.wait(timeout_s)
         self._something.clear()
-        taken = [self._results.popleft() for _ in range(len(self._results))]
-        if taken or not self._poked:
-            return taken
-        self._poked = False
-        return POKED
+        return [self._results.popleft() for _ in range(min(most, len(self._results)))]
+
+    def was_poked(self) -> bool:
+        """Whether somebody has poked since this was asked last."""
+        poked, self._poked = self._poked, False
+        return poked
 
 
 @dataclass(slots=True)

@@ -11,11 +11,17 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
-from time import monotonic
+from time import monotonic, sleep, thread_time
 
+from delivery.ingest import posting
+from delivery.throttle import Throttle
 from jetrelay.shares import Asker, GuardedShares
 
 Work = Callable[[], None]
+
+
+# How long the threads of this process work for each, beside those who post.
+answering = Throttle(posting)
 
 
 class Threads:
@@ -51,9 +57,14 @@ class Threads:
 
 
 class FairThreads:
-    """`number` threads, and at most `calls` at them or waiting; none waits for its turn longer."""
+    """`number` threads, and at most `calls` at them or waiting; none waits for its turn longer.
 
-    def __init__(self, number: int, calls: int, patience_s: float, name: str) -> None:
+    Who takes much of a processor rests in between, with the threads that are theirs: see `delivery/throttle.py`. `used_s`
+    says how much work the thread that asks has ever done, or had done for it.
+    """
+
+    def __init__(self, number: int, calls: int, patience_s: float, name: str, used_s: Callable[[], float] = thread_time) -> None:
+        self._used_s = used_s
         self._at_work, self._places = GuardedShares(number), GuardedShares(calls)
         self._patience_s = patience_s
         # In the order in which their turns come: until when each may wait, the work, and what to
@@ -81,7 +92,7 @@ class FairThreads:
         while again and self._queues:
             again = False
             for asker in tuple(self._queues):
-                if self._at_work.take(asker):
+                if not (self._at_work.held(asker) and answering.slows(asker.id)) and self._at_work.take(asker):
                     # A round for each: who was served goes to the end.
                     turn = self._queues[asker].popleft()
                     self._put_back(asker)
@@ -95,8 +106,12 @@ class FairThreads:
             del self._queues[asker]
 
     def _work(self, asker: Asker, until: float, work: Work, late: Work) -> None:
+        began = self._used_s()
         try:
             (work if monotonic() < until else late)()
+            answering.worked(asker.id, self._used_s() - began)
+            if rest_s := answering.rest_s(asker.id):
+                sleep(rest_s)
         finally:
             self._places.give_back(asker)
             with self._lock:
