@@ -11,6 +11,7 @@ from django.db import OperationalError
 from standardwebhooks import Webhook
 
 from delivery import crew, lanes, rotation, tenure
+from delivery.engines import engine
 from delivery.leases import lane_lease, live
 from delivery.looking_back import LookingBack
 from delivery.models import Attempt
@@ -149,7 +150,7 @@ def test_what_was_claimed_is_not_passed_over_where_its_body_could_not_be_read(re
     endpoints = [endpoint_at(receiver) for _ in range(3)]
     for endpoint in endpoints:
         owe(endpoint, 5)
-    read, asked = crew.engine().bodies, list[int]()
+    read, asked = engine().bodies, list[int]()
 
     def bodies(ids: Sequence[UUID]) -> Mapping[UUID, bytes]:
         asked.append(len(ids))
@@ -157,7 +158,7 @@ def test_what_was_claimed_is_not_passed_over_where_its_body_could_not_be_read(re
             raise OperationalError("the connection was closed")
         return read(ids)
 
-    monkeypatch.setattr(crew.engine(), "bodies", bodies)
+    monkeypatch.setattr(engine(), "bodies", bodies)
     lanes.drain(LANE)
     assert [states(endpoint) for endpoint in endpoints] == [{"delivered": 5}] * 3
     assert len(receiver.requests) == 15, "once each"

@@ -105,4 +105,4 @@ def test_it_remembers_no_more_than_a_few(monkeypatch: pytest.MonkeyPatch) -> Non
         part.worked(number, 1.0)
         part.came("modest")
         part.worked(number, 1.0)
-    assert max(map(len, (part._worked, part._present, part._rests))) <= 11
+    assert max(len(part._worked), len(part._present), len(part._rests)) <= 11
