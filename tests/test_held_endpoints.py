@@ -273,6 +273,9 @@ def test_an_answer_from_the_old_url_says_nothing_of_the_new_one(receiver: Receiv
     hanging.wait_for(lambda got: len(got) == 1)
     endpoint.url = receiver.url
     patiently(endpoint.save)
+    # That this one is sent to says that the lane has seen what has changed.
+    patiently(lambda: owe(endpoint_at(receiver), 1))
+    receiver.wait_for(lambda got: len(got) == 1)
     patiently(lambda: owe(endpoint, 3))
     eventually(lambda: states(endpoint) == {"pending": 1, "delivered": 3})
     hanging.closing.set()
