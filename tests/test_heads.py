@@ -125,7 +125,6 @@ def test_what_can_be_said_once_is_refused_when_it_is_said_twice(echo: Web, name:
 
 def test_two_lengths_are_no_length(echo: Web) -> None:
     assert asked(echo, "Content-Length: 3", "Content-Length: 4", method="POST")[0] == 400
-    assert asked(echo, "Content-Length: 3", "Transfer-Encoding: chunked", method="POST")[0] == 411
 
 
 def test_what_cannot_be_read_is_not_taken_for_absent(echo: Web) -> None:

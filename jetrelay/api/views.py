@@ -34,6 +34,7 @@ from subscriptions.keys import Bearer
 from subscriptions.models import AuditEntry, Tenant
 
 _SAFE = (HTTPMethod.GET, HTTPMethod.HEAD, HTTPMethod.OPTIONS)
+IN_CHUNKS = "Send the body with a Content-Length: in chunks it cannot be read here."
 M = TypeVar("M", bound=PublicModel)
 
 
@@ -104,7 +105,7 @@ class ApiView(APIView):
         self._check_query(request)
         if request.META.get("HTTP_TRANSFER_ENCODING") and not request.META.get("CONTENT_LENGTH"):
             # WSGI has no end for it, and what cannot be read must not pass for nothing.
-            raise Problem(411, "length_required", "Send the body with a Content-Length: in chunks it cannot be read here.")
+            raise Problem(411, "length_required", IN_CHUNKS)
         length = request.META.get("CONTENT_LENGTH") or ""
         if length.isdecimal() and len(length) < 19 and len(request._request.body) != int(length):
             # Else a request that was cut off would be done without what it says: all replayed, or an old secret left valid.
