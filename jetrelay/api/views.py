@@ -58,6 +58,14 @@ class After(Response):
         self.afterwards = afterwards
 
 
+def _check_encoding(request: Request) -> None:
+    """Say of a body that is compressed that it is, and not that it is bad JSON. Unpacked, it could have any size."""
+    for coding in request.META.get("HTTP_CONTENT_ENCODING", "").split(","):
+        if (name := coding.strip()) and name.lower() != "identity" and request._request.body:
+            words = f"The body comes with Content-Encoding: {name[:60]}, which is not unpacked here: send it as it is, without that header."
+            raise Problem(415, "unsupported_content_encoding", words)
+
+
 class ApiView(APIView):
     authentication_classes: Sequence[type[BaseAuthentication]] = (KeyAuthentication,)
     permission_classes: Sequence[type[BasePermission]] = (HasScope,)
@@ -110,6 +118,7 @@ class ApiView(APIView):
         if length.isdecimal() and len(length) < 19 and len(request._request.body) != int(length):
             # Else a request that was cut off would be done without what it says: all replayed, or an old secret left valid.
             raise Problem(400, "incomplete_body", f"The body was cut off: {length} bytes were promised, and {len(request._request.body):,} came.")
+        _check_encoding(request)
 
     def _check_query(self, request: Request) -> None:
         known = self.query.get(request.method or "", ())
