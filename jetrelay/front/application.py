@@ -398,9 +398,10 @@ async def _ends_within(most: int, chunks: AsyncGenerator[bytes, None], body: Byt
 
 
 def _too_large(path: str) -> Refused:
+    most = f"{caps.most(path):,} bytes"
     return Refused(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"The request's body is larger than {caps.most(path):,} bytes, the most that is taken here.",
+        f"The request's body is larger than {most}, the most that is taken here.",
     )
 
 
