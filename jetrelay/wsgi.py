@@ -2,9 +2,10 @@
 
 `application` here is for servers that know WSGI alone. Nothing of what `jetrelay.front` does is
 done for it: such a server has to bound bodies and connections by itself, and to leave out header
-lines whose name has an underscore.
+lines whose name has an underscore. Bodies in chunks are refused, unless it says how long they are.
 """
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -27,10 +28,13 @@ versions.check()
 
 from delivery import interpreter  # noqa: E402
 from jetrelay import askers, busy  # noqa: E402
+from jetrelay.api import problems  # noqa: E402
 from jetrelay.api.express import Express  # noqa: E402
+from jetrelay.api.views import IN_CHUNKS  # noqa: E402
 from jetrelay.front import places  # noqa: E402
 from jetrelay.front.threads import FairThreads  # noqa: E402
-from jetrelay.logs.requests import logged  # noqa: E402
+from jetrelay.logs import requests  # noqa: E402
+from jetrelay.safety import HEADER_LINES  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +71,7 @@ def express(threads: FairThreads) -> Wsgi:
 
 
 def _logged(site: Wsgi) -> Wsgi:
-    return logged(site) if settings.JETRELAY_LOG_REQUESTS else site
+    return requests.logged(site) if settings.JETRELAY_LOG_REQUESTS else site
 
 
 def for_others(site: Wsgi) -> Wsgi:
@@ -90,6 +94,31 @@ def for_others(site: Wsgi) -> Wsgi:
     return application
 
 
+def with_lengths(site: Wsgi) -> Wsgi:
+    """The same application, which refuses bodies in chunks.
+
+    In WSGI a body is as long as is said, and empty where nothing is: what was sent must not pass
+    for nothing. A server that takes such bodies in before it asks says how long they are.
+    """
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if not environ.get("HTTP_TRANSFER_ENCODING") or environ.get("CONTENT_LENGTH"):
+            return site(environ, start_response)
+        problem = problems.Problem(411, "length_required", IN_CHUNKS)
+        headers = [("Cache-Control", "no-store"), ("Connection", "close"), *HEADER_LINES]
+        if environ.get("PATH_INFO", "").startswith("/api/"):
+            id = requests.request_id(environ.get("HTTP_X_REQUEST_ID"))
+            body = json.dumps(problems.document(problem, id), separators=(",", ":")).encode()
+            headers += [("Content-Type", problems.MEDIA_TYPE), (requests.HEADER, id)]
+        else:
+            body = f"{IN_CHUNKS}\n".encode()
+            headers.append(("Content-Type", "text/plain; charset=utf-8"))
+        start_response(problems.status_line(problem), headers)
+        return [body]
+
+    return application
+
+
 _NOT_LIKE_THIS = """granian serves jetrelay.wsgi, which has no limits for strangers.
 Start it with --interface rsgi jetrelay.rsgi:application, as the README says."""
 _OF_REQUESTS = frozenset(
@@ -106,7 +135,9 @@ _OF_REQUESTS = frozenset(
 )
 
 site = _logged(_site)
-application = for_others(express(FairThreads(places.SITE_THREADS, places.CALLS, places.TURN_WITHIN_S, "site")))
+application = for_others(
+    with_lengths(express(FairThreads(places.SITE_THREADS, places.CALLS, places.TURN_WITHIN_S, "site"))),
+)
 # The loop that takes requests in waits for the interpreter as those that work do.
 interpreter.take_short_turns()
 interpreter.collect_rarely()

@@ -52,6 +52,7 @@ def test_every_error_is_a_problem_with_what_to_change(api: Api, monkeypatch: pyt
         (409, "wrong_state"): api.post(f"endpoints/{endpoint.public_id}/enable"),
         (412, "changed_meanwhile"): api.patch(f"endpoints/{endpoint.public_id}", {"name": "x"}, headers=etag),
         (413, "too_large"): api.post("events", b'"' + b"x" * 300_000 + b'"'),
+        (415, "unsupported_content_encoding"): api.post("endpoints", b"\x1f\x8b", headers={"Content-Encoding": "gzip"}),
         (415, "unsupported_media_type"): api.post("endpoints", b"<a/>", content_type="application/xml"),
         (422, "invalid"): api.post("endpoints", {"url": 1}),
         (429, "too_many_requests"): refused,

@@ -128,6 +128,7 @@ NOT_PLAIN: list[tuple[Any, dict[str, str]]] = [
     (EVENT, {"HTTP_IDEMPOTENCY_KEY": ""}),
     (EVENT, {"HTTP_IDEMPOTENCY_KEY": "x" * 201}),
     (EVENT, {"content_type": "text/plain"}),
+    (EVENT, {"HTTP_CONTENT_ENCODING": "gzip"}),
     (b'{"type":"a","data":"' + b"x" * MAX_EVENT + b'"}', {}),
     (b'{"type":"a","data":"' + b"x" * (MAX_EVENT * 2) + b'"}', {}),
     (b'{"type":"a","data":1,"data":1}', {}),

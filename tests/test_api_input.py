@@ -1,5 +1,6 @@
 """Bad input of all kinds: always refused with what to change, never an error of ours, and nothing stored."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -353,3 +354,20 @@ def test_a_body_without_an_end_is_not_taken_for_nothing(api: Api) -> None:
     headers: dict[str, Any] = {"HTTP_AUTHORIZATION": f"Bearer {api.text}", "HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
     answer = Client().post("/api/v1/endpoints", b"{}", "application/json", HTTP_HOST="localhost", **headers)
     assert (answer.status_code, answer.json()["code"]) == (411, "length_required")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "br", "zstd", "gzip, identity", "identity,gzip", "x" * 500])
+@pytest.mark.parametrize("path", ["endpoints", "events", "events/batch"])
+def test_a_body_that_is_compressed_is_said_to_be_that(path: str, coding: str, api: Api) -> None:
+    answer = api.post(path, gzip.compress(b"{}"), headers={"Content-Encoding": coding})
+    assert answer.problem == (415, "unsupported_content_encoding")
+    name = next(each for each in coding.split(",") if each.strip() != "identity").strip()
+    assert f"Content-Encoding: {name[:60]}," in answer.json["detail"]
+    assert "send it as it is" in answer.json["detail"]
+
+
+def test_a_body_that_says_it_is_as_it_is_is_read(api: Api) -> None:
+    for number, coding in enumerate(("identity", "Identity", "", "identity, identity")):
+        assert api.post("sources", {"name": f"source {number}"}, headers={"Content-Encoding": coding}).status == 201
+    # And where there is no body, nothing is compressed.
+    assert api.get("sources", headers={"Content-Encoding": "gzip"}).status == 200

@@ -125,6 +125,7 @@ def test_the_same_id_for_another_event_is_a_problem(api: Api) -> None:
         (EVENT, {"HTTP_AUTHORIZATION": "Bearer jr_nobody"}),
         (EVENT, {"HTTP_AUTHORIZATION": ""}),
         (EVENT, {"CONTENT_TYPE": "text/plain"}),
+        (EVENT, {"HTTP_CONTENT_ENCODING": "gzip"}),
         (EVENT, {"QUERY_STRING": "source=x"}),
         (EVENT, {"REQUEST_METHOD": "GET"}),
         (EVENT, {"HTTP_IDEMPOTENCY_KEY": "with a space"}),

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from jetrelay.front import reading
-from jetrelay.front.reading import Body, Places, Room
+from jetrelay.front.reading import Body, Places, Room, Stay
 
 Run = Callable[[Awaitable[None]], None]
 
@@ -154,5 +154,35 @@ def test_one_owner_leaves_others_places_to_wait_for_room(monkeypatch: pytest.Mon
         await asyncio.sleep(0)
         room.leave("b", 50)
         assert await waits
+
+    asyncio.run(run())
+
+
+def test_a_stay_keeps_what_its_body_turned_out_to_have() -> None:
+    async def run() -> None:
+        room = Room(asyncio.get_running_loop(), total=100)
+        stay, other = Stay(room), Stay(room)
+        # As much as half of all, of which a part is given back.
+        assert await stay.begin("a", 1000)
+        waits = asyncio.ensure_future(other.begin("a", 30))
+        await asyncio.sleep(0)
+        assert not waits.done()
+        stay.shrink(10)
+        assert await waits
+        for each in (stay, other, other):
+            each.end()
+        assert await room.take("b", 50)
+        assert await room.take("c", 50)
+
+    asyncio.run(run())
+
+
+def test_a_stay_that_did_not_begin_gives_nothing_back() -> None:
+    async def run() -> None:
+        room = Room(asyncio.get_running_loop(), total=100)
+        stay = Stay(room)
+        stay.shrink(10)
+        stay.end()
+        assert await room.take("a", 50)
 
     asyncio.run(run())

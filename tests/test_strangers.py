@@ -4,7 +4,6 @@ The site answers whatever a stranger leaves half done.
 """
 
 import contextlib
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -125,10 +124,10 @@ def test_a_long_body_of_a_stranger_is_refused_at_once_and_the_connection_ends(we
 @pytest.mark.parametrize("path", PATHS)
 def test_a_body_in_chunks_goes_past_no_bound(web: Web, path: str) -> None:
     begun = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    answer = web.ask(begun.encode() + b"100000\r\n" + b"x" * 1000)
-    assert answer.startswith(b"HTTP/1.1 411")
-    if path.startswith("/api/"):
-        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "length_required"
+    answer = web.ask(begun.encode() + b"100000\r\n" + b"x" * 20_000)
+    status, _, rest = answer.partition(b"\r\n")
+    assert status.split()[1] in ((b"401",) if "/api/" in path else (b"413", b"404"))
+    assert b"connection: close" in rest.lower()
 
 
 def test_a_head_is_bounded(web: Web) -> None:

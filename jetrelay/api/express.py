@@ -93,6 +93,8 @@ def bearer_of(environ: Environ) -> Bearer | None:
     """Whoever posts an event here, where that is known and they may; else the view looks, and has words for those who may not."""
     if environ["PATH_INFO"] != PATH or environ["REQUEST_METHOD"] != "POST" or environ.get("QUERY_STRING") or not _is_json(environ.get("CONTENT_TYPE", "")):
         return None
+    if "HTTP_CONTENT_ENCODING" in environ:
+        return None
     return _bearer(environ.get("HTTP_AUTHORIZATION", ""))
 
 

@@ -62,7 +62,7 @@ _MEANINGS = {
     HTTPStatus.CONFLICT: "A request with this Idempotency-Key is under way, or came with a key that this one replaced; or a quota is used up.",
     HTTPStatus.PRECONDITION_FAILED: "It has been changed since it had the ETag in If-Match.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json, or has a Content-Encoding.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "The body can be read and not be used, or the Idempotency-Key came with another request before.",
     HTTPStatus.TOO_MANY_REQUESTS: "The key, or its tenant, has made its requests for this moment; or a quota is used up that waiting refills.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer. Nothing is lost: try again.",

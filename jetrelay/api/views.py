@@ -34,6 +34,7 @@ from subscriptions.keys import Bearer
 from subscriptions.models import AuditEntry, Tenant
 
 _SAFE = (HTTPMethod.GET, HTTPMethod.HEAD, HTTPMethod.OPTIONS)
+IN_CHUNKS = "Send the body with a Content-Length: in chunks it cannot be read here."
 M = TypeVar("M", bound=PublicModel)
 
 
@@ -55,6 +56,14 @@ class After(Response):
     def __init__(self, data: Any, status: int, afterwards: Callable[[], Response]) -> None:
         super().__init__(data, status)
         self.afterwards = afterwards
+
+
+def _check_encoding(request: Request) -> None:
+    """Say of a body that is compressed that it is, and not that it is bad JSON. Unpacked, it could have any size."""
+    for coding in request.META.get("HTTP_CONTENT_ENCODING", "").split(","):
+        if (name := coding.strip()) and name.lower() != "identity" and request._request.body:
+            words = f"The body comes with Content-Encoding: {name[:60]}, which is not unpacked here: send it as it is, without that header."
+            raise Problem(415, "unsupported_content_encoding", words)
 
 
 class ApiView(APIView):
@@ -104,11 +113,12 @@ class ApiView(APIView):
         self._check_query(request)
         if request.META.get("HTTP_TRANSFER_ENCODING") and not request.META.get("CONTENT_LENGTH"):
             # WSGI has no end for it, and what cannot be read must not pass for nothing.
-            raise Problem(411, "length_required", "Send the body with a Content-Length: in chunks it cannot be read here.")
+            raise Problem(411, "length_required", IN_CHUNKS)
         length = request.META.get("CONTENT_LENGTH") or ""
         if length.isdecimal() and len(length) < 19 and len(request._request.body) != int(length):
             # Else a request that was cut off would be done without what it says: all replayed, or an old secret left valid.
             raise Problem(400, "incomplete_body", f"The body was cut off: {length} bytes were promised, and {len(request._request.body):,} came.")
+        _check_encoding(request)
 
     def _check_query(self, request: Request) -> None:
         known = self.query.get(request.method or "", ())

@@ -12,7 +12,8 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from io import BufferedReader, BytesIO
 from typing import Any, TypeGuard
@@ -23,7 +24,15 @@ from jetrelay.forwarded import network_of
 from jetrelay.front import caps
 from jetrelay.front.heads import BadHead, Environ, environ_of
 from jetrelay.front.lane import Lane
-from jetrelay.front.reading import SLOWEST_BYTES_PER_S, START_S, Body, Places, Room, settle
+from jetrelay.front.reading import (
+    SLOWEST_BYTES_PER_S,
+    START_S,
+    Body,
+    Places,
+    Room,
+    Stay,
+    settle,
+)
 from jetrelay.front.threads import FairThreads
 from jetrelay.logs.requests import SERVED
 from jetrelay.proxies import asker_of
@@ -41,7 +50,6 @@ _TICK_S = 0.5
 _CODES = {
     HTTPStatus.BAD_REQUEST: "bad_request",
     HTTPStatus.REQUEST_TIMEOUT: "too_slow",
-    HTTPStatus.LENGTH_REQUIRED: "length_required",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large",
     HTTPStatus.SERVICE_UNAVAILABLE: "busy",
 }
@@ -83,20 +91,27 @@ class Front:
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         client, path = scope.client, scope.path
-        # Whose room the body takes, where it is a long one; and whether it is read.
-        owner, is_read = None, True
+        # What the body has of the room, where it may be a long one; and whether it is read.
+        stay, is_read = None, True
         self.active[client] = protocol
         try:
             environ = environ_of(scope)
             path = environ["PATH_INFO"]
             length = _length(environ)
-            is_short = length <= caps.STRANGERS
-            if not is_short:
-                owner = await self._admit(environ, path, length)
-                is_read = owner is not None
-            # Held by nothing else: the thread that has answered lets go of it.
-            environ["wsgi.input"] = BytesIO(await self._read(protocol, environ, length) if length and is_read else b"")
-            if self._has_lane and length and is_short and await self._lane.answered(environ, protocol):
+            # The body is held by the environ alone: the thread that has answered lets go of it.
+            if length is None:
+                stay = Stay(self._room)
+                is_short, is_read = await self._take_chunks(protocol, environ, stay)
+            else:
+                if not (is_short := length <= caps.STRANGERS):
+                    stay = Stay(self._room)
+                    is_read = await self._admit(environ, length, stay)
+                is_wanted = length and is_read
+                environ["wsgi.input"] = BytesIO(
+                    await self._read(protocol, environ, length) if is_wanted else b"",
+                )
+            may_be_plain = self._has_lane and length != 0 and is_short
+            if may_be_plain and await self._lane.answered(environ, protocol):
                 return
             done = self._loop.create_future()
             threads, application = self._route(environ)
@@ -124,31 +139,29 @@ class Front:
         finally:
             if self.active.get(client) is protocol:
                 del self.active[client]
-            if owner:
-                self._room.leave(owner, length)
+            if stay:
+                stay.end()
 
     # --- bodies ----------------------------------------------------------------------------
 
-    async def _admit(self, environ: Environ, path: str, length: int) -> Asker | None:
-        """Take room for a long body; whose it is.
+    async def _admit(self, environ: Environ, length: int, stay: Stay) -> bool:
+        """Take room for a long body.
 
-        None where nothing was shown that it would be read for. Raises Refused.
+        False where nothing was shown that it would be read for. Raises Refused.
         """
-        if length > (most := caps.most(path)):
-            raise Refused(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"The request's body is larger than {most:,} bytes, the most that is taken here.",
-            )
+        path = environ["PATH_INFO"]
+        if length > caps.most(path):
+            raise _too_large(path)
         shown = caps.known(environ) or await self._looked_up(environ)
         if shown is None:
             if caps.of_api(path) or path.startswith("/inbox/"):
                 # The site has words for it, and needs no body for them.
-                return None
+                return False
             words = f"The request's body is larger than {caps.STRANGERS:,} bytes: sign in first."
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
-        if not await self._room.take(shown, length):
+        if not await stay.begin(shown, length):
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, busy.BODIES)
-        return shown
+        return True
 
     async def _looked_up(self, environ: Environ) -> Asker | None:
         found: asyncio.Future[Asker | Refused | None] = self._loop.create_future()
@@ -171,6 +184,50 @@ class Front:
         return shown
 
     async def _read(self, protocol: Any, environ: Environ, length: int) -> bytes:
+        chunks, size = list[bytes](), 0
+        with self._under_way(protocol, environ, length):
+            async for chunk in protocol:
+                size += len(chunk)
+                chunks.append(chunk)
+                if size >= length:
+                    break
+                # Small pieces cost more than what is in them.
+                if len(chunks) >= _MOST_PIECES:
+                    chunks = [b"".join(chunks)]
+        if size != length:
+            raise Refused(
+                HTTPStatus.BAD_REQUEST,
+                f"The body was cut off: {length:,} bytes were promised, and {size:,} came.",
+            )
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _take_chunks(self, protocol: Any, environ: Environ, stay: Stay) -> tuple[bool, bool]:
+        """Have the environ say of a body in chunks what it would of one with a length.
+
+        Whether it is short, and whether it was read: as with `_admit`. Raises Refused.
+        """
+        body, is_short, path = BytesIO(), True, environ["PATH_INFO"]
+        async with aclosing(_chunks(protocol)) as chunks:
+            with self._under_way(protocol, environ, caps.STRANGERS):
+                has_ended = await _ends_within(caps.STRANGERS, chunks, body)
+            if not has_ended:
+                is_short, most = False, caps.most(path)
+                if not await self._admit(environ, most, stay):
+                    environ["wsgi.input"] = BytesIO()
+                    return False, False
+                with self._under_way(protocol, environ, most):
+                    if not await _ends_within(most, chunks, body):
+                        raise _too_large(path)
+                stay.shrink(body.tell())
+        del environ["HTTP_TRANSFER_ENCODING"]
+        environ["CONTENT_LENGTH"] = str(body.tell())
+        body.seek(0)
+        environ["wsgi.input"] = body
+        return is_short, True
+
+    @contextmanager
+    def _under_way(self, protocol: Any, environ: Environ, length: int) -> Iterator[None]:
+        """A place for a body that may be so long, and its time. It is given up with words."""
         task = asyncio.current_task()
         assert task
         address, path = network_of(asker_of(environ)), environ["PATH_INFO"]
@@ -185,25 +242,11 @@ class Front:
 
         deadline = self._loop.time() + START_S + length / SLOWEST_BYTES_PER_S
         body = Body(task, address, deadline, give_up)
-        chunks, size = list[bytes](), 0
         self._places.take(body)
         try:
-            async for chunk in protocol:
-                size += len(chunk)
-                chunks.append(chunk)
-                if size >= length:
-                    break
-                # Small pieces cost more than what is in them.
-                if len(chunks) >= _MOST_PIECES:
-                    chunks = [b"".join(chunks)]
+            yield
         finally:
             self._places.leave(body)
-        if size != length:
-            raise Refused(
-                HTTPStatus.BAD_REQUEST,
-                f"The body was cut off: {length:,} bytes were promised, and {size:,} came.",
-            )
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     # --- work ------------------------------------------------------------------------------
 
@@ -306,19 +349,60 @@ def _is_whole_file(parts: Iterable[bytes]) -> TypeGuard[_File]:
     return isinstance(parts, _File) and type(parts.file) is BufferedReader
 
 
-def _length(environ: Environ) -> int:
-    """Raises BadHead, or Refused for a body without an end that is known."""
-    if "HTTP_TRANSFER_ENCODING" in environ:
-        raise Refused(
-            HTTPStatus.LENGTH_REQUIRED,
-            "Send the body with a Content-Length: in chunks it cannot be read here.",
-        )
+def _length(environ: Environ) -> int | None:
+    """How long the body is; None where it comes in chunks. Raises BadHead."""
     text = environ.get("CONTENT_LENGTH", "")
+    if (coding := environ.get("HTTP_TRANSFER_ENCODING")) is not None:
+        # Whoever passes it on may have found another end of it than the server, and then takes a
+        # part of it for the next request. (Of a length beside chunks, the server lets nobody know:
+        # it goes by the chunks, and ends the connection.)
+        if coding.strip().lower() != "chunked":
+            raise BadHead("Transfer-Encoding is something else than chunked: leave it out.")
+        if text:
+            raise BadHead("Content-Length was sent with Transfer-Encoding: send one of them.")
+        return None
     if not text:
         return 0
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise BadHead("Content-Length is no number of bytes.")
     return int(text)
+
+
+async def _chunks(protocol: Any) -> AsyncGenerator[bytes, None]:
+    """What comes of a body in chunks. Raises Refused where its end does not come."""
+    ends = 0
+    async for chunk in protocol:
+        if chunk:
+            yield chunk
+        else:
+            ends += 1
+    # The server hands over an empty piece for the end of a body, and one before it for whatever it
+    # could not read. Trailers make one as well: nobody needs them, and they pass for a cut.
+    if ends != 1:
+        raise Refused(
+            HTTPStatus.BAD_REQUEST,
+            "The body was cut off: its last chunk did not come, or trailers came behind it.",
+        )
+
+
+async def _ends_within(most: int, chunks: AsyncGenerator[bytes, None], body: BytesIO) -> bool:
+    """Read on until the end, or until the body is longer than that."""
+    if body.tell() > most:
+        return False
+    async for chunk in chunks:
+        # Chunks may have a byte each: what is there already is not copied for each of them.
+        body.write(chunk)
+        if body.tell() > most:
+            return False
+    return True
+
+
+def _too_large(path: str) -> Refused:
+    most = f"{caps.most(path):,} bytes"
+    return Refused(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"The request's body is larger than {most}, the most that is taken here.",
+    )
 
 
 def _refuse(protocol: Any, path: str, status: HTTPStatus, words: str) -> None:

@@ -4,7 +4,8 @@ A few kilobytes from a stranger, more from whoever shows something that opens th
 to.
 
 What is too long for anybody is refused by its Content-Length, unread. What is too long for a
-stranger waits unread until a thread has looked at the key, the session or the inbox.
+stranger waits unread until a thread has looked at the key, the session or the inbox. What comes in
+chunks has no Content-Length: it is read until it is too long, and then refused or made to wait.
 """
 
 from importlib import import_module

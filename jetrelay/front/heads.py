@@ -30,6 +30,7 @@ _ONCE = frozenset(
 # A value that is not ASCII is not handed over by the server: what decides something must not go
 # missing.
 _DECISIVE = _ONCE | {
+    "content-encoding",
     "cookie",
     "forwarded",
     "if-match",

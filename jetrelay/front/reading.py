@@ -10,6 +10,9 @@ All of it happens on the event loop's thread, so nothing here is locked.
 - **Time.** A body has to come at `SLOWEST_BYTES_PER_S`, after a start.
 - **Room.** What is longer than a stranger may send takes room of a budget until it is answered, of
   which each owner has a share (`delivery/shares.py`).
+
+A body in chunks says how long it is when it ends. Until then it counts as the longest that it may
+become: as a stranger's at first, and from there on as the longest that is taken at its path.
 """
 
 from asyncio import AbstractEventLoop, CancelledError, Future, Task
@@ -119,7 +122,15 @@ class Room:
             self._places.give_back(owner)
 
     def leave(self, owner: Hashable, size: int) -> None:
-        self._shares.give_back(owner, min(size, self._most))
+        self._give_back(owner, min(size, self._most))
+
+    def shrink(self, owner: Hashable, size: int, left: int) -> None:
+        """Give back what is too much of `size`, when no more than `left` of it is needed."""
+        if (too_much := min(size, self._most) - min(left, self._most)) > 0:
+            self._give_back(owner, too_much)
+
+    def _give_back(self, owner: Hashable, size: int) -> None:
+        self._shares.give_back(owner, size)
         for _ in range(len(self._waiting)):
             waits = self._waiting.popleft()
             if waits[2].done():
@@ -129,6 +140,33 @@ class Room:
                 waits[2].set_result(True)
             else:
                 self._waiting.append(waits)
+
+
+class Stay:
+    """What one body has of the room, from when it is let in until it is answered."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._owner: Hashable = None
+        self._size = 0
+
+    async def begin(self, owner: Hashable, size: int) -> bool:
+        """Wait for as much; False where it does not come free in time."""
+        if not await self._room.take(owner, size):
+            return False
+        self._owner, self._size = owner, size
+        return True
+
+    def shrink(self, size: int) -> None:
+        """Keep no more than what the body turned out to have, which is not more than was taken."""
+        if self._owner is not None:
+            self._room.shrink(self._owner, self._size, size)
+            self._size = size
+
+    def end(self) -> None:
+        if self._owner is not None:
+            self._room.leave(self._owner, self._size)
+            self._owner = None
 
 
 def settle(future: "Future[Found]", found: Found) -> None:

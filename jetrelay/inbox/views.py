@@ -81,6 +81,9 @@ def _find(token: str) -> Inbox:
 
 
 def _accept(request: HtmxRequest, found: Inbox, token: str = "") -> HttpResponse:
+    if "HTTP_TRANSFER_ENCODING" in request.META:
+        # What is read says how long it is: the inbox was not found when this one came.
+        return HttpResponse("The body was not read: send it again.\n", status=503, content_type="text/plain", headers={"Retry-After": "1"})
     body = request.read(MAX_BODY + 1)
     if len(body) > MAX_BODY:
         return HttpResponse(f"The body is larger than {MAX_BODY:,} bytes.\n", status=413, content_type="text/plain")
