@@ -18,7 +18,7 @@ from time import monotonic, sleep
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, DataError, Error, IntegrityError, connection
 
 from delivery.models import Event
 from delivery.outbox import MAX_BATCH, Outbox
@@ -216,6 +216,8 @@ class GroupCommit:
         try:
             outbox = _outbox_of(source, self._outboxes)
         except Exception as error:  # noqa: BLE001 - its tenant was removed, say: this thread serves everybody, and has to live
+            if _is_of_database(error):
+                connection.close()
             queue.popleft().fail(error)
             return parts
         while queue and not room.full and queue[0].source.pk == source.pk:
@@ -234,7 +236,7 @@ class GroupCommit:
         try:
             self._store(parts)
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits has to hear of it
-            if len(parts) == 1 or isinstance(error, OperationalError | InterfaceError):
+            if len(parts) == 1 or _is_of_database(error):
                 for part in parts:
                     part.order.fail(error)
                 return
@@ -348,12 +350,17 @@ def _id(posted: Posted) -> UUID:
     return posted.event.id
 
 
+def _is_of_database(error: Exception) -> bool:
+    """Whether the database or its connection is to blame, and no event that it refuses."""
+    return isinstance(error, Error) and not isinstance(error, DataError | IntegrityError)
+
+
 def _persistently(work: Callable[[], list[Accepted]]) -> list[Accepted]:
-    """Once more where the connection had been broken: a database that was started again must not cost a request."""
+    """Once more on a new connection: a database that was started again, or whose primary is another server by now, must not cost a request."""
     try:
         return work()
-    except (OperationalError, InterfaceError):
-        if connection.in_atomic_block:
+    except Error as error:
+        if connection.in_atomic_block or not _is_of_database(error):
             raise
         connection.close()
         return work()

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 
 from delivery import cancelling, interpreter, lanes, replay, tenure, totals, wakes
 from delivery.folding import fold_for_a_while
@@ -12,8 +12,8 @@ from delivery.standin import StandIn
 
 stand_in = StandIn()
 
-# A database that is away is no news to a log: whoever was at work says so once, and the next sweep looks again.
-_AWAY = (OperationalError, InterfaceError)
+# A database that is away, or read-only, is no news to a log: whoever was at work says so once, and the next sweep looks again.
+_AWAY = (OperationalError, InterfaceError, InternalError)
 
 
 @shared_task(name="delivery.drain", ignore_result=True, throws=_AWAY)

@@ -69,6 +69,12 @@ def refusal(error: BaseException | None) -> tuple[str, str] | None:
     return None
 
 
+def is_demoted(error: BaseException | None) -> bool:
+    """Whether this session may only read. Another one may be let write: of the server that is the primary by now."""
+    cause = error.__cause__ if isinstance(error, Error) else None
+    return isinstance(cause, psycopg.errors.ReadOnlySqlTransaction)
+
+
 def is_unmade(error: BaseException) -> bool:
     """Whether a table or a column is missing that a migration makes."""
     return isinstance(error, OperationalError | ProgrammingError) and any(word in str(error) for word in _UNMADE)

@@ -19,6 +19,10 @@ from jetrelay import own_files
 
 T = TypeVar("T")
 
+# How soon PostgreSQL's client notices that the other end is gone without a word, where a firewall drops packets, say: a new connection in 5 s
+# for each host of the URL, one at rest or waiting for an answer in 30 s, one whose packets nobody acknowledges in 20 s.
+_NOTICED = {"connect_timeout": 5, "keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+
 _env = environ.Env()
 _read: set[str] = set()
 
@@ -159,6 +163,8 @@ def database(name: str, data_dir: Path) -> dict[str, object]:
     else:
         if not config.get("NAME"):
             raise ImproperlyConfigured(f"{name} names no database: end it with /name.")
+        # What the URL's query says goes before.
+        config["OPTIONS"] = _NOTICED | dict(config.get("OPTIONS", {}))  # type: ignore[call-overload]
         config["CONN_MAX_AGE"] = 60
         config["CONN_HEALTH_CHECKS"] = True
     return config
@@ -186,4 +192,5 @@ def broker(name: str, data_dir: Path) -> tuple[str, dict[str, object]]:
         # The URL may hold a password: it stays out of the message.
         raise ImproperlyConfigured(f"{name} is not a Redis URL: write it like redis://host:6379/0, or leave it empty for files in the data directory.")
     # A broker that hangs must not hold up whoever sends a wake: losing a wake costs a second, waiting costs more.
-    return url, {"socket_connect_timeout": 2, "socket_timeout": 5}
+    # A worker's takes block for a second each, well below the time-out; of one whose answer does not come kombu lets go after 21 s.
+    return url, {"socket_connect_timeout": 2, "socket_timeout": 5, "socket_keepalive": True, "health_check_interval": 10}

@@ -14,10 +14,10 @@ from time import monotonic, thread_time
 from typing import Any
 
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connection, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, InterfaceError, connection, connections
 from django.http import HttpRequest, HttpResponseBase
 
-from jetrelay.away import TookTooLong
+from jetrelay.away import TookTooLong, is_demoted
 
 Answer = Callable[[HttpRequest], HttpResponseBase]
 
@@ -127,6 +127,11 @@ def _counted(execute: Any, sql: str, params: Any, many: bool, context: Any) -> A
     _request.until = began + min(_request.limit_s, _request.left_s)
     try:
         return execute(sql, params, many, context)
+    except Error as error:
+        if is_demoted(error):
+            # It works, and so it would be kept; the next request is to find the primary.
+            connection.close_at = began
+        raise
     finally:
         took_s = monotonic() - began
         _request.left_s -= took_s

@@ -311,7 +311,7 @@ CACHES = {
         "BACKEND": "jetrelay.caching.Forgetful",
         "LOCATION": CELERY_BROKER_URL,
         "KEY_PREFIX": "jetrelay",
-        "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},
+        "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1, "socket_keepalive": True, "health_check_interval": 10},
     }
     if CELERY_BROKER_URL.startswith("redis")
     else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": name, "OPTIONS": {"MAX_ENTRIES": 50_000}}

@@ -15,6 +15,7 @@ from delivery.ingest import Accepted, GroupCommit, NotStored, OneByOne, Posted, 
 from delivery.models import Delivery, Event, EventTally
 from delivery.outbox import Outbox
 from delivery.sources.incoming import Incoming
+from jetrelay.away import is_demoted
 from subscriptions.ids import new_id
 from subscriptions.models import Source
 from tests.builders import make_api_source, make_posted, make_subscription, make_tenant
@@ -333,6 +334,38 @@ def test_a_server_that_was_started_again_costs_no_request(committer: Committer) 
         cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [committer.connections[0].connection.info.backend_pid])
     assert not committer.publish(outbox.source, [make_posted()])[0].duplicate
     assert Event.objects.count() == 2
+
+
+@pytest.mark.postgresql
+@committed
+def test_a_session_that_may_only_read_by_now_costs_no_request(committer: Committer) -> None:
+    """As after a switchover to another server: a new session is one with the primary."""
+    outbox = committer.watch(make_api_source())
+    outbox.let.set()
+    committer.publish(outbox.source, [make_posted()])
+    committer.connections[0].connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+    assert not committer.publish(outbox.source, [make_posted()])[0].duplicate
+    assert (outbox.sizes, Event.objects.count()) == ([1, 1, 1], 2)
+
+
+@pytest.mark.postgresql
+@committed
+def test_a_group_is_not_taken_apart_where_nothing_is_written(committer: Committer) -> None:
+    outbox = committer.watch(make_api_source())
+
+    def read_only(_: Sequence[Incoming]) -> None:
+        connection.ensure_connection()
+        connection.connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+
+    outbox.fault = read_only
+    calls = publish_together(committer, outbox, [[make_posted()] for _ in range(4)])
+    for call in calls:
+        with pytest.raises(NotStored) as caught:
+            call.result()
+        assert is_demoted(caught.value.__cause__)
+    assert outbox.sizes == [1, 1, 3, 3]
+    outbox.fault = lambda _: None
+    assert not committer.publish(outbox.source, [make_posted()])[0].duplicate
 
 
 @committed

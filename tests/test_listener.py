@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,9 +13,11 @@ from django.db import connection
 from django.db.models import OuterRef, Subquery, Sum
 
 from delivery import listener as module
+from delivery.engines.base import EventCounts
 from delivery.leases import Holding
 from delivery.listener import Listener
 from delivery.models import Delivery, Event, EventTally, Lease, StreamHost
+from delivery.outbox import Outbox
 from delivery.sources.incoming import moment
 from delivery.sources.jetstream import reader
 from delivery.sources.jetstream.position import OVERLAP_US
@@ -346,6 +349,25 @@ def test_it_waits_for_a_database_that_is_not_ready(table: str, caplog: pytest.Lo
         eventually(lambda: stored() == len(lines))
     assert sorted(bodies()) == sorted(lines)
     assert counts()["invalid"] == 0
+
+
+@pytest.mark.postgresql
+def test_it_goes_on_with_a_new_session_where_its_own_may_only_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a switchover to another server."""
+    make_subscription(collections=[POST])
+    publish, demoted = Outbox.publish, list[int]()
+
+    def demoting(self: Outbox, *args: Any) -> EventCounts:
+        if not demoted:
+            connection.ensure_connection()
+            demoted.append(connection.connection.info.backend_pid)
+            connection.connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+        return publish(self, *args)
+
+    monkeypatch.setattr(Outbox, "publish", demoting)
+    with Host(sending(frame(1), frame(2))) as host, listening(host.url):
+        eventually(lambda: stored() == 2)
+    assert demoted
 
 
 def test_it_stops_cleanly_when_the_database_is_gone(caplog: pytest.LogCaptureFixture) -> None:

@@ -165,6 +165,24 @@ def test_it_reads_databases(tmp_path: Path) -> None:
     assert sqlite["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
 
 
+def test_it_lets_no_silent_server_hold_it_up_unless_it_is_told_to(tmp_path: Path) -> None:
+    plain, told, sqlite = read(
+        tmp_path,
+        {"DATABASE_URL": "postgres://db.example/relay", "BROKER_URL": "redis://redis.example/0"},
+        {"DATABASE_URL": "postgres://db.example/relay?connect_timeout=60&keepalives_idle=300&tcp_user_timeout=0&sslmode=require"},
+        {},
+    )
+    noticed = {"connect_timeout": 5, "keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+    assert plain["DATABASES"]["default"]["OPTIONS"] == noticed
+    own = {"connect_timeout": 60, "keepalives_idle": 300, "tcp_user_timeout": 0, "sslmode": "require"}
+    assert told["DATABASES"]["default"]["OPTIONS"] == noticed | own
+    assert not noticed.keys() & sqlite["DATABASES"]["default"]["OPTIONS"].keys()
+    watched = {"socket_keepalive": True, "health_check_interval": 10}
+    assert plain["CELERY_BROKER_TRANSPORT_OPTIONS"] == watched | {"socket_connect_timeout": 2, "socket_timeout": 5}
+    for cache in plain["CACHES"].values():
+        assert cache["OPTIONS"] == watched | {"socket_connect_timeout": 1, "socket_timeout": 1}
+
+
 def test_it_is_strict_where_its_public_url_is_https(tmp_path: Path) -> None:
     public, proxies = {"JETRELAY_PUBLIC_URL": "https://relay.example/"}, {"JETRELAY_TRUSTED_PROXIES": "10.0.0.0/8"}
     none, plain, tls, without_hsts = read(

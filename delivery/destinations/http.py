@@ -215,8 +215,11 @@ class Sender:
                 self._begin(wait.request, entry(wait.name, wait.port, addresses), wait.waited_ms)
             else:
                 self._give_up(wait, Error.DNS, f"Could not resolve host: {wait.name} ({reason})")
-        for wait in self._names.expired():
-            self._give_up(wait, Error.TIMEOUT, f"Could not resolve host: {wait.name} (no answer after {wait.request.timeout_ms} ms)")
+        for wait, addresses in self._names.expired():
+            if addresses:
+                self._begin(wait.request, entry(wait.name, wait.port, addresses), wait.waited_ms)
+            else:
+                self._give_up(wait, Error.TIMEOUT, f"Could not resolve host: {wait.name} (no answer after {wait.request.timeout_ms} ms)")
 
     def _give_up(self, wait: Wait, error: Error, detail: str) -> None:
         timings = Timings(0.0, 0.0, 0.0, 0.0, wait.waited_ms)

@@ -40,12 +40,16 @@ def system_look_up(name: str) -> Sequence[str]:
 class Resolver(NamedTuple):
     """How names are looked up, and for how many seconds what is known serves.
 
-    It is fresh for as long as libcurl keeps it. After that it still serves while it is looked up again (RFC 8767).
+    It is looked up again, while it serves, once half of the time is over for which it is fresh: a busy name is never waited for.
+    One that is no longer fresh is waited for, since its host may have moved. Only where that takes too long or fails, what was
+    known before still serves (RFC 8767).
     """
 
     look_up: LookUp = system_look_up
     fresh_s: float = 60.0
     stale_s: float = 300.0
+    # How long to wait for a look-up before what is stale serves.
+    patience_s: float = 1.8
 
 
 @lru_cache(maxsize=4096)
@@ -93,6 +97,8 @@ class Names:
         self._resolver = resolver
         self._arrived = arrived
         self._known: dict[str, tuple[float, Sequence[str]]] = {}
+        # Those of them that could not be looked up again, or not in time: what is stale serves at once.
+        self._unanswered: set[str] = set()
         # Everything that is sought, also where nobody waits for it.
         self._waiting: dict[str, list[Wait]] = {}
         self._deadlines: list[tuple[float, int, Wait]] = []
@@ -105,14 +111,19 @@ class Names:
 
     def addresses(self, name: str, tenant: object = None) -> Sequence[str]:
         """What is known of a name; nothing when it has to be waited for. `tenant` is whose request wants to know."""
-        looked_up_at, addresses = self._known.get(name, (0.0, ()))
-        age_s = monotonic() - looked_up_at
-        if not addresses or age_s > self._resolver.stale_s:
+        addresses, age_s = self._stale(name)
+        if not addresses:
             return ()
-        if age_s > self._resolver.fresh_s:
+        if age_s > self._resolver.fresh_s / 2:
             self._seek(name, tenant)
             self._start_threads()
-        return addresses
+        return addresses if age_s <= self._resolver.fresh_s or name in self._unanswered else ()
+
+    def _stale(self, name: str) -> tuple[Sequence[str], float]:
+        """What serves if there is nothing better, and how old it is."""
+        looked_up_at, addresses = self._known.get(name, (0.0, ()))
+        age_s = monotonic() - looked_up_at
+        return (addresses if age_s <= self._resolver.stale_s else ()), age_s
 
     def wait(self, name: str, port: int, request: Request) -> None:
         """Look the name up for this request, which comes back from `ready` or `expired`."""
@@ -120,7 +131,11 @@ class Names:
         self._seek(name, request.tenant).append(wait)
         self._start_threads()
         self._waits += 1
-        heappush(self._deadlines, (wait.since + request.timeout_ms / 1000, self._waits, wait))
+        patience_s = request.timeout_ms / 1000
+        if self._stale(name)[0]:
+            # Some of its time is for the request itself.
+            patience_s = min(patience_s / 2, self._resolver.patience_s)
+        heappush(self._deadlines, (wait.since + patience_s, self._waits, wait))
 
     def deadline(self) -> float | None:
         """When the next request will have waited too long, on the monotonic clock."""
@@ -128,14 +143,14 @@ class Names:
             heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
-    def expired(self) -> list[Wait]:
-        """The requests that have waited too long by now."""
+    def expired(self) -> list[tuple[Wait, Sequence[str]]]:
+        """The requests that have waited too long by now, each with addresses that were known before, if there are any."""
         late = []
         while (deadline := self.deadline()) is not None and deadline <= monotonic():
             wait = heappop(self._deadlines)[2]
             wait.over = True
             self._waiting[wait.name].remove(wait)
-            late.append(wait)
+            late.append((wait, self._instead(wait.name)))
         return late
 
     def ready(self) -> list[tuple[Wait, Sequence[str], str]]:
@@ -147,12 +162,20 @@ class Names:
             self._running.remove(found.name)
             if found.addresses:
                 self._keep(found)
+            addresses = found.addresses or self._instead(found.name)
             for wait in self._waiting.pop(found.name):
                 wait.over = True
-                waits.append((wait, found.addresses, found.reason))
+                waits.append((wait, addresses, found.reason))
         if self._queue:
             self._start_threads()
         return waits
+
+    def _instead(self, name: str) -> Sequence[str]:
+        """What serves from now on, until the name has been looked up again."""
+        addresses, _ = self._stale(name)
+        if addresses:
+            self._unanswered.add(name)
+        return addresses
 
     def _seek(self, name: str, tenant: object) -> list[Wait]:
         # Also where another tenant wants it already, whose names may all have to wait.
@@ -163,8 +186,11 @@ class Names:
     def _keep(self, found: _Found) -> None:
         # What was found last stands last: one name too many costs the oldest, and not all of them.
         self._known.pop(found.name, None)
+        self._unanswered.discard(found.name)
         if len(self._known) >= MAX_KEPT:
-            del self._known[next(iter(self._known))]
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            self._unanswered.discard(oldest)
         self._known[found.name] = (monotonic(), found.addresses)
 
     def _start_threads(self) -> None:

@@ -1,9 +1,10 @@
 """One request in libcurl's hands: a handle that is used again and again, and what has come back so far."""
 
+import math
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import pycurl
@@ -20,6 +21,13 @@ MAX_READ_HEADERS = 64 * 1024
 MAX_KEPT_HEADERS = 4 * 1024
 # A handle that has read more is not kept for another request, and so its memory is not either.
 _LARGE_HEADERS = 8 * 1024
+
+# The longest that a connection is used, in whole seconds, and with it the longest that a host which has moved elsewhere is sent to where it
+# was. libcurl looks before it uses one again: what is under way ends where it began.
+CONNECTION_AGE_S = 60
+# libcurl forgets the addresses it was told of after a minute, and would look them up itself. All handles share what it knows, so that
+# another one may have told it of other addresses since: those are known for longer than this (`names.py`).
+TOLD_AGAIN_S = 20.0
 
 # We stopped reading a body that had grown past its bound: the status line is what counts.
 _READ_ENOUGH = frozenset({pycurl.E_WRITE_ERROR, pycurl.E_FILESIZE_EXCEEDED})
@@ -72,10 +80,12 @@ class Transfer:
     url: str = ""
     timeout_ms: int = 0
     known: str = ""
+    known_at: float = -math.inf
 
     def __post_init__(self) -> None:
         for option, value in _OPTIONS:
             self.curl.setopt(option, value)
+        self.curl.setopt(pycurl.MAXLIFETIME_CONN, CONNECTION_AGE_S)
         self.curl.setopt(pycurl.CAINFO, self.authorities)
         self.curl.setopt(pycurl.HEADERFUNCTION, self._read_header)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._write)
@@ -102,9 +112,9 @@ class Transfer:
         if timeout_ms != self.timeout_ms:
             curl.setopt(pycurl.TIMEOUT_MS, timeout_ms)
             self.timeout_ms = timeout_ms
-        if known != self.known:
+        if known != self.known or (known and monotonic() - self.known_at > TOLD_AGAIN_S):
             curl.setopt(pycurl.RESOLVE, [known] if known else None)
-            self.known = known
+            self.known, self.known_at = known, monotonic()
 
     def answered(self) -> Result:
         """What came of a request that libcurl is content with."""
