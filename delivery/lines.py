@@ -22,10 +22,11 @@ from delivery.claims import Claims, LooseClaims, fitting_share
 from delivery.destinations.exchange import GONE, Gate, Inbox, Request, Result
 from delivery.destinations.http import Sender, sender
 from delivery.destinations.turns import WEIGHTS
+from delivery.engines import engine
 from delivery.engines.base import Due, Head, Subjects, Want
 from delivery.envelope import Envelope
 from delivery.looking_back import Slice
-from delivery.models import EndpointHealth
+from delivery.models import Delivery, EndpointHealth
 from delivery.order import Keying
 from delivery.outcomes import Done, done, give_up
 from delivery.parcels import Batching, Job, Loose, Packer, Parcel, Runs
@@ -37,6 +38,8 @@ from subscriptions.models import Endpoint
 _AGAIN = Verdict(Outcome.RETRY, counted=False)
 # Attempts that cost a delivery nothing before a plain refusal of a probe counts.
 PATIENT_PROBES = 3
+# Deliveries among which the breaker's probe is chosen; of the newest, so many are looked at.
+CANDIDATES, NEWEST = 64, 8
 # How far ahead deliveries are claimed for an endpoint with a rate limit, in seconds.
 AHEAD_S = 2.0
 # Smaller ones are not worth counting: as many as may be claimed take some ten megabytes.
@@ -106,6 +109,9 @@ class Line:
     version: int = -1
     # Of an ordered endpoint.
     keying: Keying | None = None
+    # Whether the last `want` was for the newest, to find a probe; and when the breaker had opened how often they were looked at last.
+    looks_at_newest: bool = False
+    looked_at_newest: int = 0
     # Why the endpoint is to be disabled.
     condemned: str = ""
     # Whether the lane has been given up: what comes back is no longer this line's.
@@ -221,7 +227,42 @@ class Line:
         self.most = self._share(share)
         if not self.most or self.waiting * 2 > self.most:
             return None
+        if self.health.open_until:
+            # One of these goes to see.
+            self.most = CANDIDATES
+            self._turn_to_newest(self.health.trips % 2 == 1 and self.looked_at_newest != self.health.trips)
+        elif self.health.ramp:
+            self.most = min(self.most, 2 * self.health.ramp)
+            self._turn_to_newest(not self.looks_at_newest)
+        else:
+            self.looks_at_newest = False
+        if self.looks_at_newest and (newest := self._want_newest(now)):
+            return newest
+        self.looks_at_newest = False
         return self.claims.want(self.endpoint_id, self.most, self.owned)
+
+    def _turn_to_newest(self, turn: bool) -> None:
+        """Look among the newest and among the oldest in turn, while the endpoint has to show that it is well.
+
+        What has opened the breaker may be events that this receiver never takes. Then the oldest are those again; and however
+        many there are of them, something else is found among the newest.
+        """
+        # Where some are on their way that have no subject yet, nobody knows what they come before.
+        self.looks_at_newest = turn and not (self.keying and None in self.owned.values())
+        if self.looks_at_newest:
+            self.looked_at_newest = self.health.trips
+
+    def _want_newest(self, now: datetime) -> Want | Subjects | None:
+        """The newest ones that are due; of an ordered endpoint, the first of each of their subjects."""
+        newest = [id for _, id in engine().newest([self.endpoint_id], None, NEWEST + len(self.owned), Delivery.State.PENDING)]
+        rows = Delivery.objects.filter(pk__in=set(newest) - self.owned.keys())
+        if self.keying:
+            keys = set(rows.values_list("order_key", flat=True)) - {None, *self.owned.values()}
+            return Subjects(self.endpoint_id, tuple(keys), 1) if keys else None
+        due = rows.filter(due_at__lte=now).values_list("attempt_count", "pk", "due_at")
+        # What was refused and is tried again is due later than what is new: only this one itself is sure to be found.
+        newest_one = min(due, key=lambda row: (row[0], -row[1].int), default=None)
+        return Want(self.endpoint_id, self.most, newest_one[2], UUID(int=newest_one[1].int - 1)) if newest_one else None
 
     def _share(self, share: int) -> int:
         if self.health.open_until:
@@ -247,7 +288,24 @@ class Line:
 
     def choose(self, found: Sequence[Due], now: datetime) -> Sequence[Due]:
         """Those of the deliveries found for the last `want` that are to be sent."""
+        if self.looks_at_newest:
+            # The claims have seen nothing of this, and stand where they stood.
+            newest = [due for due in found if due.id not in self.owned and due.due_at <= now]
+            newest.sort(key=lambda due: (due.attempt_count, -due.id.int))
+            return newest[: 1 if self.health.open_until else self.most]
+        if self.health.open_until:
+            return self._choose_probe(found, now)
         return self.claims.choose(found, self.most, self.owned, now)
+
+    def _choose_probe(self, found: Sequence[Due], now: datetime) -> Sequence[Due]:
+        """One delivery that was tried as seldom as any, and the first of its subject where these are ordered."""
+        candidates = list(self.claims.choose(found, self.most, self.owned, now))
+        firsts = list({due.order_key: due for due in reversed(candidates)}.values()) if self.keying else candidates
+        probe = min(firsts, key=lambda due: (due.attempt_count, due.due_at), default=None)
+        if probe and len(candidates) > 1:
+            self.put_back([due for due in candidates if due is not probe])
+        return [probe] if probe else []
+
 
     def take(self, chosen: Sequence[Due], bodies: Mapping[UUID, bytes]) -> list[Done]:
         """Let what was chosen be sent. Returns the deliveries whose event is gone."""

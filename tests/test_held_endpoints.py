@@ -1,5 +1,6 @@
 """Endpoints in trouble: the breaker, Retry-After, 410, and days of failure, on real lanes with a real receiver."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -14,13 +15,18 @@ from delivery.models import Attempt, Delivery, EndpointHealth, Lease
 from subscriptions.ids import new_id
 from subscriptions.models import ConfigVersion, Endpoint
 from tests.draining import LANE, cool, drain_all, endpoint_at, health, owe, replying, retry_now, states, time_left, when
-from tests.receiver import Receiver
+from tests.receiver import Answer, Receiver
 from tests.threads import Elsewhere, eventually, patiently
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 
 DOWN = replying(500)
 UP = replying(200)
+
+
+def refusing(poisoned: Collection[bytes]) -> Answer:
+    """An answer of a receiver that fails on some events and takes the others."""
+    return lambda handler, received: handler.reply(500 if received.body in poisoned else 200)
 
 
 def broken(receiver: Receiver, **over: Any) -> Endpoint:
@@ -107,6 +113,53 @@ def test_an_outage_of_any_length_costs_no_dead_letters(receiver: Receiver) -> No
     retry_now(endpoint)
     drain_all()
     assert states(endpoint) == {"dead": 2, "delivered": 1}
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("poison", [6, 150])
+def test_events_that_the_receiver_never_takes_do_not_hold_up_what_it_takes(poison: int, ordered: bool, receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, max_in_flight=8, ordered=ordered)
+    receiver.answer = refusing(poisoned := set[bytes]())
+    poisoned.update(owe(endpoint, poison, [f"poison {number}" for number in range(poison)] if ordered else [""]))
+    drain_all()
+    assert health(endpoint).trips == 1
+    receiver.requests.clear()
+    healthy = owe(endpoint, 5, [f"healthy {number}" for number in range(5)] if ordered else [""])
+    coolings = 0
+    while not set(healthy) <= {request.body for request in receiver.requests} and coolings < 10:
+        cool(endpoint)
+        drain_all()
+        coolings += 1
+    assert coolings <= 1, "half a minute"
+    assert states(endpoint)["pending"] == poison
+
+
+def test_what_the_receiver_takes_is_found_whether_it_is_older_or_newer(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, max_in_flight=1)
+    poisoned = set[bytes]()
+    receiver.answer = refusing(poisoned)
+    poisoned.update(owe(endpoint, 5))
+    healthy = owe(endpoint, 3)
+    poisoned.update(owe(endpoint, 100))
+    drain_all()
+    assert health(endpoint).trips == 1
+    coolings = 0
+    while not set(healthy) <= {request.body for request in receiver.requests} and coolings < 10:
+        cool(endpoint)
+        drain_all()
+        coolings += 1
+    assert coolings <= 2
+
+
+def test_a_probe_was_tried_as_seldom_as_any(receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, max_in_flight=1)
+    receiver.answer = DOWN
+    owe(endpoint, 12)
+    drain_all()
+    for _ in range(12 - THRESHOLD):
+        cool(endpoint)
+        drain_all()
+    assert set(Delivery.objects.filter(endpoint=endpoint).values_list("attempt_count", flat=True)) == {1}
 
 
 def test_a_probe_that_arrives_closes_it_and_the_backlog_follows_in_steps(receiver: Receiver) -> None:
