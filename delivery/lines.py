@@ -257,7 +257,8 @@ class Line:
         newest = [id for _, id in engine().newest([self.endpoint_id], None, NEWEST + len(self.owned), Delivery.State.PENDING)]
         rows = Delivery.objects.filter(pk__in=set(newest) - self.owned.keys())
         if self.keying:
-            keys = set(rows.values_list("order_key", flat=True)) - {None, *self.owned.values()}
+            busy = set(self.owned.values())
+            keys = {key for key in rows.values_list("order_key", flat=True) if key is not None and key not in busy}
             return Subjects(self.endpoint_id, tuple(keys), 1) if keys else None
         due = rows.filter(due_at__lte=now).values_list("attempt_count", "pk", "due_at")
         # What was refused and is tried again is due later than what is new: only this one itself is sure to be found.
@@ -305,7 +306,6 @@ class Line:
         if probe and len(candidates) > 1:
             self.put_back([due for due in candidates if due is not probe])
         return [probe] if probe else []
-
 
     def take(self, chosen: Sequence[Due], bodies: Mapping[UUID, bytes]) -> list[Done]:
         """Let what was chosen be sent. Returns the deliveries whose event is gone."""

@@ -92,6 +92,10 @@ def test_it_looks_at_nothing_in_a_form_for_longer_than_its_length_asks_for() -> 
             bound = made(form, data)
             found = cost(lambda bound=bound: (bound.is_valid(), bound.changed_data, str(bound)))  # type: ignore[misc]
             where = f"{form.__qualname__}, {name}: {found.steps:,} steps, {found.seconds:.2f} s"
+            if found.seconds >= 3:
+                # What grows with the square takes as long each time; what others have cost this thread does not.
+                bound = made(form, data)
+                found = cost(lambda bound=bound: (bound.is_valid(), bound.changed_data, str(bound)))  # type: ignore[misc]
             assert found.seconds < 3, where
             assert len(found.answer[2]) < (len(names) + 2) * 20 * _TYPED, where
 
