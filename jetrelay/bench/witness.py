@@ -47,15 +47,29 @@ class Arrivals:
 def receiving() -> Iterator[tuple[int, Arrivals]]:
     """The port of a receiver on a thread of this process, and what comes there."""
     arrivals, loop = Arrivals(), asyncio.new_event_loop()
-    protocol = type("Receiver", (FramingOnly,), {"journal": cast(Any, arrivals)})
-    server = loop.run_until_complete(loop.create_server(protocol, "127.0.0.1", 0, backlog=1024))
+    transports = set[asyncio.BaseTransport]()
+
+    class Receiver(FramingOnly):
+        journal = cast(Any, arrivals)
+
+        def connection_made(self, transport: Any) -> None:
+            transports.add(transport)
+            super().connection_made(transport)
+
+    def end() -> None:
+        server.close()
+        for transport in transports:
+            transport.close()
+        # After what closing has put in line.
+        loop.call_soon(loop.stop)
+
+    server = loop.run_until_complete(loop.create_server(Receiver, "127.0.0.1", 0, backlog=1024))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
         yield int(server.sockets[0].getsockname()[1]), arrivals
     finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(end)
         thread.join(5)
         loop.close()
 
