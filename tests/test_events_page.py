@@ -310,7 +310,8 @@ def test_it_never_goes_by_the_index_of_sources(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(search, "MAX_LOOKED_AT", 1000)
     rare, common = make_api_source(), make_source()
     Event.objects.bulk_create(
-        Event(source=common, dedup_key=b"%d" % number, type="a.b", occurred_at=timezone.now(), received_at=timezone.now(), body=b"x") for number in range(3000)
+        Event(source=common, dedup_key=b"%d" % number, type="a.b", occurred_at=timezone.now(), received_at=timezone.now(), body=b"x")
+        for number in range(10_000)
     )
     make_api_event(source=rare)
     with connection.cursor() as cursor:
