@@ -36,7 +36,7 @@ from delivery.looking_back import LookingBack, Slice
 from delivery.outcomes import Done
 from delivery.settling import settle
 from delivery.tenure import Tenure, in_order
-from delivery.throttle import Throttle
+from delivery.throttle import PIECE_S, Cost, Throttle
 from delivery.window import IN_ONE_GO, LEAST, Window
 from subscriptions.models import ConfigVersion, Endpoint
 
@@ -55,8 +55,6 @@ KEYS_REST_FACTOR = 4
 SETTLE_MOST = 1000
 # Lines that are looked back at in one go.
 LOOKED_BACK_AT_ONCE = 64
-# About what it may take to claim for a tenant, or to settle, where somebody waits who has but few deliveries.
-SHORT_S = 0.01
 # Bodies that are read in one go, by their number and about by their size; and all that are read before anything else is done.
 BODIES_AT_ONCE = 256
 BODY_BYTES_AT_ONCE = 8 * 1024 * 1024
@@ -152,10 +150,10 @@ class _Work:
         self._left_out = False
         # Of the bodies that were read last, in bytes, on average.
         self._body_size = 4096.0
-        # How many deliveries this round has worked at, by tenant; and what it takes to work at one, of late.
+        # How many deliveries this round has worked at, by tenant.
         self._done_for: Counter[object] = Counter()
         # What it takes to claim a delivery, and to settle one, of late.
-        self._claim_s = self._settle_s = 0.00005
+        self._claiming, self._settling = (Cost(0.00005, memory=SETTLE_AT) for _ in range(2))
         # Lines that are still to be looked back at in this slice, and how long that took for the others.
         self._slice: Slice | None = None
         self._to_look: deque[Line] = deque()
@@ -189,15 +187,16 @@ class _Work:
 
     def _in_one_go(self, tenant: object) -> int:
         """What is claimed of a tenant's at once: what takes a moment, where somebody waits who has but few."""
-        return _moments(self._claim_s, IN_ONE_GO - 1) if delivering.slows(tenant) else IN_ONE_GO
+        return max(LEAST, min(self._claiming.piece, IN_ONE_GO - 1)) if delivering.slows(tenant) else IN_ONE_GO
 
     def _refresh(self, tenures: Sequence[Tenure]) -> None:
         """One look at the configuration's version for all of them; one who has just come has not seen any."""
         began = monotonic()
         if began >= self._config_at or any(tenure.config_version < 0 for tenure in tenures):
             self._config_version, self._config_at = ConfigVersion.current(), began + CONFIG_EVERY_S
-        for tenure in tenures:
-            if monotonic() - began > SHORT_S and tenure.config_version >= 0:
+        # Those that are furthest behind first: one look at a time may be all that there is room for.
+        for place, tenure in enumerate(sorted(tenures, key=lambda tenure: tenure.config_version)):
+            if place and monotonic() - began > PIECE_S and tenure.config_version >= 0:
                 # The others have their turn in the next rounds.
                 break
             try:
@@ -293,7 +292,7 @@ class _Work:
         chosen = deque((line, dues) for line, _ in wants if (dues := line.choose(found.get(line.endpoint_id, ()), now)))
         number = len(wants) + sum(len(dues) for _, dues in chosen)
         self._add_bodies(chosen)
-        self._claim_s += _learned(self._claim_s, number, monotonic() - began)
+        self._claiming.learn(number, monotonic() - began)
         return [line for line, _ in wants]
 
     def _add_bodies(self, chosen: deque[tuple[Line, Sequence[Due]]]) -> None:
@@ -334,6 +333,8 @@ class _Work:
         self._inbox.enough = max(1, min(SETTLE_AT, *more) // 2) if more else SETTLE_AT // 2
         rest_s = min(max(IDLE_POLL_S, took_s * IDLE_POLL_FACTOR), MAX_POLL_S)
         rest_s = rest_s if rest_over_s is None else min(rest_s, rest_over_s)
+        # What is still to be looked back at in this slice.
+        rest_s = min(rest_s, IDLE_POLL_S) if self._to_look else rest_s
         self._claim_at = 0.0 if more else monotonic() + rest_s
 
     def _collect(self, tenures: Sequence[Tenure]) -> None:
@@ -366,7 +367,7 @@ class _Work:
             return
         turned = {tenure: [line for line in tenure.lines.values() if line.has_news] for tenure in tenures}
         is_short = any(number and delivering.slows(tenant) for tenant, number in self._finished.items())
-        done = self._done[: _moments(self._settle_s, SETTLE_MOST) if is_short else SETTLE_MOST]
+        done = self._done[: max(LEAST, min(self._settling.piece, SETTLE_MOST)) if is_short else SETTLE_MOST]
         settle(done, lambda: _store(turned))
         for tenure, lines in turned.items():
             for line in lines if tenure.holding.held else ():
@@ -378,18 +379,8 @@ class _Work:
         self._done, self._whose = self._done[len(done) :], self._whose[len(done) :]
         if not self._done:
             self._finished.clear()
-        self._settle_s += _learned(self._settle_s, len(done), monotonic() - now)
+        self._settling.learn(len(done), monotonic() - now)
         self._settled_at = monotonic()
-
-
-def _learned(cost_s: float, number: int, took_s: float) -> float:
-    """What a figure of what one delivery costs changes by, now that so many took so long."""
-    return (took_s / number - cost_s) * min(1.0, number / SETTLE_AT) if number else 0.0
-
-
-def _moments(cost_s: float, most: int) -> int:
-    """How many deliveries take a moment."""
-    return max(LEAST, min(int(SHORT_S / cost_s), most))
 
 
 def _first(chosen: deque[tuple[Line, Sequence[Due]]], most: int) -> list[tuple[Line, Sequence[Due]]]:

@@ -24,7 +24,7 @@ from delivery.models import Event
 from delivery.outbox import MAX_BATCH, Outbox
 from delivery.sources import api
 from delivery.sources.incoming import Incoming
-from delivery.throttle import Throttle
+from delivery.throttle import Cost, Throttle
 from subscriptions.allowance import most
 from subscriptions.models import Source
 
@@ -40,8 +40,6 @@ MAX_OWED = 2000
 MAX_BYTES = 2 * 1024 * 1024
 # A transaction costs as much as so many rows, before it has any.
 ROWS_ALIKE = 250
-# … and about what it may take while others wait, who have but little to store.
-SHORT_S = 0.01
 
 
 # How long the committer of this process works for each tenant, by its id as text.
@@ -144,7 +142,7 @@ class GroupCommit:
         self._company = 0
         # Deliveries that the last part owes, and what a row of a transaction takes of late.
         self._owed = 0
-        self._row_s = 0.00002
+        self._rows = Cost(0.00002, memory=1000)
 
     def publish(self, source: Source, events: Sequence[Posted]) -> list[Accepted]:
         if not events:
@@ -207,12 +205,12 @@ class GroupCommit:
         posting.worked(_known_as(tenant), took_s)
         posting.came(_known_as(tenant))
         rows = ROWS_ALIKE + sum(len(part.events) for part in parts) + self._owed
-        self._row_s += (took_s / rows - self._row_s) * min(1.0, rows / 1000)
+        self._rows.learn(rows, took_s)
 
     def _take(self, queue: deque[_Order], tenant: UUID | None) -> list[_Part]:
         """The next events, as many as one transaction holds. They are of one source: each source has its own."""
         parts, source = list[_Part](), queue[0].source
-        room = _Room(int(SHORT_S / self._row_s) - ROWS_ALIKE if posting.slows(_known_as(tenant)) else None)
+        room = _Room(self._rows.piece - ROWS_ALIKE if posting.slows(_known_as(tenant)) else None)
         try:
             outbox = _outbox_of(source, self._outboxes)
         except Exception as error:  # noqa: BLE001 - its tenant was removed, say: this thread serves everybody, and has to live

@@ -25,6 +25,25 @@ _LOOKED_AT = 8
 LITTLE = 3
 # Those that are remembered at once.
 _MOST = 10_000
+# About what a small piece of work takes: whoever comes meanwhile waits for that long.
+PIECE_S = 0.01
+
+
+class Cost:
+    """What one of something has cost of late: a delivery, or a row. The last `memory` of them count for most."""
+
+    def __init__(self, one_s: float, memory: int) -> None:
+        self._one_s, self._memory = one_s, memory
+
+    def learn(self, number: int, took_s: float) -> None:
+        """So many took so long together."""
+        if number:
+            self._one_s += (took_s / number - self._one_s) * min(1.0, number / self._memory)
+
+    @property
+    def piece(self) -> int:
+        """How many make a small piece of work."""
+        return int(PIECE_S / self._one_s)
 
 
 class Throttle:

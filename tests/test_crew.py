@@ -1,5 +1,6 @@
 """Lanes of one process at once: one thread works for all, and none of them has to wait for another's receiver, or pay for its faults."""
 
+import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -8,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from django.db import OperationalError
+from django.utils import timezone
 from standardwebhooks import Webhook
 
 from delivery import crew, lanes, rotation, tenure
@@ -16,9 +18,10 @@ from delivery.leases import lane_lease, live
 from delivery.looking_back import LookingBack
 from delivery.models import Attempt
 from subscriptions.models import ConfigVersion, Endpoint
+from tests.builders import make_delivery
 from tests.draining import LANE, endpoint_at, owe, replying, states, when
 from tests.receiver import Handler, Received, Receiver
-from tests.threads import Elsewhere
+from tests.threads import Elsewhere, patiently
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 
@@ -162,6 +165,45 @@ def test_what_was_claimed_is_not_passed_over_where_its_body_could_not_be_read(re
     lanes.drain(LANE)
     assert [states(endpoint) for endpoint in endpoints] == [{"delivered": 5}] * 3
     assert len(receiver.requests) == 15, "once each"
+
+
+def test_what_comes_late_is_found_however_many_endpoints_there_are_to_look_back_at(
+    receiver: Receiver, hanging: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "LOOKED_BACK_AT_ONCE", 2)
+    endpoints = [endpoint_at(receiver) for _ in range(7)]
+    owe(endpoint_at(hanging), 1)
+    for endpoint in endpoints:
+        owe(endpoint, 1)
+    working = Elsewhere(lambda: lanes.drain(LANE))
+    receiver.wait_for(lambda got: len(got) == 7)
+    # As by a clock that is far behind: below all that the claims have come to.
+    for endpoint in endpoints:
+        patiently(lambda endpoint=endpoint: make_delivery(endpoint=endpoint, due_at=timezone.now() - timedelta(days=1)))  # type: ignore[misc]
+    receiver.wait_for(lambda got: len(got) == 14)
+    hanging.closing.set()
+    working.result()
+    assert [states(endpoint) for endpoint in endpoints] == [{"delivered": 2}] * 7
+
+
+def test_lanes_that_are_furthest_behind_take_over_changes_first(receiver: Receiver, hanging: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lane in a round, and a change before each: none is left out for ever."""
+    monkeypatch.setattr(crew, "PIECE_S", -1.0)
+    monkeypatch.setattr(crew, "CONFIG_EVERY_S", 0.0)
+    monkeypatch.setattr(crew, "CONFIG_REST_FACTOR", 0)
+    for lane in (LANE, OTHER):
+        owe(endpoint_at(hanging, shard=lane), 1)
+    drains = [Elsewhere(partial(lanes.drain, lane)) for lane in (LANE, OTHER)]
+    hanging.wait_for(lambda got: len(got) == 2)
+    new = [endpoint_at(receiver, shard=lane) for lane in (LANE, OTHER)]
+    versions = itertools.count(1_000_000)
+    monkeypatch.setattr(ConfigVersion, "current", classmethod(lambda _: next(versions)))
+    for endpoint in new:
+        patiently(lambda endpoint=endpoint: owe(endpoint, 1))  # type: ignore[misc]
+    receiver.wait_for(lambda got: len(got) == 2)
+    hanging.closing.set()
+    for drain in drains:
+        drain.result()
 
 
 def test_what_comes_back_after_its_lane_was_given_up_is_dropped(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

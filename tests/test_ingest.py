@@ -15,6 +15,7 @@ from delivery.ingest import Accepted, GroupCommit, NotStored, OneByOne, Posted, 
 from delivery.models import Delivery, Event, EventTally
 from delivery.outbox import Outbox
 from delivery.sources.incoming import Incoming
+from delivery.throttle import Cost
 from jetrelay.away import is_demoted
 from subscriptions.ids import new_id
 from subscriptions.models import Source
@@ -177,7 +178,7 @@ def test_a_busy_tenants_transactions_are_small_beside_somebody_who_posts_little(
     ingest.posting.worked(str(source.tenant_id), 100.0)
     ingest.posting.came("modest")
     # Of the next rows each takes a millisecond, as it has learned.
-    committer._row_s = 0.001
+    committer._rows = Cost(0.001, memory=1_000_000)
     calls = publish_together(committer, outbox, [[make_posted()], [make_posted() for _ in range(3)]])
     assert [len(call.result()) for call in calls] == [1, 3]
     assert outbox.sizes == [1, 1, 1, 1]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from delivery import throttle
-from delivery.throttle import BUSY_S, LITTLE, MOST_REST_S, PRESENT_S, REST_FACTOR, Throttle
+from delivery.throttle import BUSY_S, LITTLE, MOST_REST_S, PIECE_S, PRESENT_S, REST_FACTOR, Cost, Throttle
 
 
 @pytest.fixture
@@ -106,3 +106,14 @@ def test_it_remembers_no_more_than_a_few(monkeypatch: pytest.MonkeyPatch) -> Non
         part.came("modest")
         part.worked(number, 1.0)
     assert max(len(part._worked), len(part._present), len(part._rests)) <= 11
+
+
+def test_a_piece_is_as_large_as_what_it_costs_of_late_allows() -> None:
+    cost = Cost(PIECE_S / 100, memory=50)
+    assert cost.piece == pytest.approx(100, abs=1)
+    cost.learn(0, 1.0)
+    assert cost.piece == pytest.approx(100, abs=1), "nothing says nothing"
+    cost.learn(25, 25 * 3 * PIECE_S / 100)
+    assert cost.piece == pytest.approx(50, abs=1), "half of what it remembers cost three times as much"
+    cost.learn(500, 500 * PIECE_S / 10)
+    assert cost.piece == pytest.approx(10, abs=1)
